@@ -1,0 +1,14 @@
+//! Structures that cross the border between the converter and the kernel.
+//!
+//! - [`record`]: the boot record, which tells the kernel what to run and how.
+//! - [`erofs`]: the on-disk structures of the read-only root filesystem.
+//!
+//! Both sides are built from one source tree and travel in one image, so the
+//! formats need no negotiation; the version in the record catches a mix-up.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod erofs;
+pub mod record;

@@ -1,0 +1,2 @@
+#![cfg_attr(guest, no_std, no_main)]
+fn main() {}

@@ -1,0 +1,12 @@
+//! dock2uni turns a container image into a unikernel: one bootable VM image that holds the
+//! application, its files and the dock2uni kernel.
+//!
+//! The pipeline, one module per arrow, one type in and one type out:
+//!
+//! ```text
+//! reference -> source -> Image -> rootfs -> Tree + data -> erofs -> root image
+//!                                 config -> boot record -> disk -> bootable image -> vmm
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod source;
