@@ -1,0 +1,130 @@
+//! Open file descriptions (open(2)) and what each kind of file can do.
+
+use crate::errno::{Errno, Result};
+use crate::event::{Events, PollTable};
+use crate::io::{IoDst, IoSrc};
+use crate::mm::PageCache;
+use crate::sync::Mutex;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// An open file description: shared by every descriptor that dup(2) or fork(2) made of one open(2).
+pub struct File {
+    /// What kind of file this is.
+    pub ops: Arc<dyn FileOps>,
+    /// Access mode and status flags (`O_ACCMODE`, `O_APPEND`, `O_NONBLOCK`, ...).
+    flags: AtomicU32,
+    /// File offset. Held across read and write of seekable files (POSIX: they are atomic to each other).
+    pub pos: Mutex<u64>,
+    /// The name it was opened by; `None` for pipes, sockets and anonymous files.
+    pub path: Option<crate::fs::Path>,
+}
+
+impl File {
+    /// A description without a name.
+    pub fn anonymous(ops: Arc<dyn FileOps>, flags: u32) -> Arc<File> {
+        Arc::new(File { ops, flags: AtomicU32::new(flags), pos: Mutex::new(0), path: None })
+    }
+
+    /// A description of a named file.
+    pub fn named(ops: Arc<dyn FileOps>, flags: u32, path: crate::fs::Path) -> Arc<File> {
+        Arc::new(File { ops, flags: AtomicU32::new(flags), pos: Mutex::new(0), path: Some(path) })
+    }
+
+    /// Access mode and status flags.
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the status flags in `mask` by those of `flags` (fcntl `F_SETFL`, ioctl `FIONBIO`).
+    pub fn update_flags(&self, mask: u32, flags: u32) {
+        let _ = self.flags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+            Some(old & !mask | flags & mask)
+        });
+    }
+
+    /// Whether calls must fail with EAGAIN instead of waiting.
+    pub fn nonblocking(&self) -> bool {
+        self.flags() & linux_raw_sys::general::O_NONBLOCK != 0
+    }
+
+    /// The kind-specific half, if it is a `T`.
+    pub fn downcast<T: FileOps>(&self) -> Option<&T> {
+        (&*self.ops as &dyn Any).downcast_ref()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let ops = self.ops.clone();
+        ops.release(self);
+    }
+}
+
+/// What a kind of file does. Defaults are the errors Linux gives for a file that can't do it.
+///
+/// `read` and `write` are for streams (pipes, sockets, terminals, eventfd): they look at
+/// [`File::nonblocking`] and sleep with [`WaitQueue::wait`](crate::sync::WaitQueue::wait) in
+/// `Interruptible` mode, failing with `ERESTARTSYS` when disturbed and nothing was moved. Seekable files implement
+/// `read_at` and `write_at` and return true from `seekable`; the system call layer keeps the offset.
+pub trait FileOps: Any + Send + Sync {
+    /// Reads from a stream.
+    fn read(&self, _file: &File, _dst: &mut IoDst<'_>) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+    /// Writes to a stream.
+    fn write(&self, _file: &File, _src: &mut IoSrc<'_>) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+    /// Whether the file has an offset.
+    fn seekable(&self) -> bool {
+        false
+    }
+    /// Reads at an offset.
+    fn read_at(&self, _file: &File, _offset: u64, _dst: &mut IoDst<'_>) -> Result<usize> {
+        Err(Errno::ESPIPE)
+    }
+    /// Writes at an offset; with `O_APPEND` at the end instead. Returns the offset after the write as well.
+    fn write_at(&self, _file: &File, _offset: u64, _src: &mut IoSrc<'_>) -> Result<(usize, u64)> {
+        Err(Errno::ESPIPE)
+    }
+    /// Present readiness. Registers its wait queues with `table` *before* looking at its state.
+    fn poll(&self, _file: &File, _table: &mut PollTable<'_>) -> Events {
+        Events::IN | Events::OUT | Events::RDNORM | Events::WRNORM
+    }
+    /// Whether epoll_ctl(2) accepts it (regular files and directories: EPERM).
+    fn pollable(&self) -> bool {
+        true
+    }
+    /// ioctl(2).
+    fn ioctl(&self, _file: &File, _request: u32, _arg: usize) -> Result<usize> {
+        Err(Errno::ENOTTY)
+    }
+    /// The memory object behind the file, for mmap(2). ENODEV if it can't be mapped.
+    fn mapping(&self, _file: &File) -> Result<Arc<PageCache>> {
+        Err(Errno::ENODEV)
+    }
+    /// The inode: named files have one; anonymous files get one from their pseudo filesystem for fstat(2).
+    fn inode(&self) -> Arc<dyn crate::fs::Inode>;
+    /// Directory entries from the file offset on (getdents64(2)): calls `emit(inode number, next offset, type, name)` until
+    /// it returns false.
+    fn read_dir(
+        &self,
+        _file: &File,
+        _offset: u64,
+        _emit: &mut dyn FnMut(u64, u64, u8, &[u8]) -> bool,
+    ) -> Result<()> {
+        Err(Errno::ENOTDIR)
+    }
+    /// fsync(2) and fdatasync(2).
+    fn sync(&self, _file: &File, _data_only: bool) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+    /// The last descriptor is gone.
+    fn release(&self, _file: &File) {}
+    /// Text for /proc/PID/fd links of unnamed files, for instance `pipe:[12]`.
+    fn describe(&self) -> alloc::string::String {
+        alloc::string::String::from("anon_inode:[unknown]")
+    }
+}
