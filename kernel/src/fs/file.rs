@@ -17,6 +17,8 @@ pub struct File {
     flags: AtomicU32,
     /// File offset. Held across read and write of seekable files (POSIX: they are atomic to each other).
     pub pos: Mutex<u64>,
+    /// The epolls that watch it.
+    pub watchers: crate::event::epoll::Watchers,
     /// The name it was opened by; `None` for pipes, sockets and anonymous files.
     pub path: Option<crate::fs::Path>,
 }
@@ -24,12 +26,24 @@ pub struct File {
 impl File {
     /// A description without a name.
     pub fn anonymous(ops: Arc<dyn FileOps>, flags: u32) -> Arc<File> {
-        Arc::new(File { ops, flags: AtomicU32::new(flags), pos: Mutex::new(0), path: None })
+        Arc::new(File {
+            ops,
+            flags: AtomicU32::new(flags),
+            pos: Mutex::new(0),
+            watchers: Default::default(),
+            path: None,
+        })
     }
 
     /// A description of a named file.
     pub fn named(ops: Arc<dyn FileOps>, flags: u32, path: crate::fs::Path) -> Arc<File> {
-        Arc::new(File { ops, flags: AtomicU32::new(flags), pos: Mutex::new(0), path: Some(path) })
+        Arc::new(File {
+            ops,
+            flags: AtomicU32::new(flags),
+            pos: Mutex::new(0),
+            watchers: Default::default(),
+            path: Some(path),
+        })
     }
 
     /// Access mode and status flags.
@@ -57,6 +71,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
+        self.watchers.detach();
         let ops = self.ops.clone();
         ops.release(self);
     }

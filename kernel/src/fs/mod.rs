@@ -1,5 +1,6 @@
 //! Files: open file descriptions, descriptors, names, and the filesystems behind them.
 
+pub mod anon;
 pub mod file;
 pub use file::{File, FileOps};
 
