@@ -1,5 +1,7 @@
 //! Readiness: poll, select, epoll, and the files that exist only to be waited for.
 
 pub mod epoll;
+pub mod eventfd;
 pub mod poll;
+pub mod select;
 pub use poll::{Events, PollTable};
