@@ -1,0 +1,4 @@
+//! Terminals: line discipline, console, pseudo-terminals.
+
+pub mod ldisc;
+pub mod termios;
