@@ -9,4 +9,5 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod guest;
 pub mod source;

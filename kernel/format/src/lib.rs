@@ -1,6 +1,8 @@
 //! Structures that cross the border between the converter and the kernel.
 //!
 //! - [`record`]: the boot record, which tells the kernel what to run and how.
+//! - [`ksyms`]: the kernel's symbol table, for backtraces.
+//! - [`status`]: what the kernel tells the host while it runs.
 //! - [`erofs`]: the on-disk structures of the read-only root filesystem.
 //!
 //! Both sides are built from one source tree and travel in one image, so the
@@ -11,4 +13,6 @@
 extern crate alloc;
 
 pub mod erofs;
+pub mod ksyms;
 pub mod record;
+pub mod status;

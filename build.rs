@@ -1,0 +1,51 @@
+//! Builds the guest kernel and hands it to the crate for embedding.
+//!
+//! - `D2U_KERNEL_PROFILE=guest-dev` compiles the kernel faster, for work on it.
+//! - `D2U_KERNEL=FILE` embeds a kernel that was built before, as packagers may want.
+//! - `D2U_KERNEL=none` builds a tool without a kernel, for checks that do not boot anything.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use dock2uni_guest_build::cargo::Build;
+
+fn main() -> ExitCode {
+    match embed() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn embed() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-env-changed=D2U_KERNEL");
+    println!("cargo:rerun-if-env-changed=D2U_KERNEL_PROFILE");
+    for input in ["build.rs", "kernel", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={input}");
+    }
+    let workspace = PathBuf::from(var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(var("OUT_DIR")?);
+    let build = Build::new(&workspace, &out);
+
+    let chosen = env::var("D2U_KERNEL").unwrap_or_default();
+    let kernel = match chosen.as_str() {
+        "none" => Vec::new(),
+        "" => read(&dock2uni_guest_build::kernel(&build)?.elf)?,
+        file => read(Path::new(file))?,
+    };
+    fs::write(out.join("kernel.elf"), kernel)?;
+    Ok(())
+}
+
+fn var(name: &str) -> Result<String, String> {
+    env::var(name).map_err(|error| format!("{name}: {error}"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}

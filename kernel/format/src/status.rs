@@ -1,0 +1,130 @@
+//! What the kernel tells its host over the status channel.
+//!
+//! The channel is the first port of a virtio console device (`virtconsole` on QEMU's
+//! `virtio-serial`), apart from the serial console that carries the application's output. The
+//! kernel writes one line per event, ended by `\n`; the host writes nothing. A host without the
+//! device loses nothing but the events.
+//!
+//! ```text
+//! start 41203117        the main process runs, so many nanoseconds after the kernel's entry
+//! health healthy        the state of HEALTHCHECK changed: starting, healthy or unhealthy
+//! failed TEXT           the main process could not be started, and why
+//! exit 0                the main process exited with this status; the VM powers off
+//! signal 11             the main process was killed by this signal; the VM powers off
+//! panic TEXT            the kernel panicked; the VM stops
+//! ```
+//!
+//! A reader ignores lines that it does not know.
+
+use core::fmt::{self, Display, Formatter, Write};
+
+/// One line on the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status<'a> {
+    /// The main process runs.
+    Start {
+        /// Time since the kernel's first instruction in nanoseconds.
+        ns: u64,
+    },
+    /// The state of the health check changed.
+    Health(Health),
+    /// The main process could not be started.
+    Failed(&'a str),
+    /// The main process exited with this status.
+    Exit(u8),
+    /// The main process was killed by this signal (x86_64 Linux number).
+    Signal(u8),
+    /// The kernel panicked.
+    Panic(&'a str),
+}
+
+/// State of HEALTHCHECK, as `docker inspect` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Within the start period, no check has passed yet.
+    Starting,
+    /// The last check passed, or fewer than `retries` failed in a row.
+    Healthy,
+    /// `retries` checks in a row failed.
+    Unhealthy,
+}
+
+impl<'a> Status<'a> {
+    /// Reads one line, without its newline. `None` for what this version does not know.
+    pub fn parse(line: &'a str) -> Option<Status<'a>> {
+        let line = line.trim_end_matches('\r');
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        Some(match word {
+            "start" => Status::Start { ns: rest.parse().ok()? },
+            "health" => Status::Health(match rest {
+                "starting" => Health::Starting,
+                "healthy" => Health::Healthy,
+                "unhealthy" => Health::Unhealthy,
+                _ => return None,
+            }),
+            "failed" => Status::Failed(rest),
+            "exit" => Status::Exit(rest.parse().ok()?),
+            "signal" => Status::Signal(rest.parse().ok()?),
+            "panic" => Status::Panic(rest),
+            _ => return None,
+        })
+    }
+}
+
+/// Writes the line without its newline; control characters in texts become spaces.
+impl Display for Status<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Status::Start { ns } => write!(f, "start {ns}"),
+            Status::Health(health) => write!(f, "health {health}"),
+            Status::Failed(text) => text_line(f, "failed ", text),
+            Status::Exit(code) => write!(f, "exit {code}"),
+            Status::Signal(signal) => write!(f, "signal {signal}"),
+            Status::Panic(text) => text_line(f, "panic ", text),
+        }
+    }
+}
+
+impl Display for Health {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Health::Starting => "starting",
+            Health::Healthy => "healthy",
+            Health::Unhealthy => "unhealthy",
+        })
+    }
+}
+
+fn text_line(f: &mut Formatter<'_>, word: &str, text: &str) -> fmt::Result {
+    f.write_str(word)?;
+    text.chars().try_for_each(|c| f.write_char(if c.is_control() { ' ' } else { c }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn every_line_reads_back() {
+        for status in [
+            Status::Start { ns: 41_203_117 },
+            Status::Health(Health::Unhealthy),
+            Status::Failed("/bin/app: no such file"),
+            Status::Exit(3),
+            Status::Signal(11),
+            Status::Panic("index out of bounds"),
+        ] {
+            assert_eq!(Status::parse(&status.to_string()), Some(status));
+        }
+    }
+
+    #[test]
+    fn texts_stay_on_one_line_and_strangers_are_ignored() {
+        assert_eq!(Status::Panic("a\nb\tc").to_string(), "panic a b c");
+        assert_eq!(Status::parse("exit 0\r"), Some(Status::Exit(0)));
+        for line in ["", "exit", "exit 300", "signal x", "health fine", "hello world"] {
+            assert_eq!(Status::parse(line), None, "{line}");
+        }
+    }
+}
