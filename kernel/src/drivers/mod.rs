@@ -1,3 +1,5 @@
 //! Devices.
 
+pub mod block;
 pub mod tty;
+pub mod virtio;
