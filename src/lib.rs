@@ -9,5 +9,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod guest;
 pub mod source;

@@ -98,6 +98,8 @@ pub struct Healthcheck {
     pub timeout_ns: u64,
     /// Time after start in which failures do not count.
     pub start_period_ns: u64,
+    /// Time between checks during the start period.
+    pub start_interval_ns: u64,
     /// Consecutive failures that make the container unhealthy.
     pub retries: u32,
 }
