@@ -2,15 +2,10 @@
 
 use std::path::PathBuf;
 
-/// A SHA-256 digest, the only algorithm that registries in use produce.
-///
-/// Text form is `sha256:` and 64 lower-case hexadecimal digits (OCI image specification,
-/// "Digests").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest(pub [u8; 32]);
+pub use super::digest::Digest;
 
 /// How a layer's tar stream is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// A plain tar stream.
     None,
@@ -18,6 +13,19 @@ pub enum Compression {
     Gzip,
     /// Zstandard (RFC 8878), possibly several frames.
     Zstd,
+}
+
+impl Compression {
+    /// Recognises a stream by its first bytes; anything unknown counts as plain.
+    pub fn detect(head: &[u8]) -> Self {
+        if head.starts_with(&[0x1f, 0x8b]) {
+            Self::Gzip
+        } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            Self::Zstd
+        } else {
+            Self::None
+        }
+    }
 }
 
 /// One layer of an image, lowest first in [`Image::layers`].
@@ -29,10 +37,10 @@ pub struct Layer {
     pub size: u64,
     /// Digest of the uncompressed tar stream, to be verified by whoever inflates it.
     pub diff_id: Digest,
-    /// Compression of the blob.
+    /// Compression of the blob, as its media type says.
     pub compression: Compression,
-    /// The verified blob in the layer store. It stays readable for as long as the
-    /// `Image` is alive.
+    /// The verified blob: in the layer store, or in place in an OCI layout directory. It stays
+    /// readable for as long as the `Image` is alive.
     pub path: PathBuf,
 }
 
@@ -41,12 +49,16 @@ pub struct Layer {
 pub struct Image {
     /// The reference as the user gave it, for messages.
     pub name: String,
-    /// Digest of the manifest that was chosen.
+    /// Digest of the manifest that was chosen. A Docker archive has none: there it is the digest
+    /// of its `manifest.json` entry.
     pub manifest: Digest,
-    /// Digest of the configuration blob.
+    /// Digest of the configuration blob; also the image ID that `docker images` shows.
     pub config_digest: Digest,
-    /// The image configuration.
+    /// The image configuration. Exposed ports and volumes are sorted.
     pub config: oci_spec::image::ImageConfiguration,
-    /// Layers, lowest first.
+    /// The configuration exactly as stored, for the fields that Docker adds to the OCI ones
+    /// (`Healthcheck`, `Shell`, `OnBuild`, `ArgsEscaped`).
+    pub config_json: Vec<u8>,
+    /// Layers, lowest first. Their number equals that of the diff IDs in `config`.
     pub layers: Vec<Layer>,
 }

@@ -3,4 +3,5 @@
 //! Every source yields the same [`Image`]: a checked configuration and an ordered list of layer
 //! blobs that lie, verified, in the content-addressed [`store`].
 
+pub mod digest;
 pub mod image;
