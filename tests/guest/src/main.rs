@@ -1,1 +1,47 @@
-fn main() {}
+//! Cases for the kernel's Linux ABI. Each passes on Linux and in the VM alike.
+//!
+//! ```text
+//! guest-tests            run every case
+//! guest-tests --list     name them
+//! guest-tests WORD...    run those whose name contains one of the words
+//! ```
+//!
+//! A case is a function that panics when something isn't as Linux has it. It runs in a process of its own, with a time
+//! limit, so that a crash or a hang fails one case. The exit status is 0 if every case passed.
+
+#[macro_use]
+mod harness;
+
+mod creds;
+mod events;
+mod exec;
+mod files;
+mod memory;
+mod pipes;
+mod process;
+mod procfs;
+mod signals;
+mod sockets;
+mod threads;
+mod time;
+
+fn main() {
+    let mut cases = Vec::new();
+    for family in [
+        process::CASES,
+        exec::CASES,
+        signals::CASES,
+        threads::CASES,
+        memory::CASES,
+        files::CASES,
+        pipes::CASES,
+        events::CASES,
+        sockets::CASES,
+        time::CASES,
+        creds::CASES,
+        procfs::CASES,
+    ] {
+        cases.extend_from_slice(family);
+    }
+    std::process::exit(harness::main(&cases));
+}

@@ -1,0 +1,186 @@
+//! Runs cases and gives them what most of them need.
+
+use std::ffi::CString;
+use std::time::{Duration, Instant};
+
+/// A name and what it checks.
+pub type Case = (&'static str, fn());
+
+/// Seconds after which a case counts as hung.
+const TIME_LIMIT: u32 = 60;
+/// Process ID of the case that runs.
+static CASE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
+
+/// Makes a table of cases named `module::function`.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub const CASES: &[$crate::harness::Case] =
+            &[$((concat!(module_path!(), "::", stringify!($name)), $name as fn())),*];
+    };
+}
+
+/// Checks that a call fails with the given errno.
+macro_rules! fails {
+    ($call:expr, $errno:ident) => {{
+        *libc::__errno_location() = 0;
+        let result = $call as i64;
+        let errno = *libc::__errno_location();
+        assert!(
+            result == -1 && errno == libc::$errno,
+            "{}: got {result}, errno {errno}, expected {}",
+            stringify!($call),
+            stringify!($errno)
+        );
+    }};
+}
+
+/// Runs what the arguments select; returns the exit status.
+pub fn main(cases: &[Case]) -> i32 {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some("--exec-probe") = words.first().map(String::as_str) {
+        return crate::exec::probe(&words[1..]);
+    }
+    if words == ["--list"] {
+        cases.iter().for_each(|(name, _)| println!("{}", short(name)));
+        return 0;
+    }
+    let (mut passed, mut failed) = (0, 0);
+    for (name, case) in cases {
+        let name = short(name);
+        if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        let started = Instant::now();
+        match run(*case) {
+            Ok(()) => {
+                passed += 1;
+                println!("ok {name} ({} ms)", started.elapsed().as_millis());
+            }
+            Err(why) => {
+                failed += 1;
+                println!("not ok {name}: {why}");
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    i32::from(failed > 0)
+}
+
+fn short(name: &str) -> &str {
+    name.split_once("::").map_or(name, |(_, rest)| rest)
+}
+
+fn run(case: fn()) -> Result<(), String> {
+    use std::io::Write;
+    std::io::stdout().flush().unwrap();
+    unsafe {
+        let pid = libc::fork();
+        assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
+        if pid == 0 {
+            libc::setpgid(0, 0);
+            libc::alarm(TIME_LIMIT);
+            // Rust's start-up code ignores it.
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            CASE.store(libc::getpid(), std::sync::atomic::Ordering::Relaxed);
+            let outcome = std::panic::catch_unwind(case);
+            libc::_exit(if outcome.is_ok() { 0 } else { 101 });
+        }
+        let status = wait_for(pid);
+        // What the case left behind must not disturb the next one.
+        libc::kill(-pid, libc::SIGKILL);
+        if libc::WIFSIGNALED(status) {
+            return Err(format!("killed by signal {}", libc::WTERMSIG(status)));
+        }
+        match libc::WEXITSTATUS(status) {
+            0 => Ok(()),
+            code => Err(format!("exit status {code}")),
+        }
+    }
+}
+
+/// Waits for one child; returns its wait status.
+pub fn wait_for(pid: libc::pid_t) -> i32 {
+    let mut status = 0;
+    loop {
+        let got = unsafe { libc::waitpid(pid, &mut status, 0) };
+        if got == pid {
+            return status;
+        }
+        let error = std::io::Error::last_os_error();
+        assert_eq!(error.raw_os_error(), Some(libc::EINTR), "waitpid({pid}): {error}");
+    }
+}
+
+/// Runs `body` in a child process; returns its process ID. The child exits with what `body` returns.
+pub fn child(body: impl FnOnce() -> i32) -> libc::pid_t {
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
+    if pid == 0 {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        unsafe { libc::_exit(outcome.unwrap_or(101)) }
+    }
+    pid
+}
+
+/// Runs `body` in a child and expects it to exit with 0.
+pub fn child_passes(body: impl FnOnce()) {
+    let status = wait_for(child(|| {
+        body();
+        0
+    }));
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "child failed: {status:#x}");
+}
+
+/// Panics with the call's name if it returned -1.
+#[track_caller]
+pub fn ok<T: TryInto<i64> + Copy>(result: T) -> T {
+    assert!(result.try_into().ok() != Some(-1), "{}", std::io::Error::last_os_error());
+    result
+}
+
+/// A NUL-terminated copy.
+pub fn c(text: &str) -> CString {
+    CString::new(text).unwrap()
+}
+
+/// A directory of this process's own, under a memory-backed or writable place; removed by nobody (the VM goes away).
+pub fn scratch() -> String {
+    // By the case's own process ID, so that its children find the same place.
+    let path = format!("/tmp/guest-tests-{}", CASE.load(std::sync::atomic::Ordering::Relaxed));
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// Two connected descriptors: read end, write end.
+pub fn pipe() -> (i32, i32) {
+    let mut fds = [0; 2];
+    ok(unsafe { libc::pipe(fds.as_mut_ptr()) });
+    (fds[0], fds[1])
+}
+
+/// Reads up to `len` bytes.
+#[track_caller]
+pub fn read(fd: i32, len: usize) -> Vec<u8> {
+    let mut buf = vec![0; len];
+    let n = unsafe { libc::read(fd, buf.as_mut_ptr().cast(), len) };
+    assert!(n >= 0, "read: {}", std::io::Error::last_os_error());
+    buf.truncate(n as usize);
+    buf
+}
+
+/// Writes all of it in one call.
+#[track_caller]
+pub fn write(fd: i32, bytes: &[u8]) {
+    let n = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    assert_eq!(n, bytes.len() as isize, "write: {}", std::io::Error::last_os_error());
+}
+
+/// Sleeps.
+pub fn pause_ms(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+/// Reads the byte at an address, for the fault it may cause.
+pub fn touch(at: *const u8) {
+    unsafe { at.read_volatile() };
+}

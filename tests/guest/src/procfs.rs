@@ -1,0 +1,215 @@
+//! /proc, /sys and /dev as programs read them.
+
+use crate::harness::pipe;
+use crate::harness::*;
+use libc::*;
+use std::fs::{read, read_dir, read_link, read_to_string};
+
+cases![
+    self_describes_this_process,
+    maps_show_mappings,
+    descriptors_are_links,
+    other_processes_are_listed,
+    system_files_parse,
+    cpus_are_counted_alike,
+    sysctls_can_be_read,
+    devices_exist,
+    stat_line_survives_odd_names,
+];
+
+fn self_describes_this_process() {
+    let pid = unsafe { getpid() };
+    assert_eq!(read_link("/proc/self").unwrap().to_str().unwrap(), pid.to_string());
+    let status = read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(&format!("{name}:")));
+        line.unwrap_or_else(|| panic!("no {name}")).split_once(':').unwrap().1.trim().to_owned()
+    };
+    assert_eq!((field("Pid"), field("PPid")), (pid.to_string(), unsafe { getppid() }.to_string()));
+    assert_eq!(field("Uid").split_whitespace().count(), 4);
+    assert!(field("State").starts_with('R'));
+    for name in [
+        "VmSize",
+        "VmRSS",
+        "VmPeak",
+        "Threads",
+        "SigBlk",
+        "SigIgn",
+        "SigCgt",
+        "CapEff",
+        "Cpus_allowed_list",
+    ] {
+        field(name);
+    }
+    let cmdline = read("/proc/self/cmdline").unwrap();
+    assert_eq!(cmdline.last(), Some(&0));
+    assert!(
+        cmdline.split(|&byte| byte == 0).next()
+            == std::env::args().next().as_deref().map(str::as_bytes)
+    );
+    assert!(read_link("/proc/self/exe").unwrap().is_absolute());
+    assert_eq!(read_link("/proc/self/cwd").unwrap(), std::env::current_dir().unwrap());
+    assert_eq!(read_link("/proc/self/root").unwrap().to_str().unwrap(), "/");
+    let environment = read("/proc/self/environ").unwrap();
+    assert!(environment.is_empty() || environment.last() == Some(&0));
+    let statm: Vec<u64> = read_to_string("/proc/self/statm")
+        .unwrap()
+        .split_whitespace()
+        .map(|word| word.parse().unwrap())
+        .collect();
+    assert!(statm.len() == 7 && statm[0] >= statm[1] && statm[1] > 0);
+    assert!(read_to_string("/proc/self/limits").unwrap().contains("Max open files"));
+    assert!(
+        read_to_string("/proc/self/mounts")
+            .unwrap()
+            .lines()
+            .any(|line| line.split(' ').nth(1) == Some("/proc"))
+    );
+    assert!(read_to_string("/proc/self/mountinfo").unwrap().contains(" / / "));
+    assert!(read_to_string("/proc/self/cgroup").unwrap().contains(":/"));
+}
+
+fn maps_show_mappings() {
+    unsafe {
+        let at = mmap(std::ptr::null_mut(), 3 * 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+            as usize;
+        ok(mprotect((at + 4096) as *mut c_void, 4096, PROT_READ | PROT_WRITE));
+        let maps = read_to_string("/proc/self/maps").unwrap();
+        let wanted = format!("{:x}-{:x} rw-p 00000000 00:00 0", at + 4096, at + 8192);
+        assert!(
+            maps.lines().any(|line| line.trim_end().starts_with(&wanted)),
+            "{wanted} in\n{maps}"
+        );
+        assert!(maps.lines().any(|line| line.ends_with("[stack]")));
+        let exe = read_link("/proc/self/exe").unwrap();
+        assert!(
+            maps.lines().any(|line| line.contains("r-xp") && line.ends_with(exe.to_str().unwrap()))
+        );
+        let smaps = read_to_string("/proc/self/smaps").unwrap();
+        assert!(smaps.contains("Rss:") && smaps.contains("Private_Dirty:"));
+    }
+}
+
+fn descriptors_are_links() {
+    let (r, w) = pipe();
+    let target = read_link(format!("/proc/self/fd/{r}")).unwrap();
+    assert!(target.to_str().unwrap().starts_with("pipe:["));
+    assert_eq!(target, read_link(format!("/proc/self/fd/{w}")).unwrap());
+    let names: Vec<i32> = read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    assert!(names.contains(&r) && names.contains(&w));
+    let info = read_to_string(format!("/proc/self/fdinfo/{w}")).unwrap();
+    assert!(info.contains("pos:\t0") && info.contains("flags:\t01"), "{info}");
+}
+
+fn other_processes_are_listed() {
+    let pid = child(|| {
+        pause_ms(10_000);
+        0
+    });
+    let listed = read_dir("/proc")
+        .unwrap()
+        .any(|entry| entry.unwrap().file_name().to_str() == Some(&pid.to_string()));
+    assert!(listed);
+    let stat = read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split_whitespace().collect();
+    assert!(fields.len() >= 50, "{} fields", fields.len() + 2);
+    assert_eq!(fields[1], unsafe { getpid() }.to_string());
+    unsafe { kill(pid, SIGKILL) };
+    pause_ms(20);
+    let stat = read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(stat.contains(") Z "), "{stat}");
+    wait_for(pid);
+    assert!(read_to_string(format!("/proc/{pid}/stat")).is_err());
+}
+
+fn system_files_parse() {
+    let meminfo = read_to_string("/proc/meminfo").unwrap();
+    let kib = |name: &str| -> u64 {
+        let line = meminfo.lines().find(|line| line.starts_with(&format!("{name}:")));
+        line.unwrap_or_else(|| panic!("no {name}"))
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    assert!(kib("MemTotal") > kib("MemFree"));
+    for name in
+        ["MemAvailable", "Buffers", "Cached", "SwapTotal", "SwapFree", "Shmem", "Committed_AS"]
+    {
+        kib(name);
+    }
+    let stat = read_to_string("/proc/stat").unwrap();
+    assert!(stat.starts_with("cpu ") && stat.contains("\ncpu0 ") && stat.contains("\nbtime "));
+    assert_eq!(read_to_string("/proc/loadavg").unwrap().split_whitespace().count(), 5);
+    assert!(read_to_string("/proc/version").unwrap().starts_with("Linux version "));
+    assert!(read_to_string("/proc/filesystems").unwrap().contains("tmpfs"));
+    assert!(read_to_string("/proc/cpuinfo").unwrap().contains("processor\t: 0"));
+    for file in
+        ["/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/dev", "/proc/net/route"]
+    {
+        assert!(!read_to_string(file).unwrap().is_empty(), "{file}");
+    }
+}
+
+fn cpus_are_counted_alike() {
+    let online = read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let last: usize = online.trim().rsplit(['-', ',']).next().unwrap().parse().unwrap();
+    let by_sysconf = unsafe { sysconf(_SC_NPROCESSORS_ONLN) };
+    assert_eq!(last as i64 + 1, by_sysconf);
+    let in_stat = read_to_string("/proc/stat")
+        .unwrap()
+        .lines()
+        .filter(|line| line.starts_with("cpu"))
+        .count();
+    assert_eq!(in_stat as i64 - 1, by_sysconf);
+}
+
+fn sysctls_can_be_read() {
+    for (file, minimum) in [
+        ("/proc/sys/kernel/ngroups_max", 65536),
+        ("/proc/sys/kernel/cap_last_cap", 30),
+        ("/proc/sys/kernel/pid_max", 1000),
+        ("/proc/sys/vm/overcommit_memory", 0),
+        ("/proc/sys/vm/max_map_count", 65530),
+        ("/proc/sys/net/core/somaxconn", 128),
+        ("/proc/sys/fs/file-max", 1000),
+        ("/proc/sys/fs/nr_open", 1000),
+    ] {
+        let text = read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let value: u64 = text.trim().parse().unwrap();
+        assert!(value >= minimum, "{file}: {value}");
+    }
+    assert_eq!(read_to_string("/proc/sys/kernel/ostype").unwrap(), "Linux\n");
+    let id = read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert_eq!(id.trim().len(), 36);
+}
+
+fn devices_exist() {
+    use std::os::unix::fs::FileTypeExt;
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        let meta = std::fs::metadata(format!("/dev/{name}"))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(meta.file_type().is_char_device(), "{name}");
+    }
+    for (name, target) in
+        [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1")]
+    {
+        assert_eq!(read_link(format!("/dev/{name}")).unwrap().to_str().unwrap(), target);
+    }
+    assert!(std::fs::metadata("/dev/shm").unwrap().is_dir());
+    std::fs::write("/dev/shm/guest-tests", b"x").unwrap();
+    std::fs::remove_file("/dev/shm/guest-tests").unwrap();
+    std::fs::write("/dev/null", b"x").unwrap();
+}
+
+fn stat_line_survives_odd_names() {
+    unsafe { prctl(PR_SET_NAME, c"a) R (b".as_ptr()) };
+    let stat = read_to_string("/proc/self/stat").unwrap();
+    let (head, tail) = stat.rsplit_once(") ").unwrap();
+    assert!(head.ends_with("(a) R (b"));
+    assert!(tail.starts_with("R "));
+}
