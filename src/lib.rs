@@ -10,7 +10,5 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
-pub mod erofs;
 pub mod guest;
-pub mod rootfs;
 pub mod source;

@@ -1,5 +1,6 @@
 //! Open file descriptions (open(2)) and what each kind of file can do.
 
+use super::Inode;
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc};
@@ -8,6 +9,7 @@ use crate::sync::Mutex;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
+use linux_raw_sys::general::{O_ACCMODE, O_RDONLY, O_WRONLY};
 
 /// An open file description: shared by every descriptor that dup(2) or fork(2) made of one open(2).
 pub struct File {
@@ -63,6 +65,32 @@ impl File {
         self.flags() & linux_raw_sys::general::O_NONBLOCK != 0
     }
 
+    /// Whether it may be read.
+    pub fn readable(&self) -> bool {
+        self.flags() & O_ACCMODE != O_WRONLY
+    }
+
+    /// Whether it may be written.
+    pub fn writable(&self) -> bool {
+        self.flags() & O_ACCMODE != O_RDONLY
+    }
+
+    /// The file's inode.
+    pub fn inode(&self) -> Arc<dyn Inode> {
+        match self.path.as_ref().map(|path| path.inode()) {
+            Some(Ok(inode)) => inode.clone(),
+            _ => self.ops.inode(),
+        }
+    }
+
+    /// Calls `f` with the file's inode, without counting a reference to it where that can be avoided.
+    pub fn with_inode<R>(&self, f: impl FnOnce(&Arc<dyn Inode>) -> R) -> R {
+        match self.path.as_ref().map(|path| path.inode()) {
+            Some(Ok(inode)) => f(inode),
+            _ => f(&self.ops.inode()),
+        }
+    }
+
     /// The kind-specific half, if it is a `T`.
     pub fn downcast<T: FileOps>(&self) -> Option<&T> {
         (&*self.ops as &dyn Any).downcast_ref()
@@ -72,6 +100,7 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         self.watchers.detach();
+        super::locks::description_closed(self);
         let ops = self.ops.clone();
         ops.release(self);
     }

@@ -1,17 +1,35 @@
 //! Files: open file descriptions, descriptors, names, and the filesystems behind them.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`inode`] | what a filesystem shows: the [`Inode`] and [`FileSystem`] traits |
+//! | [`dcache`], [`mount`], [`walk`] | the tree of names and how names are resolved |
+//! | [`ops`], [`perm`] | operations on names, with permission checks |
+//! | [`file`], [`fdtable`], [`locks`] | open files, descriptors, locks on files |
+//! | [`memfs`], [`erofs`] | the root and tmpfs; the image underneath |
+//! | [`pipe`], [`anon`] | files without names |
 
 pub mod anon;
+pub mod context;
+pub mod dcache;
+pub mod devices;
+pub mod erofs;
+pub mod fdtable;
 pub mod file;
+pub mod hooks;
+pub mod inode;
+pub mod locks;
+pub mod memfs;
+pub mod mount;
+pub mod ops;
+pub mod pathonly;
+pub mod perm;
+pub mod pipe;
+pub mod walk;
+
+pub use context::FsContext;
+pub use dcache::Dentry;
+pub use fdtable::FdTable;
 pub use file::{File, FileOps};
-
-use alloc::sync::Arc;
-
-/// A place in the namespace: a directory entry seen through a mount.
-#[derive(Clone)]
-pub struct Path {
-    /// Directory entry.
-    pub dentry: Arc<()>,
-}
-
-/// A file, directory, link or device of a filesystem.
-pub trait Inode: core::any::Any + Send + Sync {}
+pub use inode::{FileSystem, FileType, Inode, Metadata};
+pub use mount::{Mount, Path};

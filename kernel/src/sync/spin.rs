@@ -65,6 +65,12 @@ impl<T> SpinLock<T> {
     }
 }
 
+impl<T: Default> Default for SpinLock<T> {
+    fn default() -> Self {
+        SpinLock::new(T::default())
+    }
+}
+
 impl<T: ?Sized> SpinLock<T> {
     /// Takes the lock, spinning.
     pub fn lock(&self) -> SpinGuard<'_, T> {

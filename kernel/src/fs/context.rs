@@ -1,0 +1,60 @@
+//! What a process sees of the namespace: its root and working directory, and its umask.
+
+use super::Path;
+use crate::sync::SpinLock;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Root, working directory and umask; shared by tasks made with `CLONE_FS`.
+pub struct FsContext {
+    root: SpinLock<Path>,
+    cwd: SpinLock<Path>,
+    umask: AtomicU32,
+}
+
+impl FsContext {
+    /// A context for the first process.
+    pub fn new(root: Path, cwd: Path, umask: u32) -> FsContext {
+        FsContext {
+            root: SpinLock::new(root),
+            cwd: SpinLock::new(cwd),
+            umask: AtomicU32::new(umask & 0o777),
+        }
+    }
+
+    /// A copy, for clone(2) without `CLONE_FS` and unshare(2).
+    pub fn fork(&self) -> FsContext {
+        FsContext::new(self.root(), self.cwd(), self.umask())
+    }
+
+    /// The root directory (chroot(2)).
+    pub fn root(&self) -> Path {
+        self.root.lock().clone()
+    }
+
+    /// The working directory.
+    pub fn cwd(&self) -> Path {
+        self.cwd.lock().clone()
+    }
+
+    /// Changes the root directory.
+    pub fn set_root(&self, path: Path) {
+        let old = core::mem::replace(&mut *self.root.lock(), path);
+        drop(old);
+    }
+
+    /// Changes the working directory.
+    pub fn set_cwd(&self, path: Path) {
+        let old = core::mem::replace(&mut *self.cwd.lock(), path);
+        drop(old);
+    }
+
+    /// Permission bits that new files don't get.
+    pub fn umask(&self) -> u32 {
+        self.umask.load(Relaxed)
+    }
+
+    /// Sets the umask; returns the old one.
+    pub fn set_umask(&self, mask: u32) -> u32 {
+        self.umask.swap(mask & 0o777, Relaxed)
+    }
+}

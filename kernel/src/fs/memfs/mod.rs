@@ -1,0 +1,245 @@
+//! Files in memory: tmpfs, and the root filesystem.
+//!
+//! The root is a [`MemFs`] over an image ([`erofs::Image`]). Its inodes are made from the image when they are
+//! first looked up and hold only what differs: attributes, a directory's own names and the names it hides
+//! (whiteouts), pages that were written. An inode that was changed is *pinned*; others come and go with their users.
+//!
+//! Lock order: the name layer's directory locks, then [`dir::Dir`]'s, then the tables here. A directory's contents are
+//! never locked while another's are.
+
+mod dir;
+mod file;
+mod inode;
+mod xattr;
+
+pub use inode::MemInode;
+
+use super::erofs;
+use super::inode::{FileSystem, Inode, NewNode, StatFs, Time, anonymous_dev, mode::*};
+use crate::errno::{Errno, Result};
+use crate::sync::{Once, SpinLock};
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use hashbrown::HashMap;
+
+/// A filesystem whose changes live in memory.
+pub struct MemFs {
+    name: &'static str,
+    magic: u64,
+    dev: u64,
+    lower: Option<Arc<erofs::Image>>,
+    /// Inodes of the image that are in use, by nid.
+    known: SpinLock<HashMap<u64, Weak<MemInode>>>,
+    /// Inodes of the image that differ from it, by nid.
+    pinned: SpinLock<HashMap<u64, Arc<MemInode>>>,
+    next_ino: AtomicU64,
+    root: Once<Arc<MemInode>>,
+    /// Most bytes that files may take; 0 for no limit.
+    limit: u64,
+    options: String,
+}
+
+/// Settings of a tmpfs mount.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Permissions of the root directory.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Most bytes that files may take; 0 for no limit.
+    pub size: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { mode: 0o1777, uid: 0, gid: 0, size: 0 }
+    }
+}
+
+impl Options {
+    /// Reads mount(2) data: `size=64m,mode=755,uid=0,gid=0`. EINVAL for an unknown option or value.
+    pub fn parse(text: &[u8]) -> Result<Options> {
+        let mut options = Options::default();
+        let text = core::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
+        for option in text.split(',').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let number = |radix| u32::from_str_radix(value, radix).map_err(|_| Errno::EINVAL);
+            match name {
+                "mode" => options.mode = number(8)? & 0o7777,
+                "uid" => options.uid = number(10)?,
+                "gid" => options.gid = number(10)?,
+                "size" => options.size = parse_size(value)?,
+                "nr_blocks" => options.size = parse_size(value)?.saturating_mul(4096),
+                "nr_inodes" | "huge" | "inode32" | "inode64" | "mpol" | "defaults" => {}
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let number: u64 = digits.parse().map_err(|_| Errno::EINVAL)?;
+    let shift = match unit {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        "%" => {
+            let total = crate::fs::hooks::total_memory();
+            return Ok(total / 100 * number.min(100));
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    number.checked_mul(1 << shift).ok_or(Errno::EINVAL)
+}
+
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const OVERLAYFS_MAGIC: u64 = 0x794c_7630;
+
+impl MemFs {
+    /// An empty filesystem.
+    pub fn tmpfs(options: &Options) -> Arc<MemFs> {
+        let mut shown = String::new();
+        if options.size != 0 {
+            shown += &alloc::format!(",size={}k", options.size / 1024);
+        }
+        if options.mode != 0o1777 {
+            shown += &alloc::format!(",mode={:o}", options.mode);
+        }
+        let fs = MemFs::new("tmpfs", TMPFS_MAGIC, None, options.size, shown);
+        let node =
+            NewNode { mode: S_IFDIR | options.mode, uid: options.uid, gid: options.gid, rdev: 0 };
+        let root = MemInode::create(&fs, &node);
+        let _ = fs.root.set(root);
+        fs
+    }
+
+    /// The root filesystem over an image. EUCLEAN if the image's root isn't a directory.
+    ///
+    /// It presents itself as an overlay, which is what programs find at `/` in a container.
+    pub fn over(image: Arc<erofs::Image>) -> Result<Arc<MemFs>> {
+        let root_nid = image.root_nid();
+        let fs = MemFs::new("overlay", OVERLAYFS_MAGIC, Some(image), 0, String::new());
+        let root = fs.instantiate(root_nid)?;
+        if !root.is_dir() {
+            return Err(Errno::EUCLEAN);
+        }
+        let _ = fs.root.set(root);
+        Ok(fs)
+    }
+
+    fn new(
+        name: &'static str,
+        magic: u64,
+        lower: Option<Arc<erofs::Image>>,
+        limit: u64,
+        options: String,
+    ) -> Arc<MemFs> {
+        let first = lower.as_ref().map_or(1, |image| image.max_nid() + 1);
+        Arc::new(MemFs {
+            name,
+            magic,
+            dev: anonymous_dev(),
+            lower,
+            known: SpinLock::new(HashMap::new()),
+            pinned: SpinLock::new(HashMap::new()),
+            next_ino: AtomicU64::new(first),
+            root: Once::new(),
+            limit,
+            options,
+        })
+    }
+
+    fn new_ino(&self) -> u64 {
+        self.next_ino.fetch_add(1, Relaxed)
+    }
+
+    /// The inode of a position in the image: the one in use, or a new one.
+    fn instantiate(self: &Arc<Self>, nid: u64) -> Result<Arc<MemInode>> {
+        if let Some(inode) = self.known.lock().get(&nid).and_then(Weak::upgrade) {
+            return Ok(inode);
+        }
+        let image = self.lower.as_ref().ok_or(Errno::EIO)?;
+        let inode = MemInode::from_image(self, image.node(nid)?, image)?;
+        let mut known = self.known.lock();
+        // Another task may have been faster; its inode counts.
+        if let Some(other) = known.get(&nid).and_then(Weak::upgrade) {
+            drop(known);
+            return Ok(other);
+        }
+        known.insert(nid, Arc::downgrade(&inode));
+        Ok(inode)
+    }
+
+    /// Whether a file is the only name of its kind of bytes: used by `statfs`.
+    pub fn lower(&self) -> Option<&Arc<erofs::Image>> {
+        self.lower.as_ref()
+    }
+
+    /// Most bytes that files may take; 0 for no limit.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+}
+
+impl FileSystem for MemFs {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        match self.root.get() {
+            Some(root) => root.clone(),
+            // Both constructors set it; a filesystem without a root reads as an empty directory.
+            None => super::anon::AnonInode::new(S_IFDIR | 0o555),
+        }
+    }
+
+    fn statfs(&self) -> StatFs {
+        const BLOCK: u64 = 4096;
+        let (total, free) = super::hooks::memory();
+        let lower = self.lower.as_ref().map_or(0, |image| image.len() / BLOCK);
+        let room = if self.limit == 0 { total / 2 } else { self.limit };
+        let inodes = self.next_ino.load(Relaxed);
+        StatFs {
+            kind: self.magic,
+            bsize: BLOCK,
+            blocks: lower + room / BLOCK,
+            bfree: free.min(room) / BLOCK,
+            files: inodes + total / 1024,
+            ffree: total / 1024,
+        }
+    }
+
+    fn dev(&self) -> u64 {
+        self.dev
+    }
+
+    fn options(&self) -> String {
+        self.options.clone()
+    }
+}
+
+/// Times of an inode.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    atime: Time,
+    mtime: Time,
+    ctime: Time,
+    btime: Time,
+}
+
+impl Times {
+    fn all(time: Time) -> Times {
+        Times { atime: time, mtime: time, ctime: time, btime: time }
+    }
+}
+
+#[cfg(test)]
+mod tests;

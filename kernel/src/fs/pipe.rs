@@ -1,0 +1,489 @@
+//! Pipes and FIFOs (pipe(7), fifo(7)).
+
+use super::anon::AnonInode;
+use super::inode::{Inode, mode::*};
+use super::{File, FileOps};
+use crate::errno::{Errno, Result};
+use crate::event::{Events, PollTable};
+use crate::io::{IoDst, IoSrc, put_user};
+use crate::sync::{Mutex, SpinLock, WaitMode, WaitQueue};
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+use linux_raw_sys::general::{O_ACCMODE, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY};
+
+/// Writes of up to this many bytes don't mix with others.
+pub const PIPE_BUF: usize = 4096;
+/// Capacity of a new pipe in bytes.
+pub const DEFAULT_CAPACITY: usize = 64 * 1024;
+/// Capacity that unprivileged processes may ask for (`fs.pipe-max-size`).
+pub const MAX_CAPACITY: usize = 1024 * 1024;
+
+/// A byte queue between writers and readers.
+pub struct Pipe {
+    ring: Mutex<Ring>,
+    /// Bytes in the ring, readable without its lock.
+    len: AtomicUsize,
+    capacity: AtomicUsize,
+    readers: AtomicU32,
+    writers: AtomicU32,
+    /// Opens so far: a FIFO's open waits for the other side to have been there, however briefly.
+    reader_opens: AtomicU32,
+    writer_opens: AtomicU32,
+    /// Readers sleep and pollers for input listen here.
+    data: Arc<WaitQueue>,
+    /// Writers sleep and pollers for output listen here.
+    space: Arc<WaitQueue>,
+}
+
+/// Storage that starts small and grows to the capacity as it is needed.
+#[derive(Default)]
+struct Ring {
+    buffer: Vec<u8>,
+    head: usize,
+    len: usize,
+}
+
+impl Ring {
+    /// Makes room for `len` bytes in all.
+    fn reserve(&mut self, len: usize) -> Result<()> {
+        if len <= self.buffer.len() {
+            return Ok(());
+        }
+        let size = len.next_power_of_two().max(PIPE_BUF);
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(size).map_err(|_| Errno::ENOMEM)?;
+        let (one, two) = self.filled();
+        buffer.extend_from_slice(one);
+        buffer.extend_from_slice(two);
+        buffer.resize(size, 0);
+        self.buffer = buffer;
+        self.head = 0;
+        Ok(())
+    }
+
+    fn filled(&self) -> (&[u8], &[u8]) {
+        let end = self.head + self.len;
+        if end <= self.buffer.len() {
+            return (&self.buffer[self.head..end], &[]);
+        }
+        (&self.buffer[self.head..], &self.buffer[..end - self.buffer.len()])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.len -= count;
+        self.head = if self.len == 0 { 0 } else { (self.head + count) % self.buffer.len() };
+    }
+
+    /// Appends up to `limit` bytes of `src`; there is room for them.
+    fn fill(&mut self, src: &mut IoSrc<'_>, limit: usize) -> Result<usize> {
+        let mut moved = 0;
+        while moved < limit {
+            let tail = (self.head + self.len) % self.buffer.len();
+            let end = (tail + (limit - moved)).min(self.buffer.len());
+            let n = match src.read(&mut self.buffer[tail..end]) {
+                Ok(n) => n,
+                Err(_) if moved > 0 => 0,
+                Err(error) => return Err(error),
+            };
+            if n == 0 {
+                break;
+            }
+            self.len += n;
+            moved += n;
+        }
+        Ok(moved)
+    }
+}
+
+impl Pipe {
+    fn new() -> Arc<Pipe> {
+        Arc::new(Pipe {
+            ring: Mutex::new(Ring::default()),
+            len: AtomicUsize::new(0),
+            capacity: AtomicUsize::new(DEFAULT_CAPACITY),
+            readers: AtomicU32::new(0),
+            writers: AtomicU32::new(0),
+            reader_opens: AtomicU32::new(0),
+            writer_opens: AtomicU32::new(0),
+            data: Arc::new(WaitQueue::new()),
+            space: Arc::new(WaitQueue::new()),
+        })
+    }
+
+    /// Bytes that can be read.
+    pub fn len(&self) -> usize {
+        self.len.load(SeqCst)
+    }
+
+    /// Whether there is nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes it can hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity.load(SeqCst)
+    }
+
+    /// Sets the capacity, rounded up to a power of two of pages (`F_SETPIPE_SZ`). EPERM above the limit for
+    /// callers who may not exceed it; EBUSY if it holds more. Returns what was set.
+    pub fn set_capacity(&self, bytes: usize, privileged: bool) -> Result<usize> {
+        if bytes > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        let size = bytes.max(PIPE_BUF).next_power_of_two();
+        if size > MAX_CAPACITY && !privileged {
+            return Err(Errno::EPERM);
+        }
+        let ring = self.ring.lock();
+        if ring.len > size {
+            return Err(Errno::EBUSY);
+        }
+        self.capacity.store(size, SeqCst);
+        drop(ring);
+        self.space.wake_all(Events::OUT | Events::WRNORM);
+        Ok(size)
+    }
+
+    fn read(&self, nonblocking: bool, dst: &mut IoDst<'_>) -> Result<usize> {
+        if dst.remaining() == 0 {
+            return Ok(0);
+        }
+        loop {
+            if let Some(moved) = self.take(dst)? {
+                return Ok(moved);
+            }
+            if self.writers.load(SeqCst) == 0 {
+                // A writer may have left data behind between the two looks.
+                return Ok(self.take(dst)?.unwrap_or(0));
+            }
+            if nonblocking {
+                return Err(Errno::EAGAIN);
+            }
+            let ready = || (self.len() > 0 || self.writers.load(SeqCst) == 0).then_some(());
+            self.data.wait(WaitMode::Interruptible, None, ready).map_err(|_| Errno::ERESTARTSYS)?;
+        }
+    }
+
+    /// Moves what is there; `None` if there is nothing.
+    fn take(&self, dst: &mut IoDst<'_>) -> Result<Option<usize>> {
+        let mut ring = self.ring.lock();
+        if ring.len == 0 {
+            return Ok(None);
+        }
+        let (one, two) = ring.filled();
+        let mut moved = dst.write(one)?;
+        if moved == one.len() && !two.is_empty() && dst.remaining() > 0 {
+            moved += dst.write(two).unwrap_or(0);
+        }
+        ring.consume(moved);
+        self.len.store(ring.len, SeqCst);
+        drop(ring);
+        self.space.wake_all(Events::OUT | Events::WRNORM);
+        Ok(Some(moved))
+    }
+
+    /// Copies up to `limit` bytes without consuming them (tee(2)).
+    pub fn peek(&self, limit: usize) -> Result<Vec<u8>> {
+        let ring = self.ring.lock();
+        let mut out = Vec::new();
+        let (one, two) = ring.filled();
+        out.try_reserve(limit.min(ring.len)).map_err(|_| Errno::ENOMEM)?;
+        out.extend_from_slice(&one[..one.len().min(limit)]);
+        out.extend_from_slice(&two[..two.len().min(limit - out.len())]);
+        Ok(out)
+    }
+
+    fn write(&self, nonblocking: bool, src: &mut IoSrc<'_>) -> Result<usize> {
+        let total = src.remaining();
+        if total == 0 {
+            return Ok(0);
+        }
+        let whole = total <= PIPE_BUF;
+        let mut done = 0;
+        loop {
+            if self.readers.load(SeqCst) == 0 {
+                if done > 0 {
+                    return Ok(done);
+                }
+                super::hooks::broken_pipe();
+                return Err(Errno::EPIPE);
+            }
+            match self.put(src, if whole { total } else { 1 }) {
+                Ok(moved) => done += moved,
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(error),
+            }
+            if src.remaining() == 0 {
+                return Ok(done);
+            }
+            if nonblocking {
+                return if done > 0 { Ok(done) } else { Err(Errno::EAGAIN) };
+            }
+            let need = if whole { total } else { 1 };
+            let ready = || {
+                (self.capacity().saturating_sub(self.len()) >= need
+                    || self.readers.load(SeqCst) == 0)
+                    .then_some(())
+            };
+            if self.space.wait(WaitMode::Interruptible, None, ready).is_err() {
+                return if done > 0 { Ok(done) } else { Err(Errno::ERESTARTSYS) };
+            }
+        }
+    }
+
+    /// Moves what fits if at least `need` bytes do.
+    fn put(&self, src: &mut IoSrc<'_>, need: usize) -> Result<usize> {
+        let mut ring = self.ring.lock();
+        let room = self.capacity().saturating_sub(ring.len);
+        if room < need {
+            return Ok(0);
+        }
+        let count = room.min(src.remaining());
+        let len = ring.len + count;
+        ring.reserve(len)?;
+        let moved = ring.fill(src, count)?;
+        self.len.store(ring.len, SeqCst);
+        drop(ring);
+        self.data.wake_all(Events::IN | Events::RDNORM);
+        if moved < count { Err(Errno::EFAULT).or(Ok(moved)) } else { Ok(moved) }
+    }
+
+    fn open_end(self: &Arc<Self>, inode: Arc<dyn Inode>, read: bool, write: bool) -> Arc<PipeEnd> {
+        if read {
+            self.readers.fetch_add(1, SeqCst);
+            self.reader_opens.fetch_add(1, SeqCst);
+            self.space.wake_all(Events::ALL);
+        }
+        if write {
+            self.writers.fetch_add(1, SeqCst);
+            self.writer_opens.fetch_add(1, SeqCst);
+            self.data.wake_all(Events::ALL);
+        }
+        Arc::new(PipeEnd { pipe: self.clone(), read, write, inode })
+    }
+}
+
+/// One open end of a pipe, or both (a FIFO opened `O_RDWR`).
+pub struct PipeEnd {
+    /// The pipe.
+    pub pipe: Arc<Pipe>,
+    read: bool,
+    write: bool,
+    inode: Arc<dyn Inode>,
+}
+
+impl Drop for PipeEnd {
+    fn drop(&mut self) {
+        if self.read && self.pipe.readers.fetch_sub(1, SeqCst) == 1 {
+            self.pipe.space.wake_all(Events::ERR | Events::OUT | Events::WRNORM);
+        }
+        if self.write && self.pipe.writers.fetch_sub(1, SeqCst) == 1 {
+            self.pipe.data.wake_all(Events::HUP | Events::IN | Events::RDNORM);
+        }
+    }
+}
+
+impl FileOps for PipeEnd {
+    fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
+        self.pipe.read(file.nonblocking(), dst)
+    }
+
+    fn write(&self, file: &File, src: &mut IoSrc<'_>) -> Result<usize> {
+        self.pipe.write(file.nonblocking(), src)
+    }
+
+    fn poll(&self, _file: &File, table: &mut PollTable<'_>) -> Events {
+        let mut events = Events::empty();
+        if self.read {
+            table.register(&self.pipe.data);
+            if self.pipe.len() > 0 {
+                events |= Events::IN | Events::RDNORM;
+            }
+            let seen = self.pipe.writer_opens.load(SeqCst) > 0;
+            if self.pipe.writers.load(SeqCst) == 0 && seen {
+                events |= Events::HUP;
+            }
+        }
+        if self.write {
+            table.register(&self.pipe.space);
+            if self.pipe.capacity().saturating_sub(self.pipe.len()) >= PIPE_BUF {
+                events |= Events::OUT | Events::WRNORM;
+            }
+            if self.pipe.readers.load(SeqCst) == 0 {
+                events |= Events::ERR;
+            }
+        }
+        events
+    }
+
+    fn ioctl(&self, _file: &File, request: u32, arg: usize) -> Result<usize> {
+        match request {
+            linux_raw_sys::ioctl::FIONREAD => {
+                put_user(arg, &(self.pipe.len() as i32))?;
+                Ok(0)
+            }
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+
+    fn inode(&self) -> Arc<dyn Inode> {
+        self.inode.clone()
+    }
+
+    fn describe(&self) -> String {
+        alloc::format!("pipe:[{}]", self.inode.metadata().ino)
+    }
+}
+
+/// pipe2(2): the reading and the writing end. `flags`: `O_NONBLOCK`, `O_DIRECT` (accepted, without packets).
+pub fn pipe(flags: u32) -> (Arc<File>, Arc<File>) {
+    let inode: Arc<dyn Inode> = AnonInode::new(S_IFIFO | 0o600);
+    let pipe = Pipe::new();
+    let read = pipe.open_end(inode.clone(), true, false);
+    let write = pipe.open_end(inode, false, true);
+    let flags = flags & O_NONBLOCK;
+    (File::anonymous(read, O_RDONLY | flags), File::anonymous(write, O_WRONLY | flags))
+}
+
+/// The pipe of a FIFO: there while somebody has it open.
+#[derive(Default)]
+pub struct Fifo(SpinLock<Weak<Pipe>>);
+
+impl Fifo {
+    /// Opens the FIFO, waiting for the other side as fifo(7) says.
+    pub fn open(&self, inode: Arc<dyn Inode>, flags: u32) -> Result<Arc<dyn FileOps>> {
+        let pipe = {
+            let mut slot = self.0.lock();
+            slot.upgrade().unwrap_or_else(|| {
+                let pipe = Pipe::new();
+                *slot = Arc::downgrade(&pipe);
+                pipe
+            })
+        };
+        let nonblocking = flags & O_NONBLOCK != 0;
+        let (read, write) = match flags & O_ACCMODE {
+            O_RDONLY => (true, false),
+            O_WRONLY => (false, true),
+            O_RDWR => (true, true),
+            _ => return Err(Errno::EINVAL),
+        };
+        if write && !read && nonblocking && pipe.readers.load(SeqCst) == 0 {
+            return Err(Errno::ENXIO);
+        }
+        let seen = (pipe.reader_opens.load(SeqCst), pipe.writer_opens.load(SeqCst));
+        let end = pipe.open_end(inode, read, write);
+        if read && write || nonblocking {
+            return Ok(end);
+        }
+        let (queue, present, opens, before) = if read {
+            (&pipe.data, &pipe.writers, &pipe.writer_opens, seen.1)
+        } else {
+            (&pipe.space, &pipe.readers, &pipe.reader_opens, seen.0)
+        };
+        let met = || (present.load(SeqCst) > 0 || opens.load(SeqCst) != before).then_some(());
+        queue.wait(WaitMode::Interruptible, None, met).map_err(|_| Errno::ERESTARTSYS)?;
+        Ok(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(file: &File, bytes: &[u8]) -> Result<usize> {
+        file.ops.write(file, &mut IoSrc::kernel(bytes))
+    }
+
+    fn read(file: &File, len: usize) -> Result<Vec<u8>> {
+        let mut buf = alloc::vec![0; len];
+        let n = file.ops.read(file, &mut IoDst::kernel(&mut buf))?;
+        buf.truncate(n);
+        Ok(buf)
+    }
+
+    fn ready(file: &File) -> Events {
+        file.ops.poll(file, &mut PollTable::query())
+    }
+
+    #[test]
+    fn bytes_come_out_in_order_across_the_wrap() {
+        let (r, w) = pipe(O_NONBLOCK);
+        let mut next = 0u8;
+        let mut expected = 0u8;
+        for round in 0..300 {
+            let chunk: Vec<u8> = (0..1000)
+                .map(|_| {
+                    next = next.wrapping_add(1);
+                    next
+                })
+                .collect();
+            assert_eq!(write(&w, &chunk), Ok(1000));
+            let got = read(&r, 700 + round).unwrap();
+            for byte in got {
+                expected = expected.wrapping_add(1);
+                assert_eq!(byte, expected);
+            }
+            if round > 200 {
+                while let Ok(rest) = read(&r, 65536) {
+                    for byte in rest {
+                        expected = expected.wrapping_add(1);
+                        assert_eq!(byte, expected);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_writes_are_whole_and_large_ones_partial() {
+        let (r, w) = pipe(O_NONBLOCK);
+        assert_eq!(write(&w, &[1; 100_000]), Ok(65536));
+        assert!(!ready(&w).contains(Events::OUT));
+        assert_eq!(read(&r, 100).unwrap().len(), 100);
+        assert_eq!(write(&w, &[2; 101]), Err(Errno::EAGAIN));
+        assert_eq!(write(&w, &[2; 100]), Ok(100));
+        assert_eq!(write(&w, &[2; 5000]), Err(Errno::EAGAIN));
+    }
+
+    #[test]
+    fn ends_that_are_gone_show() {
+        let (r, w) = pipe(O_NONBLOCK);
+        assert_eq!(read(&r, 1), Err(Errno::EAGAIN));
+        write(&w, b"x").unwrap();
+        drop(w);
+        assert_eq!(ready(&r), Events::IN | Events::RDNORM | Events::HUP);
+        assert_eq!(read(&r, 10).unwrap(), b"x");
+        assert_eq!(read(&r, 10).unwrap(), b"");
+        let (r, w) = pipe(O_NONBLOCK);
+        drop(r);
+        assert!(ready(&w).contains(Events::ERR));
+        assert_eq!(write(&w, b"x"), Err(Errno::EPIPE));
+    }
+
+    #[test]
+    fn capacity_can_be_set_but_not_below_the_contents() {
+        let (r, w) = pipe(O_NONBLOCK);
+        let end = w.downcast::<PipeEnd>().unwrap();
+        assert_eq!(end.pipe.set_capacity(5000, false), Ok(8192));
+        assert_eq!(write(&w, &[0; 10000]), Ok(8192));
+        assert_eq!(end.pipe.set_capacity(4096, false), Err(Errno::EBUSY));
+        assert_eq!(end.pipe.set_capacity(2 << 20, false), Err(Errno::EPERM));
+        assert_eq!(end.pipe.set_capacity(2 << 20, true), Ok(2 << 20));
+        assert_eq!(read(&r, 9000).unwrap().len(), 8192);
+    }
+
+    #[test]
+    fn fifos_without_readers_refuse_nonblocking_writers() {
+        let fifo = Fifo::default();
+        let inode: Arc<dyn Inode> = AnonInode::new(S_IFIFO | 0o600);
+        let open = |flags| fifo.open(inode.clone(), flags);
+        assert_eq!(open(O_WRONLY | O_NONBLOCK).err(), Some(Errno::ENXIO));
+        let reader = open(O_RDONLY | O_NONBLOCK).unwrap();
+        let writer = open(O_WRONLY).unwrap();
+        drop((reader, writer));
+        assert!(open(O_RDWR).is_ok());
+    }
+}
