@@ -12,3 +12,4 @@
 pub mod config;
 pub mod guest;
 pub mod source;
+pub mod vmm;

@@ -1,0 +1,215 @@
+//! QEMU's command line.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::{Accel, Boot, Config, Forward, Machine};
+
+/// Descriptors of the two channels that [`super::run`] holds the other ends of.
+#[derive(Clone, Copy, Debug)]
+pub struct Channels {
+    /// Monitor (QMP).
+    pub monitor: i32,
+    /// Status lines of the kernel.
+    pub status: i32,
+}
+
+/// Makes the arguments; without `channels`, a command that a user can start by hand.
+pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
+    let mut args = Arguments::default();
+    // Nothing but what is named here: no default devices, no configuration files.
+    for word in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+        args.word(word);
+    }
+    args.pair("-display", "none");
+    args.pair("-machine", machine(config.machine));
+    if config.machine == Machine::Microvm {
+        args.pair("-global", "virtio-mmio.force-legacy=false");
+    }
+    match config.accel {
+        Accel::Kvm => args.pair("-accel", "kvm").pair("-cpu", "host"),
+        Accel::Tcg => args.pair("-accel", "tcg,thread=multi").pair("-cpu", "max"),
+    };
+    args.pair("-smp", config.cpus.to_string());
+    args.pair("-m", format!("{}M", config.memory_mib));
+
+    args.pair("-chardev", "stdio,id=console,signal=off");
+    args.pair("-serial", "chardev:console");
+    if let Some(Channels { monitor, status }) = channels {
+        args.pair("-chardev", format!("socket,id=monitor,fd={monitor}"));
+        args.pair("-mon", "chardev=monitor,mode=control");
+        args.pair("-chardev", format!("socket,id=status,fd={status}"));
+        args.pair("-device", device(config.machine, "virtio-serial", ",max_ports=1"));
+        args.pair("-device", "virtconsole,chardev=status");
+    }
+
+    args.pair("-netdev", netdev(&config.forwards));
+    let rom = if config.machine == Machine::Q35 { ",romfile=" } else { "" };
+    args.pair("-device", device(config.machine, "virtio-net", &format!(",netdev=net{rom}")));
+    args.pair("-object", "rng-builtin,id=rng");
+    args.pair("-device", device(config.machine, "virtio-rng", ",rng=rng"));
+    boot(&mut args, config);
+    args.0
+}
+
+fn boot(args: &mut Arguments, config: &Config) {
+    let direct = match &config.boot {
+        Boot::Direct { kernel, module, disk } => {
+            root(args, config.machine, disk, "");
+            Some((kernel, module))
+        }
+        Boot::Ram { kernel, module } => Some((kernel, module)),
+        Boot::Disk { disk } => {
+            root(args, config.machine, disk, ",bootindex=0");
+            None
+        }
+    };
+    if let Some((kernel, module)) = direct {
+        args.pair("-kernel", kernel.as_os_str()).pair("-initrd", module.as_os_str());
+        if !config.kernel_args.is_empty() {
+            args.pair("-append", config.kernel_args.join(" "));
+        }
+    }
+}
+
+/// The disk is never written to, so any number of machines may share it.
+fn root(args: &mut Arguments, machine: Machine, disk: &Path, more: &str) {
+    let mut drive = OsString::from("if=none,id=root,format=raw,readonly=on,file.locking=off,file=");
+    drive.push(escape(disk));
+    args.pair("-drive", drive);
+    args.pair("-device", device(machine, "virtio-blk", &format!(",drive=root{more}")));
+}
+
+fn machine(machine: Machine) -> &'static str {
+    match machine {
+        // Controllers that the kernel has no use for only take time to set up.
+        Machine::Q35 => "q35,usb=off,sata=off,smbus=off,vmport=off",
+        Machine::Microvm => "microvm",
+    }
+}
+
+fn device(machine: Machine, kind: &str, options: &str) -> String {
+    match machine {
+        Machine::Q35 => format!("{kind}-pci,disable-legacy=on{options}"),
+        Machine::Microvm => format!("{kind}-device{options}"),
+    }
+}
+
+fn netdev(forwards: &[Forward]) -> String {
+    let mut netdev = "user,id=net".to_owned();
+    for Forward { ip, host, guest, udp } in forwards {
+        let proto = if *udp { "udp" } else { "tcp" };
+        netdev.push_str(&format!(",hostfwd={proto}:{ip}:{host}-:{guest}"));
+    }
+    netdev
+}
+
+/// QEMU's option syntax doubles commas.
+fn escape(path: &Path) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut bytes = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        bytes.push(*byte);
+        if *byte == b',' {
+            bytes.push(b',');
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+/// Quotes a command for a shell, for people to copy.
+pub fn shell(words: impl IntoIterator<Item = OsString>) -> String {
+    let quoted: Vec<String> = words
+        .into_iter()
+        .map(|word| {
+            let word = word.to_string_lossy().into_owned();
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+            if !word.is_empty() && word.chars().all(plain) {
+                word
+            } else {
+                format!("'{}'", word.replace('\'', r"'\''"))
+            }
+        })
+        .collect();
+    quoted.join(" ")
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn word(&mut self, word: &str) {
+        self.0.push(word.into());
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<OsString>) -> &mut Arguments {
+        self.0.extend([option.into(), value.into()]);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    fn config(machine: Machine, accel: Accel, boot: Boot) -> Config {
+        Config {
+            qemu: "qemu".into(),
+            machine,
+            accel,
+            memory_mib: 128,
+            cpus: 2,
+            boot,
+            forwards: vec![Forward { ip: Ipv4Addr::LOCALHOST, host: 8080, guest: 80, udp: false }],
+            kernel_args: vec!["trace".into(), "a b".into()],
+            interactive: false,
+            tty: false,
+            grace: Duration::from_secs(10),
+            launcher: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn direct_boot_of_a_microvm() {
+        let boot =
+            Boot::Direct { kernel: "/k".into(), module: "/r".into(), disk: "/a,b.img".into() };
+        let config = config(Machine::Microvm, Accel::Tcg, boot);
+        assert_eq!(
+            shell(build(&config, Some(Channels { monitor: 5, status: 7 }))),
+            "-nodefaults -no-user-config -no-reboot -display none -machine microvm \
+             -global virtio-mmio.force-legacy=false -accel tcg,thread=multi -cpu max -smp 2 \
+             -m 128M -chardev stdio,id=console,signal=off -serial chardev:console \
+             -chardev socket,id=monitor,fd=5 -mon chardev=monitor,mode=control \
+             -chardev socket,id=status,fd=7 -device virtio-serial-device,max_ports=1 \
+             -device virtconsole,chardev=status \
+             -netdev user,id=net,hostfwd=tcp:127.0.0.1:8080-:80 \
+             -device virtio-net-device,netdev=net -object rng-builtin,id=rng \
+             -device virtio-rng-device,rng=rng \
+             -drive if=none,id=root,format=raw,readonly=on,file.locking=off,file=/a,,b.img \
+             -device virtio-blk-device,drive=root -kernel /k -initrd /r -append 'trace a b'"
+        );
+    }
+
+    #[test]
+    fn disk_boot_of_a_pc_names_no_kernel() {
+        let config = config(Machine::Q35, Accel::Kvm, Boot::Disk { disk: "/d.img".into() });
+        let line = shell(build(&config, None));
+        assert!(!line.contains("-kernel") && !line.contains("fd="), "{line}");
+        assert!(line.contains("virtio-blk-pci,disable-legacy=on,drive=root,bootindex=0"), "{line}");
+        assert!(line.contains("-accel kvm -cpu host"), "{line}");
+    }
+
+    #[test]
+    fn a_microvm_does_not_boot_from_disk() {
+        let config = config(Machine::Microvm, Accel::Tcg, Boot::Disk { disk: "/d".into() });
+        assert!(config.check().is_err());
+    }
+
+    #[test]
+    fn shell_quotes_what_needs_it() {
+        let words = ["a", "b c", "", "it's"].map(OsString::from);
+        assert_eq!(shell(words), r"a 'b c' '' 'it'\''s'");
+    }
+}

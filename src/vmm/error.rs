@@ -1,0 +1,90 @@
+//! What can go wrong around a VM.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// Why a VM could not be started or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No QEMU.
+    #[error("QEMU was not found: there is no `{0}` in PATH")]
+    NoQemu(&'static str),
+    /// A QEMU that does not start.
+    #[error("`{}` cannot be started", path.display())]
+    Qemu {
+        /// What was started.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// KVM was asked for by name.
+    #[error("KVM does not work here: {0}")]
+    NoKvm(String),
+    /// microvm has no disk firmware.
+    #[error("the microvm machine cannot boot from disk")]
+    MicrovmDisk,
+    /// A host port is taken.
+    #[error("port {port} of {ip} cannot be listened on")]
+    Port {
+        /// Address.
+        ip: Ipv4Addr,
+        /// Port.
+        port: u16,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// QEMU's user network forwards IPv4 alone.
+    #[error("ports can be forwarded from IPv4 addresses only, not from {0}")]
+    Ipv6(std::net::Ipv6Addr),
+    /// The main process could not be started.
+    #[error("the application could not be started: {0}")]
+    Failed(String),
+    /// The kernel panicked.
+    #[error("the guest kernel panicked: {0}")]
+    Panic(String),
+    /// QEMU ended with an error.
+    #[error("QEMU failed: {0}")]
+    Exited(String),
+    /// The machine stopped and nobody said why.
+    #[error("the VM stopped without an exit status")]
+    Silent,
+    /// It would not stop.
+    #[error("the application did not stop within its grace period of {0} s; the VM was ended")]
+    Grace(u64),
+    /// The user insisted.
+    #[error("interrupted")]
+    Interrupted,
+    /// Pipes, threads, terminals.
+    #[error("{what}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { what, source }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Error::NoQemu(_) => {
+                "install it (Debian: `apt install qemu-system-x86`), or name it with `--qemu`"
+            }
+            Error::NoKvm(_) => "leave `--accel` away to have the accelerator chosen",
+            Error::MicrovmDisk => "use `--machine q35` or `--boot direct`",
+            Error::Port { .. } => "choose another port with `-p HOST:GUEST`, or end its owner",
+            Error::Ipv6(_) => "publish on 127.0.0.1 or leave the address away",
+            Error::Panic(_) => {
+                "this is a bug in dock2uni: please report it with the console's text"
+            }
+            Error::Silent => "`--kernel-arg trace` shows what the kernel does; is `-m` too small?",
+            Error::Grace(_) => "`--stop-timeout` gives it longer",
+            _ => return None,
+        })
+    }
+}

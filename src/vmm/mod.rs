@@ -1,0 +1,130 @@
+//! Starts a VM, keeps it company, and ends it.
+//!
+//! [`arguments`] is a pure function from a [`Config`] to QEMU's command line; [`run`] starts that
+//! command, carries the console, watches the status channel (see `dock2uni_format::status`), turns
+//! SIGINT and SIGTERM into the power button, and reports how the application ended. [`accel`]
+//! chooses KVM where it really works.
+
+pub mod accel;
+pub mod arguments;
+mod error;
+pub mod ports;
+mod probe;
+pub mod qemu;
+pub mod run;
+mod terminal;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::Error;
+
+/// QEMU machine type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Machine {
+    /// A PC with PCI Express; boots from disk as well.
+    #[default]
+    Q35,
+    /// No firmware tables to speak of, virtio over MMIO: starts fastest.
+    Microvm,
+}
+
+impl Machine {
+    /// QEMU's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Machine::Q35 => "q35",
+            Machine::Microvm => "microvm",
+        }
+    }
+}
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// The processor, by `/dev/kvm`.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+/// How the kernel gets into the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// Kernel loaded by QEMU; `module` is the boot record alone, the root is on `disk`.
+    Direct {
+        /// Kernel ELF.
+        kernel: PathBuf,
+        /// Container with the record.
+        module: PathBuf,
+        /// Disk image, or bare root image.
+        disk: PathBuf,
+    },
+    /// Kernel loaded by QEMU; `module` holds root and record and stays in the guest's memory.
+    Ram {
+        /// Kernel ELF.
+        kernel: PathBuf,
+        /// Container with root and record.
+        module: PathBuf,
+    },
+    /// Everything from the disk, by the firmware.
+    Disk {
+        /// Disk image.
+        disk: PathBuf,
+    },
+}
+
+/// One forwarded port; what [`ports::assign`] makes of a `--publish`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Address on the host.
+    pub ip: std::net::Ipv4Addr,
+    /// Port on the host.
+    pub host: u16,
+    /// Port in the guest.
+    pub guest: u16,
+    /// UDP rather than TCP.
+    pub udp: bool,
+}
+
+/// A machine to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Path of `qemu-system-x86_64`.
+    pub qemu: PathBuf,
+    /// Machine type.
+    pub machine: Machine,
+    /// Accelerator.
+    pub accel: Accel,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Number of processors.
+    pub cpus: u32,
+    /// What to boot.
+    pub boot: Boot,
+    /// Ports reachable from outside.
+    pub forwards: Vec<Forward>,
+    /// Words for the kernel's command line.
+    pub kernel_args: Vec<String>,
+    /// Pass standard input on to the console.
+    pub interactive: bool,
+    /// The console is a terminal: standard input is switched to raw mode.
+    pub tty: bool,
+    /// How long the application may take to stop before the machine is switched off.
+    pub grace: Duration,
+    /// A command that is run as `launcher... qemu arguments...`; used to tie QEMU's life to ours.
+    pub launcher: Vec<PathBuf>,
+}
+
+impl Config {
+    /// Refuses what no machine can do.
+    ///
+    /// # Errors
+    /// Names the options that exclude each other.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.machine == Machine::Microvm && matches!(self.boot, Boot::Disk { .. }) {
+            return Err(Error::MicrovmDisk);
+        }
+        Ok(())
+    }
+}
