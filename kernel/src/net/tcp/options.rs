@@ -1,0 +1,51 @@
+//! Options that a listener hands on to the connections it accepts.
+
+/// Smallest and largest buffers that `SO_RCVBUF` and `SO_SNDBUF` can ask for.
+pub const MIN_BUFFER: usize = 4 * 1024;
+/// As [`MIN_BUFFER`].
+pub const MAX_BUFFER: usize = 512 * 1024;
+
+/// `SO_*` and `TCP_*` values of one socket that the connection acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// Bytes of receive buffer; fixed when the connection starts.
+    pub receive_buffer: usize,
+    /// Bytes of send buffer; fixed when the connection starts.
+    pub send_buffer: usize,
+    /// `TCP_NODELAY`.
+    pub no_delay: bool,
+    /// `TCP_CORK`.
+    pub cork: bool,
+    /// `SO_KEEPALIVE`.
+    pub keep_alive: bool,
+    /// `TCP_KEEPIDLE` in seconds.
+    pub keep_idle: u32,
+    /// `TCP_KEEPINTVL` in seconds.
+    pub keep_interval: u32,
+    /// `TCP_KEEPCNT`.
+    pub keep_count: u32,
+    /// `TCP_USER_TIMEOUT` in milliseconds; 0: the default.
+    pub user_timeout: u32,
+    /// `TCP_DEFER_ACCEPT` in seconds; 0: off.
+    pub defer_accept: u32,
+    /// `IP_TTL`.
+    pub ttl: u8,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        TcpOptions {
+            receive_buffer: 16 * 1024,
+            send_buffer: 32 * 1024,
+            no_delay: false,
+            cork: false,
+            keep_alive: false,
+            keep_idle: 7200,
+            keep_interval: 75,
+            keep_count: 9,
+            user_timeout: 0,
+            defer_accept: 0,
+            ttl: 64,
+        }
+    }
+}

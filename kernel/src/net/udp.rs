@@ -1,0 +1,340 @@
+//! UDP (RFC 768).
+
+use super::addr::{IpAddr, SocketAddr};
+use super::checksum;
+use super::ip::{self, Header, protocol};
+use super::packet::Packet;
+use super::stack::Stack;
+use super::{dhcp, icmp};
+use crate::errno::{Errno, Result};
+use crate::event::Events;
+use crate::sync::{SpinLock, WaitQueue};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+
+/// Length of a UDP header.
+pub const HEADER: usize = 8;
+
+/// One received datagram.
+pub struct Datagram {
+    /// Payload.
+    pub packet: Packet,
+    /// Sender.
+    pub from: SocketAddr,
+    /// Our address that it was sent to.
+    pub to: IpAddr,
+    /// Time to live.
+    pub ttl: u8,
+    /// Type of service.
+    pub tos: u8,
+    /// When it came, monotonic nanoseconds.
+    pub at: u64,
+}
+
+/// The receiving side of a UDP socket.
+pub struct Endpoint {
+    /// Readiness.
+    pub queue: Arc<WaitQueue>,
+    state: SpinLock<State>,
+}
+
+struct State {
+    local: SocketAddr,
+    dual: bool,
+    peer: Option<SocketAddr>,
+    received: VecDeque<Datagram>,
+    bytes: usize,
+    limit: usize,
+    error: Option<Errno>,
+    dropped: u64,
+}
+
+impl Endpoint {
+    /// An end point at `local`.
+    pub fn new(local: SocketAddr, dual: bool, limit: usize, queue: Arc<WaitQueue>) -> Arc<Self> {
+        Arc::new(Endpoint {
+            queue,
+            state: SpinLock::new(State {
+                local,
+                dual,
+                peer: None,
+                received: VecDeque::new(),
+                bytes: 0,
+                limit,
+                error: None,
+                dropped: 0,
+            }),
+        })
+    }
+
+    /// Our address.
+    pub fn local(&self) -> SocketAddr {
+        self.state.lock().local
+    }
+    /// The connected peer.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.state.lock().peer
+    }
+    /// Connects to `peer` from `local`; or, with `None`, to nobody.
+    pub fn connect(&self, local: SocketAddr, peer: Option<SocketAddr>) {
+        let mut state = self.state.lock();
+        state.local = local;
+        state.peer = peer;
+    }
+    /// Changes the receive buffer's size.
+    pub fn set_limit(&self, limit: usize) {
+        self.state.lock().limit = limit;
+    }
+    /// Takes the pending error.
+    pub fn take_error(&self) -> Option<Errno> {
+        self.state.lock().error.take()
+    }
+    /// Sets the pending error.
+    pub fn set_error(&self, error: Errno) {
+        self.state.lock().error = Some(error);
+        self.queue.wake_all(Events::ERR | Events::IN | Events::OUT);
+    }
+    /// The oldest datagram.
+    pub fn take(&self) -> Option<Datagram> {
+        let mut state = self.state.lock();
+        let datagram = state.received.pop_front()?;
+        state.bytes -= cost(&datagram);
+        Some(datagram)
+    }
+    /// Puts a datagram back in front (peeked, or its reader's buffer was bad).
+    pub fn put_back(&self, datagram: Datagram) {
+        let mut state = self.state.lock();
+        state.bytes += cost(&datagram);
+        state.received.push_front(datagram);
+    }
+    /// Length of the oldest datagram (`FIONREAD`).
+    pub fn next_len(&self) -> Option<usize> {
+        self.state.lock().received.front().map(|datagram| datagram.packet.len())
+    }
+    /// Present readiness.
+    pub fn events(&self) -> Events {
+        let state = self.state.lock();
+        let mut events = Events::OUT | Events::WRNORM;
+        if !state.received.is_empty() {
+            events |= Events::IN | Events::RDNORM;
+        }
+        if state.error.is_some() {
+            events |= Events::ERR;
+        }
+        events
+    }
+    /// Local and remote address, receive queue bytes, drops; for /proc/net/udp.
+    pub fn describe(&self) -> (SocketAddr, Option<SocketAddr>, usize, u64) {
+        let state = self.state.lock();
+        (state.local, state.peer, state.bytes, state.dropped)
+    }
+
+    /// How well it fits a datagram: `None` not at all, more is better.
+    fn score(&self, from: &SocketAddr, to: &IpAddr) -> Option<u8> {
+        let state = self.state.lock();
+        let mine = state.local.ip();
+        let by_addr = if mine == *to {
+            2
+        } else if mine.is_unspecified() && (mine.is_ipv4() == to.is_ipv4() || state.dual) {
+            u8::from(mine.is_ipv4() == to.is_ipv4())
+        } else {
+            return None;
+        };
+        match state.peer {
+            Some(peer) if peer.ip() == from.ip() && peer.port() == from.port() => Some(by_addr + 4),
+            Some(_) => None,
+            None => Some(by_addr),
+        }
+    }
+
+    fn deliver(&self, datagram: Datagram) {
+        let mut state = self.state.lock();
+        // One datagram always fits, as in Linux.
+        if state.bytes > 0 && state.bytes + cost(&datagram) > state.limit {
+            state.dropped += 1;
+            return;
+        }
+        state.bytes += cost(&datagram);
+        state.received.push_back(datagram);
+        drop(state);
+        self.queue.wake_one(Events::IN | Events::RDNORM);
+    }
+}
+
+/// Buffer memory that a datagram occupies.
+fn cost(datagram: &Datagram) -> usize {
+    datagram.packet.len() + 256
+}
+
+/// The UDP end points of a stack.
+pub struct Table {
+    ports: SpinLock<HashMap<u16, Vec<Arc<Endpoint>>>>,
+}
+
+impl Table {
+    /// Empty.
+    pub fn new() -> Table {
+        Table { ports: SpinLock::new(HashMap::new()) }
+    }
+    /// Adds an end point.
+    pub fn insert(&self, endpoint: Arc<Endpoint>) {
+        let port = endpoint.local().port();
+        self.ports.lock().entry(port).or_default().push(endpoint);
+    }
+    /// Removes one.
+    pub fn remove(&self, endpoint: &Arc<Endpoint>) {
+        let port = endpoint.local().port();
+        let mut ports = self.ports.lock();
+        if let Some(list) = ports.get_mut(&port) {
+            list.retain(|other| !Arc::ptr_eq(other, endpoint));
+            if list.is_empty() {
+                ports.remove(&port);
+            }
+        }
+    }
+    /// All of them.
+    pub fn snapshot(&self) -> Vec<Arc<Endpoint>> {
+        self.ports.lock().values().flatten().cloned().collect()
+    }
+
+    /// Those that a datagram is for: the best one, or all that fit if it went to a group.
+    fn receivers(&self, from: &SocketAddr, to: &SocketAddr, group: bool) -> Vec<Arc<Endpoint>> {
+        let ports = self.ports.lock();
+        let Some(list) = ports.get(&to.port()) else { return Vec::new() };
+        let scored = |endpoint: &&Arc<Endpoint>| endpoint.score(from, &to.ip()).is_some();
+        if group {
+            return list.iter().filter(scored).cloned().collect();
+        }
+        let best = list.iter().filter_map(|endpoint| endpoint.score(from, &to.ip())).max();
+        let Some(best) = best else { return Vec::new() };
+        let mut fitting: Vec<_> = list
+            .iter()
+            .filter(|endpoint| endpoint.score(from, &to.ip()) == Some(best))
+            .cloned()
+            .collect();
+        // SO_REUSEPORT: the same sender always reaches the same socket.
+        let choice = hash(from) as usize % fitting.len();
+        fitting.swap(0, choice);
+        fitting.truncate(1);
+        fitting
+    }
+
+    /// An ICMP error about something we sent.
+    pub fn error(&self, local: &SocketAddr, remote: &SocketAddr, error: Errno) {
+        let list = self.ports.lock().get(&local.port()).cloned().unwrap_or_default();
+        // Only connected sockets hear of them, as in Linux without IP_RECVERR.
+        for endpoint in list.iter().filter(|endpoint| endpoint.peer() == Some(*remote)) {
+            endpoint.set_error(error);
+        }
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table::new()
+    }
+}
+
+fn hash(addr: &SocketAddr) -> u64 {
+    let bits = match addr.ip() {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let mixed = (bits >> 64) as u64 ^ bits as u64 ^ u64::from(addr.port()) << 32;
+    mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17
+}
+
+/// A UDP packet has come in; `packet` starts at the IP header.
+pub fn input(stack: &Arc<Stack>, mut packet: Packet, header: &Header, loopback: bool) {
+    packet.truncate(header.total_len);
+    let bytes = &packet.bytes()[header.header_len..];
+    let Some(udp) = bytes.first_chunk::<HEADER>() else { return };
+    let len = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
+    if len < HEADER || len > bytes.len() {
+        return;
+    }
+    let unsummed = udp[6..8] == [0, 0] && header.src.is_ipv4();
+    if !packet.offload.checksum && !unsummed {
+        let sum = checksum::pseudo_header(&header.src, &header.dst, protocol::UDP, len);
+        if !checksum::verify(sum, &bytes[..len]) {
+            return;
+        }
+    }
+    let from = SocketAddr::new(header.src, u16::from_be_bytes([udp[0], udp[1]]));
+    let to = SocketAddr::new(header.dst, u16::from_be_bytes([udp[2], udp[3]]));
+    if !loopback && to.port() == dhcp::CLIENT_PORT && from.port() == dhcp::SERVER_PORT {
+        return dhcp::input(stack, &bytes[HEADER..len]);
+    }
+    let local = stack.is_local(&to.ip());
+    let group = !local && stack.is_group(&to.ip());
+    if !local && !group {
+        return;
+    }
+    let mut receivers = stack.udp.receivers(&from, &to, group);
+    let Some(last) = receivers.pop() else {
+        if !group {
+            icmp::unreachable(stack, &packet, header, loopback);
+        }
+        return;
+    };
+    packet.truncate(header.header_len + len);
+    packet.trim_front(header.header_len + HEADER);
+    let datagram = |packet| Datagram {
+        packet,
+        from,
+        to: to.ip(),
+        ttl: header.ttl,
+        tos: header.tos,
+        at: stack.now(),
+    };
+    for receiver in receivers {
+        if let Some(copy) = Packet::from_slice(packet.bytes()) {
+            receiver.deliver(datagram(copy));
+        }
+    }
+    last.deliver(datagram(packet));
+}
+
+/// Sends one datagram. ENETUNREACH without a route, EMSGSIZE if it doesn't fit the device.
+pub fn send(
+    stack: &Stack,
+    from: SocketAddr,
+    to: SocketAddr,
+    mut payload: Packet,
+    ttl: u8,
+    tos: u8,
+) -> Result<()> {
+    let route = stack.route(&to.ip()).ok_or(Errno::ENETUNREACH)?;
+    let source = match from.ip() {
+        any if any.is_unspecified() => stack.source(&to.ip()).ok_or(Errno::ENETUNREACH)?,
+        addr => addr,
+    };
+    let target = if to.ip().is_unspecified() { source } else { to.ip() };
+    if source.is_ipv4() != target.is_ipv4() {
+        return Err(Errno::ENETUNREACH);
+    }
+    let header_len = if route.v6 { ip::V6_HEADER } else { ip::V4_HEADER };
+    if !route.loopback && payload.len() + HEADER + header_len > stack.mtu() {
+        return Err(Errno::EMSGSIZE);
+    }
+    let len = payload.len() + HEADER;
+    let header = payload.push_front(HEADER);
+    header[0..2].copy_from_slice(&from.port().to_be_bytes());
+    header[2..4].copy_from_slice(&to.port().to_be_bytes());
+    header[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+    header[6..8].fill(0);
+    if !route.loopback {
+        let sum = checksum::pseudo_header(&source, &target, protocol::UDP, len);
+        let bytes = payload.bytes_mut();
+        checksum::fill(sum, bytes, 6);
+        if bytes[6..8] == [0, 0] {
+            // Zero would mean "no checksum".
+            bytes[6..8].fill(0xff);
+        }
+    }
+    ip::prepend(&mut payload, &source, &target, protocol::UDP, ttl, tos);
+    stack.output(payload, &route);
+    Ok(())
+}
