@@ -1,11 +1,13 @@
 //! Memory: physical frames, the kernel heap, page caches and address spaces.
 
 mod cache;
-mod frame;
+pub mod frame;
+pub mod heap;
+pub mod reclaim;
 mod space;
 
 pub use cache::{PageCache, Pager};
-pub use frame::PageRef;
+pub use frame::{Block, PageRef, init};
 pub use space::AddressSpace;
 
 use crate::errno::Result;

@@ -1,5 +1,8 @@
 //! The kernel's logic as an ordinary process, for tests: one CPU per thread, no interrupts.
 
+pub mod memory;
+pub use memory::{phys_to_virt, virt_to_phys};
+
 use crate::task::Task;
 use core::cell::Cell;
 
@@ -153,14 +156,4 @@ pub mod ipi {
 pub fn console_write(bytes: &[u8]) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(bytes);
-}
-
-/// Direct-map address of a physical address.
-pub fn phys_to_virt(paddr: usize) -> usize {
-    paddr
-}
-
-/// Physical address of a direct-map address.
-pub fn virt_to_phys(vaddr: usize) -> usize {
-    vaddr
 }
