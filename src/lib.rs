@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod erofs;
 pub mod guest;
+pub mod rootfs;
 pub mod source;
 pub mod vmm;

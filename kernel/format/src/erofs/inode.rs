@@ -174,7 +174,8 @@ impl Inode {
 /// Packs a device number as `i_rdev` holds it (Linux `new_encode_dev`); `None` if the major is
 /// above 12 bits or the minor above 20.
 pub fn encode_dev(major: u32, minor: u32) -> Option<u32> {
-    (major < 1 << 12 && minor < 1 << 20).then(|| minor & 0xff | major << 8 | (minor & !0xff) << 12)
+    let fits = major < 1 << 12 && minor < 1 << 20;
+    fits.then_some(minor & 0xff | major.wrapping_shl(8) | (minor & !0xff).wrapping_shl(12))
 }
 
 /// Unpacks `i_rdev` into major and minor.
