@@ -4,4 +4,5 @@ pub mod epoll;
 pub mod eventfd;
 pub mod poll;
 pub mod select;
+pub mod timerfd;
 pub use poll::{Events, PollTable};
