@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod timer;
+pub mod vdso;
 
 pub use crate::arch::clock::now_ns;
 pub use clock::realtime_ns;
