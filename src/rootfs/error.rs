@@ -12,7 +12,7 @@ pub enum Error {
     #[error("cannot read layer {layer} at {}", path.display())]
     Read {
         /// The layer's blob.
-        layer: LayerName,
+        layer: Digest,
         /// Where it was expected.
         path: PathBuf,
         /// Why.
@@ -22,7 +22,7 @@ pub enum Error {
     #[error("layer {layer} is not valid {}", compression_name(*.compression))]
     Decompress {
         /// The layer's blob.
-        layer: LayerName,
+        layer: Digest,
         /// What it should be.
         compression: Compression,
         /// Why it is not.
@@ -32,17 +32,17 @@ pub enum Error {
     #[error("layer {layer} unpacks to {found}, but the image's configuration says {expected}")]
     DiffId {
         /// The layer's blob.
-        layer: LayerName,
+        layer: Digest,
         /// Diff ID in the configuration.
-        expected: LayerName,
+        expected: Digest,
         /// Digest of what it unpacks to.
-        found: LayerName,
+        found: Digest,
     },
     /// The layer is not a tar archive that can be read.
     #[error("layer {layer} is not a valid tar archive: {reason} (at byte {offset}{})", in_entry(.entry))]
     Tar {
         /// The layer's blob.
-        layer: LayerName,
+        layer: Digest,
         /// Entry at fault, as far as it is known.
         entry: String,
         /// Position in the inflated stream.
@@ -54,7 +54,7 @@ pub enum Error {
     #[error("layer {layer}: entry `{entry}`: {reason}")]
     Entry {
         /// The layer's blob.
-        layer: LayerName,
+        layer: Digest,
         /// Its name in the archive.
         entry: String,
         /// What is wrong.
@@ -64,7 +64,7 @@ pub enum Error {
     #[error("layer {layer}: the image holds more than {limit} {what}")]
     Limit {
         /// The layer that went over.
-        layer: LayerName,
+        layer: Digest,
         /// What there is too much of.
         what: &'static str,
         /// The bound.
@@ -143,23 +143,6 @@ pub enum EntryFault {
     /// Extended attributes beyond what a filesystem takes.
     #[error("extended attributes above 255, or above 64 KiB")]
     Xattrs,
-}
-
-/// A digest in text form.
-#[derive(Clone, PartialEq, Eq)]
-pub struct LayerName(pub Digest);
-
-impl std::fmt::Display for LayerName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl std::fmt::Debug for LayerName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(self, f)
-    }
 }
 
 /// A path for a message: text where it is text, control characters escaped.

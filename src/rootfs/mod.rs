@@ -46,7 +46,7 @@ use self::{
     tree::{InodeId, Placement},
 };
 pub use self::{
-    error::{EntryFault, Error, LayerName},
+    error::{EntryFault, Error},
     limits::Limits,
     tree::Tree,
 };
@@ -235,11 +235,7 @@ fn check(layer: &Layer, found: Digest) -> Result<(), Error> {
     if found == layer.diff_id {
         return Ok(());
     }
-    Err(Error::DiffId {
-        layer: LayerName(layer.digest),
-        expected: LayerName(layer.diff_id),
-        found: LayerName(found),
-    })
+    Err(Error::DiffId { layer: layer.digest, expected: layer.diff_id, found })
 }
 
 /// Reads layers again for files that are part of the tree but were passed over. Returns how many
@@ -312,7 +308,7 @@ fn count(tree: &Tree, stats: &mut Stats) {
 
 /// Gives a failure the names it needs.
 fn failure(layer: Option<&Layer>, entry: &str, offset: u64, stop: Stop) -> Error {
-    let name = LayerName(layer.map_or(Digest([0; 32]), |layer| layer.digest));
+    let name = layer.map_or(Digest([0; 32]), |layer| layer.digest);
     match stop {
         Stop::Entry(reason) => Error::Entry { layer: name, entry: entry.to_owned(), reason },
         Stop::Limit(what, limit) => Error::Limit { layer: name, what, limit },
@@ -324,7 +320,7 @@ fn failure(layer: Option<&Layer>, entry: &str, offset: u64, stop: Stop) -> Error
     }
 }
 
-fn stream_failure(layer: Option<&Layer>, name: LayerName, error: io::Error) -> Error {
+fn stream_failure(layer: Option<&Layer>, name: Digest, error: io::Error) -> Error {
     let fault = error.downcast::<StreamFault>();
     match (fault, layer) {
         (Ok(StreamFault::Decompress(source)), Some(layer)) => {

@@ -1,0 +1,47 @@
+//! Reading OCI layouts, as far as the benchmark's own images need it.
+
+use std::{fs, path::Path};
+
+use dock2uni::source::image::{Compression, Digest, Layer};
+use serde_json::Value;
+
+/// Any error, as a text for a person.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The layers of the first image in a layout, lowest first.
+pub fn layers(layout: &Path) -> Result<Vec<Layer>> {
+    let index = json(&layout.join("index.json"))?;
+    let manifest = json(&blob(layout, &index["manifests"][0]["digest"])?)?;
+    let config = json(&blob(layout, &manifest["config"]["digest"])?)?;
+    let diff_ids = config["rootfs"]["diff_ids"].as_array().ok_or("no diff IDs")?;
+    let descriptors = manifest["layers"].as_array().ok_or("no layers")?;
+    let mut layers = Vec::new();
+    for (descriptor, diff_id) in descriptors.iter().zip(diff_ids) {
+        let media_type = descriptor["mediaType"].as_str().unwrap_or_default();
+        layers.push(Layer {
+            digest: digest(&descriptor["digest"])?,
+            size: descriptor["size"].as_u64().ok_or("no size")?,
+            diff_id: digest(diff_id)?,
+            compression: match media_type.rsplit(['.', '+']).next() {
+                Some("gzip") => Compression::Gzip,
+                Some("zstd") => Compression::Zstd,
+                _ => Compression::None,
+            },
+            path: blob(layout, &descriptor["digest"])?,
+        });
+    }
+    Ok(layers)
+}
+
+fn json(path: &Path) -> Result<Value> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+fn blob(layout: &Path, digest: &Value) -> Result<std::path::PathBuf> {
+    let digest = digest.as_str().ok_or("no digest")?;
+    Ok(layout.join("blobs").join(digest.replace(':', "/")))
+}
+
+fn digest(text: &Value) -> Result<Digest> {
+    Ok(text.as_str().ok_or("no digest")?.parse()?)
+}
