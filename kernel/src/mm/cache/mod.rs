@@ -1,52 +1,424 @@
 //! The page cache: one object type for file contents, tmpfs files, shared memory.
+//!
+//! # Invariants
+//! - A page is *clean* (equal to its backing, may be dropped and read again) or the cache's *own* (the only copy).
+//! - A frame of a boot module is never written: the first write copies it up, and mappings of the old frame go.
+//! - Whoever removes or replaces a page raises `generation` first and then removes it from page tables; whoever maps a
+//!   page checks under the page table lock that the generation is the one it looked the page up in.
+//!
+//! # Locks
+//! `resize` (sleeps), then a cache's `inner`. Address spaces are entered with neither held.
+
+mod evict;
+mod io;
+mod mapped;
+mod quota;
+mod radix;
+mod resize;
+mod slot;
+
+#[cfg(test)]
+mod tests;
+
+pub use evict::shrink;
+pub use quota::Quota;
 
 use super::PageRef;
-use crate::errno::Result;
-use crate::io::{IoDst, IoSrc};
+use crate::arch::{PAGE_SHIFT, PAGE_SIZE};
+use crate::errno::{Errno, Result};
+use crate::sync::{Mutex, SpinLock};
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use mapped::Mappings;
+use radix::Radix;
+use slot::Slot;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// Most pages one read-ahead asks for: 128 KiB.
+const READ_AHEAD_MAX: u64 = 32;
+/// First read-ahead of a stream.
+const READ_AHEAD_MIN: u64 = 4;
+/// Largest object: offsets are signed 64-bit numbers.
+pub const MAX_LEN: u64 = i64::MAX as u64 & !(PAGE - 1);
 
 /// Supplies the pages of a [`PageCache`] that is backed by something.
 pub trait Pager: Send + Sync {
     /// The page at `index` (file offset / 4096), filled; bytes past the end of the backing are zero. May sleep.
     /// The frame may lie in place (boot module in RAM) or be newly allocated.
     fn read_page(&self, index: u64) -> Result<PageRef>;
+
+    /// Reads the page at `index` and up to `count - 1` pages after it, as far as that is cheap (one device request).
+    /// Calls `sink` with each page, in any order. Only failing to read the first page is an error.
+    fn read_pages(
+        &self,
+        index: u64,
+        count: usize,
+        sink: &mut dyn FnMut(u64, PageRef),
+    ) -> Result<()> {
+        let _ = count;
+        sink(index, self.read_page(index)?);
+        Ok(())
+    }
+
+    /// Whether pages lie in memory anyway, so that reading one costs next to nothing.
+    fn in_place(&self) -> bool {
+        false
+    }
 }
 
 /// Cached pages of one file or memory object. Shared by read(2), write(2) and every mapping, so all see one content.
-pub struct PageCache(());
+pub struct PageCache {
+    id: u64,
+    len: AtomicU64,
+    generation: AtomicU64,
+    pager: Option<Arc<dyn Pager>>,
+    quota: Option<Arc<Quota>>,
+    inner: SpinLock<Inner>,
+    mappings: Mappings,
+    /// Serialises changes of the length that remove pages.
+    resize: Mutex<()>,
+    /// Whether a writable shared mapping ever existed: then bytes past the end may not be zero.
+    written_by_mapping: AtomicBool,
+    /// Whether the reclaim list knows this cache.
+    enrolled: AtomicBool,
+}
+
+struct Inner {
+    tree: Radix,
+    /// Pages from this index on have no backing.
+    backed: u64,
+    /// Own pages.
+    own: usize,
+    /// Pages of either kind, whose frames were allocated.
+    counted: usize,
+    /// Where reclaim goes on.
+    hand: u64,
+    /// Page at which a sequential reader would miss next.
+    expected: u64,
+    /// Pages of its next read-ahead.
+    window: u64,
+}
+
+/// What a look at a page found.
+enum Found {
+    Page(PageRef),
+    /// There, but it is a clean page in place that must not be written.
+    Clean(PageRef),
+    /// No page, and no backing: reads as zeros.
+    Hole,
+    /// No page yet; the backing has it.
+    Unread,
+}
+
+static CACHED: AtomicUsize = AtomicUsize::new(0);
+static SHARED: AtomicUsize = AtomicUsize::new(0);
+
+/// Frames in page caches, and those of them that belong to objects without backing (tmpfs, shared memory).
+pub fn cached_frames() -> (usize, usize) {
+    (CACHED.load(Ordering::Relaxed), SHARED.load(Ordering::Relaxed))
+}
 
 impl PageCache {
     /// Memory without backing: absent pages read as zero (tmpfs, memfd, shared anonymous memory).
-    pub fn anonymous(_len: u64) -> Arc<PageCache> {
-        Arc::new(PageCache(()))
+    pub fn anonymous(len: u64) -> Arc<PageCache> {
+        Self::new(len, None, None)
     }
+
+    /// As [`anonymous`](PageCache::anonymous), with pages counted against a quota.
+    pub fn anonymous_in(len: u64, quota: Arc<Quota>) -> Arc<PageCache> {
+        Self::new(len, None, Some(quota))
+    }
+
     /// Cache over a backing of `len` bytes. Pages once written belong to the cache and are never dropped; clean ones
     /// may be reclaimed and read again.
-    pub fn backed(_len: u64, _pager: Arc<dyn Pager>) -> Arc<PageCache> {
-        Arc::new(PageCache(()))
+    pub fn backed(len: u64, pager: Arc<dyn Pager>) -> Arc<PageCache> {
+        Self::new(len, Some(pager), None)
     }
+
+    /// As [`backed`](PageCache::backed), with the cache's own pages counted against a quota.
+    pub fn backed_in(len: u64, pager: Arc<dyn Pager>, quota: Arc<Quota>) -> Arc<PageCache> {
+        Self::new(len, Some(pager), Some(quota))
+    }
+
+    fn new(len: u64, pager: Option<Arc<dyn Pager>>, quota: Option<Arc<Quota>>) -> Arc<PageCache> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let len = len.min(MAX_LEN);
+        let backed = if pager.is_some() { len.div_ceil(PAGE) } else { 0 };
+        Arc::new(PageCache {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            len: AtomicU64::new(len),
+            generation: AtomicU64::new(0),
+            pager,
+            quota,
+            inner: SpinLock::new(Inner {
+                tree: Radix::new(),
+                backed,
+                own: 0,
+                counted: 0,
+                hand: 0,
+                expected: 0,
+                window: READ_AHEAD_MIN,
+            }),
+            mappings: Mappings::new(),
+            resize: Mutex::new(()),
+            written_by_mapping: AtomicBool::new(false),
+            enrolled: AtomicBool::new(false),
+        })
+    }
+
+    /// A number no other cache has, for keys.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> u64 {
-        0
+        self.len.load(Ordering::Acquire)
     }
+
     /// Whether the length is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Reads up to the end of the object; returns how many bytes.
-    pub fn read_at(&self, _offset: u64, _dst: &mut IoDst<'_>) -> Result<usize> {
-        Ok(0)
+
+    /// Whether there is a backing to read pages from.
+    pub fn is_backed(&self) -> bool {
+        self.pager.is_some()
     }
-    /// Writes, growing the object; ENOSPC if memory for it is exhausted.
-    pub fn write_at(&self, _offset: u64, _src: &mut IoSrc<'_>) -> Result<usize> {
-        Ok(0)
+
+    /// Pages that belong to the cache alone: what tmpfs reports as blocks of a file.
+    pub fn own_pages(&self) -> usize {
+        self.inner.lock().own
     }
-    /// Sets the length; pages past it are unmapped everywhere and freed, the tail of the last one is zeroed.
-    pub fn truncate(&self, _len: u64) -> Result<()> {
+
+    /// The page at `index`, read in or created. `write` makes it the cache's own (copied up from a clean in-place
+    /// frame). Doesn't look at the length. ENOSPC if memory for it is exhausted.
+    pub fn get_page(&self, index: u64, write: bool) -> Result<PageRef> {
+        loop {
+            match self.find(index, write) {
+                Found::Page(page) => return Ok(page),
+                Found::Clean(page) => {
+                    if let Some(own) = self.copy_up(index, page)? {
+                        return Ok(own);
+                    }
+                }
+                Found::Hole => {
+                    let page = PageRef::alloc(true).map_err(|_| Errno::ENOSPC)?;
+                    if self.insert_own(index, &page)? {
+                        return Ok(page);
+                    }
+                }
+                Found::Unread => self.read_in(index)?,
+            }
+        }
+    }
+
+    /// The page at `index` if it is there and, for `write`, may be written. Takes no time and never sleeps.
+    pub fn peek(&self, index: u64, write: bool) -> Option<PageRef> {
+        match self.find(index, write) {
+            Found::Page(page) => Some(page),
+            _ => None,
+        }
+    }
+
+    /// Calls `visit` with the pages that are there in `start..end`, in order, with whether each may be written.
+    pub fn peek_range(&self, start: u64, end: u64, mut visit: impl FnMut(u64, PageRef, bool)) {
+        let inner = self.inner.lock();
+        let mut at = start;
+        while let Some((index, value)) = inner.tree.next(at).filter(|&(index, _)| index < end) {
+            let slot = Slot::from_value(value);
+            if let Some(page) = slot.page() {
+                visit(index, page, slot.is_own());
+            }
+            at = index + 1;
+        }
+    }
+
+    /// Changes whenever a page is removed or replaced.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn find(&self, index: u64, write: bool) -> Found {
+        let mut inner = self.inner.lock();
+        match inner.tree.get(index).map(Slot::from_value) {
+            None if index < inner.backed => Found::Unread,
+            None => Found::Hole,
+            Some(slot) => match slot.page() {
+                None => Found::Hole,
+                Some(page) if write && !slot.is_own() => {
+                    if page.is_pinned() {
+                        return Found::Clean(page);
+                    }
+                    // The frame is ours already: from now on it is not clean any more.
+                    if self.charge(&mut inner).is_err() {
+                        return Found::Clean(page);
+                    }
+                    inner.tree.update(index, slot.owned().used().value());
+                    Found::Page(page)
+                }
+                Some(page) => {
+                    if !slot.is_used() {
+                        inner.tree.update(index, slot.used().value());
+                    }
+                    Found::Page(page)
+                }
+            },
+        }
+    }
+
+    /// Replaces a clean page by an own copy; `None` if somebody else changed the page meanwhile.
+    fn copy_up(&self, index: u64, clean: PageRef) -> Result<Option<PageRef>> {
+        let own = PageRef::alloc(false).map_err(|_| Errno::ENOSPC)?;
+        own.copy_from(&clean);
+        {
+            let mut inner = self.inner.lock();
+            let current = inner.tree.get(index).map(Slot::from_value);
+            if current.is_none_or(|slot| slot.is_own() || slot.pfn() != Some(clean.pfn())) {
+                return Ok(None);
+            }
+            self.charge(&mut inner)?;
+            self.generation.fetch_add(1, Ordering::Release);
+            // An update in place can't fail.
+            inner.tree.update(index, Slot::of(own.clone()).owned().used().value());
+            if clean.is_pinned() {
+                self.count(&mut inner, 1);
+            } else {
+                // SAFETY: the slot's reference to the old page, which `update` has overwritten.
+                drop(unsafe { PageRef::from_pfn(clean.pfn()) });
+            }
+        }
+        self.unmap(index, index + 1, false);
+        Ok(Some(own))
+    }
+
+    /// Adds an own page where there is none. False if somebody else was faster.
+    fn insert_own(&self, index: u64, page: &PageRef) -> Result<bool> {
+        let mut inner = self.inner.lock();
+        let current = inner.tree.get(index).map(Slot::from_value);
+        if current.is_some_and(|slot| slot.pfn().is_some()) {
+            return Ok(false);
+        }
+        self.charge(&mut inner)?;
+        match inner.tree.insert(index, Slot::of(page.clone()).owned().used().value()) {
+            Ok(_) => {
+                self.count(&mut inner, 1);
+                Ok(true)
+            }
+            Err(errno) => {
+                self.uncharge(&mut inner, 1);
+                // SAFETY: the reference that `Slot::of` took and nobody stored.
+                drop(unsafe { PageRef::from_pfn(page.pfn()) });
+                Err(if errno == Errno::ENOMEM { Errno::ENOSPC } else { errno })
+            }
+        }
+    }
+
+    /// Reads the page at `index` from the backing, and what read-ahead adds.
+    fn read_in(&self, index: u64) -> Result<()> {
+        let Some(pager) = &self.pager else { return Err(Errno::EIO) };
+        if !pager.in_place() {
+            super::reclaim::balance();
+        }
+        let count = {
+            let mut inner = self.inner.lock();
+            if index >= inner.backed {
+                return Ok(());
+            }
+            inner.window = match index == inner.expected {
+                true => (inner.window * 2).min(READ_AHEAD_MAX),
+                false => READ_AHEAD_MIN,
+            };
+            let count = inner.window.min(inner.backed - index);
+            inner.expected = index + count;
+            count
+        };
+        let mut failed = Ok(());
+        pager.read_pages(index, count as usize, &mut |at, page| {
+            if let Err(errno) = self.insert_clean(at, page)
+                && at == index
+            {
+                failed = Err(errno);
+            }
+        })?;
+        failed
+    }
+
+    fn insert_clean(&self, index: u64, page: PageRef) -> Result<()> {
+        let reclaimable = !page.is_pinned();
+        {
+            let mut inner = self.inner.lock();
+            // A truncation may have cut the backing since, or somebody else has read or written the page.
+            if index >= inner.backed || inner.tree.get(index).is_some() {
+                return Ok(());
+            }
+            let pfn = page.pfn();
+            if let Err(errno) = inner.tree.insert(index, Slot::of(page).value()) {
+                // SAFETY: the reference that `Slot::of` took and nobody stored.
+                drop(unsafe { PageRef::from_pfn(pfn) });
+                return Err(errno);
+            }
+            if reclaimable {
+                self.count(&mut inner, 1);
+            }
+        }
+        if reclaimable {
+            self.enroll();
+        }
         Ok(())
     }
-    /// The page at `index`, read in or created. `write` makes it the cache's own (copied up from a clean in-place frame).
-    pub fn get_page(&self, _index: u64, _write: bool) -> Result<PageRef> {
-        Err(crate::Errno::ENOMEM)
+
+    fn charge(&self, inner: &mut Inner) -> Result<()> {
+        if let Some(quota) = &self.quota {
+            quota.charge(1)?;
+        }
+        inner.own += 1;
+        Ok(())
     }
+
+    fn uncharge(&self, inner: &mut Inner, pages: usize) {
+        if let Some(quota) = &self.quota {
+            quota.uncharge(pages as u64);
+        }
+        inner.own -= pages;
+    }
+
+    fn count(&self, inner: &mut Inner, change: isize) {
+        inner.counted = inner.counted.wrapping_add_signed(change);
+        CACHED.fetch_add(change as usize, Ordering::Relaxed);
+        if self.pager.is_none() {
+            SHARED.fetch_add(change as usize, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a slot's page out of the books. The caller removed the slot.
+    fn forget(&self, inner: &mut Inner, slot: Slot) -> Option<PageRef> {
+        let pfn = slot.pfn()?;
+        // SAFETY: the reference of a slot that has just left the tree.
+        let page = unsafe { PageRef::from_pfn(pfn) };
+        if slot.is_own() {
+            self.uncharge(inner, 1);
+        }
+        if !page.is_pinned() {
+            self.count(inner, -1);
+        }
+        Some(page)
+    }
+}
+
+impl Drop for PageCache {
+    fn drop(&mut self) {
+        self.withdraw();
+        let mut inner = self.inner.lock();
+        let mut at = 0;
+        while let Some((index, value)) = inner.tree.next(at) {
+            drop(self.forget(&mut inner, Slot::from_value(value)));
+            at = index + 1;
+        }
+    }
+}
+
+/// Page index of a byte offset.
+fn index_of(offset: u64) -> u64 {
+    offset >> PAGE_SHIFT
 }

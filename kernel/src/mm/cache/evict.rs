@@ -1,0 +1,110 @@
+//! Dropping clean pages: a clock hand per cache, caches in turn.
+
+use super::slot::Slot;
+use super::{Inner, PageCache};
+use crate::sync::SpinLock;
+use alloc::collections::BTreeMap;
+use core::sync::atomic::Ordering;
+
+/// Pages looked at in one cache per page wanted.
+const EFFORT: usize = 8;
+
+/// Caches that hold pages which can be dropped. Held while one of them is looked at, which keeps it from going away:
+/// [`PageCache::withdraw`] needs the lock.
+static CACHES: SpinLock<Ring> = SpinLock::new(Ring { caches: BTreeMap::new(), next: 0 });
+
+struct Ring {
+    caches: BTreeMap<u64, Entry>,
+    next: u64,
+}
+
+struct Entry(*const PageCache);
+
+// SAFETY: the pointer is only followed under the ring's lock, under which the cache is alive.
+unsafe impl Send for Entry {}
+
+/// Drops up to `want` clean pages that nobody maps; returns how many. Only tries locks, never sleeps.
+pub fn shrink(want: usize) -> usize {
+    let Some(mut ring) = CACHES.try_lock() else { return 0 };
+    let mut freed = 0;
+    // Twice round: the first visit may only take the marks of recent use away.
+    let mut visits = 2 * ring.caches.len();
+    while freed < want && visits > 0 {
+        visits -= 1;
+        let next = ring.next;
+        let Some((&id, entry)) =
+            ring.caches.range(next..).next().or_else(|| ring.caches.iter().next())
+        else {
+            break;
+        };
+        // SAFETY: listed caches are alive, see `CACHES`.
+        freed += unsafe { &*entry.0 }.evict(want - freed);
+        ring.next = id + 1;
+    }
+    freed
+}
+
+impl PageCache {
+    /// Makes the cache known to reclaim.
+    pub(super) fn enroll(&self) {
+        if !self.enrolled.swap(true, Ordering::Relaxed) {
+            CACHES.lock().caches.insert(self.id, Entry(self));
+        }
+    }
+
+    /// Makes reclaim forget the cache; for its end.
+    pub(super) fn withdraw(&self) {
+        if self.enrolled.load(Ordering::Relaxed) {
+            CACHES.lock().caches.remove(&self.id);
+        }
+    }
+
+    /// Drops up to `want` clean, unmapped pages not used since the last visit.
+    pub(super) fn evict(&self, want: usize) -> usize {
+        let Some(mut inner) = self.inner.try_lock() else { return 0 };
+        if inner.counted == inner.own {
+            return 0;
+        }
+        let mut freed = 0;
+        let mut wrapped = false;
+        for _ in 0..want.saturating_mul(EFFORT) {
+            if freed == want {
+                break;
+            }
+            let hand = inner.hand;
+            let Some((index, value)) = inner.tree.next(hand) else {
+                if wrapped {
+                    break;
+                }
+                wrapped = true;
+                inner.hand = 0;
+                continue;
+            };
+            inner.hand = index + 1;
+            let slot = Slot::from_value(value);
+            if slot.is_own() {
+                continue;
+            }
+            freed += usize::from(self.evict_slot(&mut inner, index, slot));
+        }
+        freed
+    }
+
+    fn evict_slot(&self, inner: &mut Inner, index: u64, slot: Slot) -> bool {
+        let Some(pfn) = slot.pfn() else { return false };
+        // Frames in place have a count of zero, mapped ones have more than the cache's own reference. New references
+        // are only made under the lock that we hold.
+        let refs = crate::mm::frame::page::page(pfn.get()).refs.load(Ordering::Acquire);
+        if refs != 1 {
+            return false;
+        }
+        if slot.is_used() {
+            inner.tree.update(index, slot.unused().value());
+            return false;
+        }
+        self.generation.fetch_add(1, Ordering::Release);
+        inner.tree.remove(index);
+        drop(self.forget(inner, slot));
+        true
+    }
+}

@@ -1,0 +1,74 @@
+//! Which address spaces map a cache, and taking pages out of them.
+
+use super::PageCache;
+use crate::errno::{Errno, Result};
+use crate::mm::space::AddressSpace;
+use crate::sync::SpinLock;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use hashbrown::HashMap;
+
+/// Address spaces with at least one mapping of the cache, by their number.
+pub struct Mappings(SpinLock<Option<HashMap<u64, Entry>>>);
+
+struct Entry {
+    space: Weak<AddressSpace>,
+    mappings: usize,
+}
+
+impl Mappings {
+    pub const fn new() -> Mappings {
+        Mappings(SpinLock::new(None))
+    }
+}
+
+impl PageCache {
+    /// Notes a mapping in `space`. `writable` for a shared mapping that may ever be written.
+    pub fn add_mapping(&self, id: u64, space: &Weak<AddressSpace>, writable: bool) -> Result<()> {
+        if writable {
+            self.written_by_mapping.store(true, Ordering::Relaxed);
+        }
+        let mut map = self.mappings.0.lock();
+        let map = map.get_or_insert_with(HashMap::new);
+        map.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let entry = map.entry(id).or_insert_with(|| Entry { space: space.clone(), mappings: 0 });
+        entry.mappings += 1;
+        Ok(())
+    }
+
+    /// Forgets one mapping of [`add_mapping`](PageCache::add_mapping).
+    pub fn remove_mapping(&self, id: u64) {
+        let mut map = self.mappings.0.lock();
+        let Some(map) = map.as_mut() else { return };
+        if let Some(entry) = map.get_mut(&id) {
+            entry.mappings -= 1;
+            if entry.mappings == 0 {
+                map.remove(&id);
+            }
+        }
+    }
+
+    /// Whether anybody maps the cache.
+    pub fn is_mapped(&self) -> bool {
+        self.mappings.0.lock().as_ref().is_some_and(|map| !map.is_empty())
+    }
+
+    /// Takes the pages `start..end` out of all page tables; private copies too if `copies`. The caller raised the
+    /// generation. Task context, no spinning locks held.
+    pub(super) fn unmap(&self, start: u64, end: u64, copies: bool) {
+        for space in self.spaces() {
+            space.unmap_cached(self, start, end, copies);
+        }
+    }
+
+    /// The address spaces that map the cache now.
+    pub(super) fn spaces(&self) -> Vec<Arc<AddressSpace>> {
+        let mut spaces = Vec::new();
+        let map = self.mappings.0.lock();
+        for entry in map.iter().flat_map(HashMap::values) {
+            spaces.extend(entry.space.upgrade());
+        }
+        spaces
+    }
+}

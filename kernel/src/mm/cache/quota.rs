@@ -1,0 +1,47 @@
+//! Limits on the memory of a filesystem that lives in memory.
+
+use crate::errno::{Errno, Result};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Pages a group of caches may own together (one tmpfs mount).
+pub struct Quota {
+    limit: AtomicU64,
+    used: AtomicU64,
+}
+
+impl Quota {
+    /// A quota of `limit` pages.
+    pub const fn new(limit: u64) -> Quota {
+        Quota { limit: AtomicU64::new(limit), used: AtomicU64::new(0) }
+    }
+
+    /// Pages allowed.
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes the limit (remount); what is used already stays.
+    pub fn set_limit(&self, pages: u64) {
+        self.limit.store(pages, Ordering::Relaxed);
+    }
+
+    /// Pages in use.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Counts `pages` more; ENOSPC if that exceeds the limit.
+    pub fn charge(&self, pages: u64) -> Result<()> {
+        let limit = self.limit();
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(pages).filter(|&sum| sum <= limit)
+            })
+            .map_or(Err(Errno::ENOSPC), |_| Ok(()))
+    }
+
+    /// Counts `pages` fewer.
+    pub fn uncharge(&self, pages: u64) {
+        self.used.fetch_sub(pages, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,199 @@
+use super::*;
+use crate::io::{IoDst, IoSrc};
+use crate::mm::frame::hosted::live_frames;
+use std::sync::atomic::AtomicUsize;
+
+/// Pages whose bytes say their index.
+struct Numbered {
+    reads: AtomicUsize,
+    len: u64,
+    ahead: bool,
+}
+
+impl Numbered {
+    fn new(len: u64, ahead: bool) -> Arc<Numbered> {
+        Arc::new(Numbered { reads: AtomicUsize::new(0), len, ahead })
+    }
+    fn byte(&self, at: u64) -> u8 {
+        if at < self.len { (at / PAGE * 7 + at % 251 + 1) as u8 } else { 0 }
+    }
+}
+
+impl Pager for Numbered {
+    fn read_page(&self, index: u64) -> Result<PageRef> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let page = PageRef::alloc(true)?;
+        let bytes: Vec<u8> = (index * PAGE..(index + 1) * PAGE).map(|at| self.byte(at)).collect();
+        page.write(0, &bytes);
+        Ok(page)
+    }
+    fn read_pages(
+        &self,
+        index: u64,
+        count: usize,
+        sink: &mut dyn FnMut(u64, PageRef),
+    ) -> Result<()> {
+        let count = if self.ahead { count } else { 1 };
+        for at in index..index + count as u64 {
+            sink(at, self.read_page(at)?);
+        }
+        Ok(())
+    }
+}
+
+/// A boot module: pages in place.
+struct InPlace;
+
+impl Pager for InPlace {
+    fn read_page(&self, index: u64) -> Result<PageRef> {
+        // The reserved first MiB of the simulated RAM; frame 16 on is this test's alone.
+        PageRef::pinned((16 + index as usize) * PAGE_SIZE).ok_or(Errno::EIO)
+    }
+    fn in_place(&self) -> bool {
+        true
+    }
+}
+
+fn read(cache: &PageCache, offset: u64, len: usize) -> Vec<u8> {
+    let mut out = vec![0xee; len];
+    let n = cache.read_at(offset, &mut IoDst::kernel(&mut out)).unwrap();
+    out.truncate(n);
+    out
+}
+
+fn write(cache: &PageCache, offset: u64, bytes: &[u8]) {
+    assert_eq!(cache.write_at(offset, &mut IoSrc::kernel(bytes)).unwrap(), bytes.len());
+}
+
+#[test]
+fn behaves_as_a_vector_of_bytes() {
+    for backed in [false, true] {
+        let before = live_frames();
+        {
+            let len = 40_000;
+            let pager = Numbered::new(len, true);
+            let (cache, mut model): (_, Vec<u8>) = if backed {
+                (PageCache::backed(len, pager.clone()), (0..len).map(|at| pager.byte(at)).collect())
+            } else {
+                (PageCache::anonymous(0), Vec::new())
+            };
+            let mut seed = 11u64;
+            for round in 0..3_000u32 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(77);
+                let random = seed >> 24;
+                let at = random % 60_000;
+                let size = (random >> 20) as usize % 9_000 + 1;
+                match random >> 36 & 7 {
+                    0..3 => {
+                        let bytes = vec![round as u8; size];
+                        write(&cache, at, &bytes);
+                        let end = at as usize + size;
+                        model.resize(model.len().max(end), 0);
+                        model[at as usize..end].copy_from_slice(&bytes);
+                    }
+                    3 => {
+                        cache.truncate(at).unwrap();
+                        model.resize(at as usize, 0);
+                    }
+                    4 => {
+                        let end = at + size as u64;
+                        cache.punch_hole(at, end).unwrap();
+                        let end = model.len().min(end as usize);
+                        if (at as usize) < end {
+                            model[at as usize..end].fill(0);
+                        }
+                    }
+                    5 => drop(cache.evict(3)),
+                    _ => {
+                        let end = model.len().min(at as usize + size);
+                        let want = model.get(at as usize..end).unwrap_or(&[]);
+                        assert_eq!(read(&cache, at, size), want, "round {round}");
+                    }
+                }
+                assert_eq!(cache.len(), model.len() as u64);
+            }
+            assert_eq!(read(&cache, 0, model.len() + 1), model);
+        }
+        assert_eq!(live_frames(), before, "pages leak");
+    }
+}
+
+#[test]
+fn frames_in_place_are_never_written() {
+    let cache = PageCache::backed(3 * PAGE, Arc::new(InPlace));
+    assert_eq!(read(&cache, PAGE, 4), [0; 4]);
+    write(&cache, PAGE, b"mine");
+    assert_eq!(read(&cache, PAGE, 5), b"mine\0");
+    let mut module = [1u8; 4];
+    PageRef::pinned(17 * PAGE_SIZE).unwrap().read(0, &mut module);
+    assert_eq!(module, [0; 4]);
+    assert_eq!(cache.own_pages(), 1);
+}
+
+#[test]
+fn evicted_pages_are_read_again_and_own_pages_stay() {
+    let pager = Numbered::new(20 * PAGE, false);
+    let cache = PageCache::backed(20 * PAGE, pager.clone());
+    let all = read(&cache, 0, 20 * PAGE_SIZE);
+    write(&cache, 5 * PAGE, b"changed");
+    let reads = pager.reads.load(Ordering::Relaxed);
+    let held = cache.get_page(7, false).unwrap();
+    // The first pass only takes the marks of use.
+    assert_eq!(cache.evict(100) + cache.evict(100), 18);
+    assert_eq!(read(&cache, 5 * PAGE, 7), b"changed");
+    assert_eq!(read(&cache, 6 * PAGE, 10), all[6 * PAGE_SIZE..][..10]);
+    assert_eq!(pager.reads.load(Ordering::Relaxed), reads + 1);
+    assert_eq!(cache.peek(7, false).unwrap().pfn(), held.pfn());
+}
+
+#[test]
+fn a_shortened_backing_never_comes_back() {
+    let pager = Numbered::new(4 * PAGE, false);
+    let cache = PageCache::backed(4 * PAGE, pager);
+    cache.truncate(PAGE + 5).unwrap();
+    cache.truncate(4 * PAGE).unwrap();
+    let bytes = read(&cache, PAGE, 3 * PAGE_SIZE);
+    assert!(bytes[..5].iter().all(|&byte| byte != 0));
+    assert!(bytes[5..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn sequential_readers_get_longer_read_ahead() {
+    let pager = Numbered::new(100 * PAGE, true);
+    let cache = PageCache::backed(100 * PAGE, pager.clone());
+    cache.get_page(0, false).unwrap();
+    let first = pager.reads.load(Ordering::Relaxed);
+    assert!(first >= READ_AHEAD_MIN as usize);
+    for index in 1..100 {
+        cache.get_page(index, false).unwrap();
+    }
+    assert_eq!(pager.reads.load(Ordering::Relaxed), 100, "no page is read twice");
+}
+
+#[test]
+fn quotas_end_in_enospc_and_are_given_back() {
+    let quota = Arc::new(Quota::new(4));
+    let cache = PageCache::anonymous_in(0, quota.clone());
+    let bytes = vec![1u8; 6 * PAGE_SIZE];
+    assert_eq!(cache.write_at(0, &mut IoSrc::kernel(&bytes)).unwrap(), 4 * PAGE_SIZE);
+    assert_eq!(cache.write_at(4 * PAGE, &mut IoSrc::kernel(&bytes)), Err(Errno::ENOSPC));
+    cache.truncate(PAGE).unwrap();
+    assert_eq!(quota.used(), 1);
+    drop(cache);
+    assert_eq!(quota.used(), 0);
+}
+
+#[test]
+fn data_and_holes_are_found() {
+    let cache = PageCache::anonymous(10 * PAGE);
+    write(&cache, 3 * PAGE + 1, b"x");
+    assert_eq!(cache.seek_data(5), Some(3 * PAGE));
+    assert_eq!(cache.seek_data(3 * PAGE + 9), Some(3 * PAGE + 9));
+    assert_eq!(cache.seek_data(4 * PAGE), None);
+    assert_eq!(cache.seek_hole(3 * PAGE), Some(4 * PAGE));
+    assert_eq!(cache.seek_hole(7), Some(7));
+    let backed = PageCache::backed(4 * PAGE, Numbered::new(4 * PAGE, false));
+    assert_eq!(backed.seek_hole(0), Some(4 * PAGE));
+    backed.punch_hole(PAGE, 2 * PAGE).unwrap();
+    assert_eq!((backed.seek_hole(0), backed.seek_data(PAGE)), (Some(PAGE), Some(2 * PAGE)));
+}
