@@ -190,6 +190,21 @@ impl<'a> IoSrc<'a> {
         let range = Range { addr: buf.as_ptr() as usize, len: buf.len() };
         IoSrc(Ranges::new(false, range, Vec::new(), buf.len()))
     }
+    /// `len` bytes of consecutive cached pages, from byte `offset` of the first on. EINVAL if they don't reach that far.
+    pub fn pages(pages: &'a [crate::mm::PageRef], offset: usize, len: usize) -> Result<IoSrc<'a>> {
+        let size = crate::arch::PAGE_SIZE;
+        if offset >= size || len > (pages.len() * size).saturating_sub(offset) {
+            return Err(Errno::EINVAL);
+        }
+        let Some(first) = pages.first() else { return Ok(IoSrc::kernel(&[])) };
+        let one = Range { addr: first.as_ptr() as usize + offset, len: size - offset };
+        let mut rest = Vec::new();
+        rest.try_reserve(pages.len() - 1).map_err(|_| Errno::ENOMEM)?;
+        rest.extend(
+            pages[1..].iter().map(|page| Range { addr: page.as_ptr() as usize, len: size }),
+        );
+        Ok(IoSrc(Ranges::new(false, one, rest, len)))
+    }
     /// Bytes not yet read.
     pub fn remaining(&self) -> usize {
         self.0.remaining

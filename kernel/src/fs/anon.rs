@@ -1,6 +1,9 @@
 //! Inodes of files without a name: pipes, sockets, epoll, eventfd, timerfd, signalfd, memfd.
 
-use super::inode::{Access, Change, Inode, Metadata, Time, anonymous_dev, mode::*};
+use super::inode::{
+    Access, Change, FileSystem, Inode, Metadata, StatFs, Time, anonymous_dev, mode::*,
+};
+use super::{Dentry, Mount, Path};
 use crate::errno::Result;
 use crate::sync::{Once, SpinLock};
 use alloc::sync::Arc;
@@ -67,6 +70,31 @@ impl Inode for AnonInode {
         meta.ctime = Time::now();
         Ok(())
     }
+}
+
+/// The filesystem that files without a name are said to be on.
+struct AnonFs(Arc<dyn Inode>);
+
+impl FileSystem for AnonFs {
+    fn name(&self) -> &'static str {
+        "anon_inodefs"
+    }
+    fn root(&self) -> Arc<dyn Inode> {
+        self.0.clone()
+    }
+    fn statfs(&self) -> StatFs {
+        // ANON_INODE_FS_MAGIC
+        StatFs { kind: 0x0904_1934, bsize: 4096, ..StatFs::default() }
+    }
+    fn dev(&self) -> u64 {
+        self.0.metadata().dev
+    }
+}
+
+/// A place for a file without a name, for calls that want one.
+pub fn place(inode: Arc<dyn Inode>) -> Path {
+    let fs = Arc::new(AnonFs(inode.clone()));
+    Path { mount: Mount::internal(fs), dentry: Dentry::detached(None, b"", inode) }
 }
 
 /// The inode that all `anon_inode:` files share (as in Linux).

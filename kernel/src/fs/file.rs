@@ -9,7 +9,9 @@ use crate::sync::Mutex;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
-use linux_raw_sys::general::{O_ACCMODE, O_RDONLY, O_WRONLY};
+use linux_raw_sys::general::{
+    F_GETOWN, F_GETSIG, F_SETOWN, F_SETSIG, O_ACCMODE, O_RDONLY, O_WRONLY,
+};
 
 /// An open file description: shared by every descriptor that dup(2) or fork(2) made of one open(2).
 pub struct File {
@@ -160,6 +162,27 @@ pub trait FileOps: Any + Send + Sync {
         _emit: &mut dyn FnMut(u64, u64, u8, &[u8]) -> bool,
     ) -> Result<()> {
         Err(Errno::ENOTDIR)
+    }
+    /// The next data (or hole) from an offset on (lseek(2) `SEEK_DATA`, `SEEK_HOLE`). ENXIO past the end. By default
+    /// a file is all data, with a hole at its end.
+    fn seek_data(&self, file: &File, offset: u64, hole: bool) -> Result<u64> {
+        let size = file.with_inode(|inode| inode.metadata().size);
+        if offset >= size {
+            return Err(Errno::ENXIO);
+        }
+        Ok(if hole { size } else { offset })
+    }
+    /// fallocate(2); the range is not empty and doesn't overflow.
+    fn allocate(&self, _file: &File, _mode: u32, _offset: u64, _len: u64) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// fcntl(2) commands that depend on the kind of file: owners of SIGIO, seals.
+    fn fcntl(&self, _file: &File, command: u32, _arg: usize) -> Result<usize> {
+        match command {
+            // Nothing sends SIGIO for it, so who would get it doesn't matter.
+            F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG => Ok(0),
+            _ => Err(Errno::EINVAL),
+        }
     }
     /// fsync(2) and fdatasync(2).
     fn sync(&self, _file: &File, _data_only: bool) -> Result<()> {

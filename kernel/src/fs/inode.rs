@@ -34,7 +34,7 @@ pub struct Time {
 impl Time {
     /// The wall clock now.
     pub fn now() -> Time {
-        let ns = crate::arch::clock::boot_epoch_ns() + crate::arch::clock::now_ns();
+        let ns = crate::time::realtime_ns();
         Time { secs: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as u32 }
     }
 }

@@ -147,7 +147,8 @@ impl Pipe {
         Ok(size)
     }
 
-    fn read(&self, nonblocking: bool, dst: &mut IoDst<'_>) -> Result<usize> {
+    /// Reads as read(2) does.
+    pub fn read(&self, nonblocking: bool, dst: &mut IoDst<'_>) -> Result<usize> {
         if dst.remaining() == 0 {
             return Ok(0);
         }
@@ -194,6 +195,63 @@ impl Pipe {
         out.extend_from_slice(&one[..one.len().min(limit)]);
         out.extend_from_slice(&two[..two.len().min(limit - out.len())]);
         Ok(out)
+    }
+
+    /// Puts bytes back that were read last, in front of what is there now.
+    pub fn unread(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut ring = self.ring.lock();
+        let len = ring.len + bytes.len();
+        ring.reserve(len)?;
+        let size = ring.buffer.len();
+        ring.head = (ring.head + size - bytes.len()) % size;
+        let (head, first) = (ring.head, bytes.len().min(size - ring.head));
+        ring.buffer[head..head + first].copy_from_slice(&bytes[..first]);
+        ring.buffer[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+        ring.len = len;
+        self.len.store(len, SeqCst);
+        drop(ring);
+        self.data.wake_all(Events::IN | Events::RDNORM);
+        Ok(())
+    }
+
+    /// Waits until something can be read. False at the end of input, EAGAIN if it would wait and must not.
+    pub fn wait_for_data(&self, nonblocking: bool) -> Result<bool> {
+        let ready = || {
+            let some = self.len() > 0;
+            (some || self.writers.load(SeqCst) == 0).then_some(some)
+        };
+        match ready() {
+            Some(some) => Ok(some),
+            None if nonblocking => Err(Errno::EAGAIN),
+            None => {
+                self.data.wait(WaitMode::Interruptible, None, ready).map_err(|_| Errno::ERESTARTSYS)
+            }
+        }
+    }
+
+    /// Waits until something can be written; returns how much. EPIPE (with SIGPIPE) without readers, EAGAIN if it
+    /// would wait and must not.
+    pub fn wait_for_room(&self, nonblocking: bool) -> Result<usize> {
+        let ready = || {
+            let room = self.capacity().saturating_sub(self.len());
+            (room > 0 || self.readers.load(SeqCst) == 0).then_some(room)
+        };
+        let room = match ready() {
+            Some(room) => room,
+            None if nonblocking => return Err(Errno::EAGAIN),
+            None => self
+                .space
+                .wait(WaitMode::Interruptible, None, ready)
+                .map_err(|_| Errno::ERESTARTSYS)?,
+        };
+        if self.readers.load(SeqCst) == 0 {
+            super::hooks::broken_pipe();
+            return Err(Errno::EPIPE);
+        }
+        Ok(room)
     }
 
     fn write(&self, nonblocking: bool, src: &mut IoSrc<'_>) -> Result<usize> {
@@ -248,7 +306,7 @@ impl Pipe {
         self.len.store(ring.len, SeqCst);
         drop(ring);
         self.data.wake_all(Events::IN | Events::RDNORM);
-        if moved < count { Err(Errno::EFAULT).or(Ok(moved)) } else { Ok(moved) }
+        Ok(moved)
     }
 
     fn open_end(self: &Arc<Self>, inode: Arc<dyn Inode>, read: bool, write: bool) -> Arc<PipeEnd> {

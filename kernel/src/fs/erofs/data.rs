@@ -1,6 +1,5 @@
 //! Contents of files.
 
-use super::source::Fill as _;
 use super::{Image, Node, damaged};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};

@@ -127,4 +127,4 @@ impl Image {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -157,11 +157,3 @@ fn in_place(bytes: &'static [u8], offset: u64) -> Option<PageRef> {
 fn in_place(_bytes: &'static [u8], _offset: u64) -> Option<PageRef> {
     None
 }
-
-/// Stands in for `PageRef::write` until frames are real.
-pub(super) trait Fill {
-    /// Copies bytes into the frame.
-    fn write(&self, _offset: usize, _bytes: &[u8]) {}
-}
-
-impl Fill for PageRef {}
