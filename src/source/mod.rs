@@ -1,7 +1,80 @@
 //! Where images come from: registries, OCI layouts, archives.
 //!
 //! Every source yields the same [`Image`]: a checked configuration and an ordered list of layer
-//! blobs that lie, verified, in the content-addressed [`store`].
+//! blobs that lie, verified, in the content-addressed [`store`] (or, for a layout directory, in
+//! place).
+//!
+//! ```no_run
+//! use dock2uni::source::{self, Options, Quiet, Reference, Store};
+//!
+//! let reference = Reference::detect("nginx:1.27")?;
+//! let store = Store::open_default()?;
+//! let image = source::resolve(&reference, &Options::from_env(), &store, &Quiet)?;
+//! println!("{} has {} layers", image.name, image.layers.len());
+//! # Ok::<(), source::Error>(())
+//! ```
 
+mod archive;
+mod assemble;
 pub mod digest;
+mod error;
 pub mod image;
+mod layout;
+mod manifest;
+mod options;
+mod platform;
+mod progress;
+mod reference;
+mod registry;
+mod store;
+
+use std::sync::atomic::AtomicBool;
+
+pub use self::digest::Digest;
+pub use self::error::{Class, Error};
+pub use self::image::{Compression, Image, Layer};
+pub use self::options::Options;
+pub use self::platform::Platform;
+pub use self::progress::{Bar, Outcome, Progress, Quiet};
+pub use self::reference::{Name, Reference};
+pub use self::store::Store;
+
+use self::assemble::{Context, assemble};
+use self::layout::Layout;
+use self::registry::Registry;
+
+/// Brings in the image that `reference` names, and returns once all of it is verified.
+///
+/// Blocks; call it from an ordinary thread, not from within an async runtime. Several calls, in
+/// several processes too, may use one store at once. A call that is killed leaves the store
+/// sound, and the next one resumes what had begun.
+///
+/// # Errors
+/// Every variant of [`Error`]; [`Error::class`] sorts them and [`Error::hint`] advises.
+pub fn resolve(
+    reference: &Reference,
+    options: &Options,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<Image, Error> {
+    let context = Context { options, store, progress, cancelled: AtomicBool::new(false) };
+    let name = reference.to_string();
+    match reference {
+        Reference::Registry(wanted) => {
+            let registry = Registry::new(&context, wanted);
+            let root = registry.root()?;
+            assemble(&context, &registry, name, root)
+        }
+        Reference::OciLayout { path, name: wanted } => {
+            let (layout, root) = Layout::open(&context, path, wanted.as_deref())?;
+            assemble(&context, &layout, name, root)
+        }
+        Reference::OciArchive { path, name: wanted } => {
+            archive::resolve(&context, path, Some(archive::Kind::Oci), wanted.as_deref(), name)
+        }
+        Reference::DockerArchive { path, name: wanted } => {
+            archive::resolve(&context, path, Some(archive::Kind::Docker), wanted.as_deref(), name)
+        }
+        Reference::Archive { path } => archive::resolve(&context, path, None, None, name),
+    }
+}

@@ -105,7 +105,7 @@ impl Registry {
     /// Pushes one image, or an index with all its images, out of an OCI layout directory with
     /// skopeo and returns its full reference.
     pub fn push(&self, layout: &Path, layout_ref: &str, name: &str) -> String {
-        self.push_with(layout, layout_ref, name, &["--all"])
+        self.push_with(layout, layout_ref, name, &["--all", "--preserve-digests"])
     }
 
     /// Like [`Registry::push`] with other arguments for `skopeo copy`, such as

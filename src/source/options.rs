@@ -1,0 +1,89 @@
+//! How to resolve a reference.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::platform::Platform;
+
+/// Settings of a resolution. [`Options::default`] looks at nothing of the user's;
+/// [`Options::from_env`] is what a command line starts from.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which variant of a multi-platform image to take.
+    pub platform: Platform,
+    /// Fetch nothing: use what the store has.
+    pub offline: bool,
+    /// Speak plain HTTP to the reference's registry. Loopback registries are spoken to in
+    /// whichever of HTTP and HTTPS they offer even without this.
+    pub plain_http: bool,
+    /// Registries (`host` or `host:port`) to speak plain HTTP to.
+    pub insecure_registries: Vec<String>,
+    /// A PEM file with authorities to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Directories with `HOST[:PORT]/*.crt` authorities and `*.cert`, `*.key` client
+    /// certificates, in the form of `/etc/docker/certs.d`.
+    pub certs_dirs: Vec<PathBuf>,
+    /// Files in the form of Docker's `config.json`; the first that knows a registry counts.
+    pub auth_files: Vec<PathBuf>,
+    /// Where `docker-credential-*` programs are looked for; `PATH` if empty.
+    pub helper_dirs: Vec<PathBuf>,
+    /// Blobs that are fetched at once; at least 1.
+    pub parallel: usize,
+    /// How often a failed request is repeated without any progress.
+    pub retries: u32,
+    /// Wait before the first repetition; it doubles with each.
+    pub retry_delay: Duration,
+    /// Longest wait a server may ask for with `Retry-After`.
+    pub max_wait: Duration,
+    /// Longest time to connect.
+    pub connect_timeout: Duration,
+    /// Longest time without an answer or further bytes.
+    pub read_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            platform: Platform::default(),
+            offline: false,
+            plain_http: false,
+            insecure_registries: Vec::new(),
+            ca_file: None,
+            certs_dirs: vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()],
+            auth_files: Vec::new(),
+            helper_dirs: Vec::new(),
+            parallel: 4,
+            retries: 5,
+            retry_delay: Duration::from_millis(500),
+            max_wait: Duration::from_secs(120),
+            connect_timeout: Duration::from_secs(20),
+            read_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Options {
+    /// The defaults with the user's credentials and authorities: `DOCK2UNI_CA_FILE`,
+    /// `REGISTRY_AUTH_FILE`, `DOCKER_CONFIG`, `~/.docker/config.json` and podman's `auth.json`.
+    pub fn from_env() -> Self {
+        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let home = var("HOME");
+        let docker = var("DOCKER_CONFIG").or_else(|| home.as_ref().map(|h| h.join(".docker")));
+        let config = var("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|h| h.join(".config")));
+        // containers-auth.json(5): without XDG_RUNTIME_DIR, /run/containers/UID is used.
+        let runtime = var("XDG_RUNTIME_DIR").map(|dir| dir.join("containers")).or_else(|| {
+            let uid = std::fs::metadata("/proc/self").ok()?.uid();
+            Some(PathBuf::from(format!("/run/containers/{uid}")))
+        });
+        let mut options = Self { ca_file: var("DOCK2UNI_CA_FILE"), ..Self::default() };
+        options.auth_files.extend(var("REGISTRY_AUTH_FILE"));
+        options.auth_files.extend(docker.map(|dir| dir.join("config.json")));
+        options.auth_files.extend(runtime.map(|dir| dir.join("auth.json")));
+        if let Some(config) = config {
+            options.auth_files.push(config.join("containers/auth.json"));
+            options.certs_dirs.push(config.join("containers/certs.d"));
+        }
+        options
+    }
+}
