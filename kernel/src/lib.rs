@@ -11,9 +11,14 @@ pub mod drivers;
 pub mod errno;
 pub mod event;
 pub mod fs;
+#[cfg(guest)]
+pub mod init;
 pub mod io;
+pub mod log;
 pub mod mm;
 pub mod net;
+#[cfg(guest)]
+pub mod selftest;
 pub mod sync;
 pub mod syscall;
 pub mod task;

@@ -17,3 +17,8 @@ use crate::errno::Result;
 pub fn fault_in_user(_addr: usize, _len: usize, _write: bool) -> Result<()> {
     Ok(())
 }
+
+/// Handles a page fault of the current task on a user address. EFAULT if the access isn't allowed.
+pub fn handle_fault(_addr: usize, _write: bool, _exec: bool, _user: bool) -> Result<()> {
+    Err(crate::Errno::EFAULT)
+}
