@@ -1,9 +1,11 @@
-//! Packing of metadata into blocks: best fit among a few open blocks.
+//! Packing of metadata into blocks: best fit.
 
 use dock2uni_format::erofs::{BLOCK, SLOT};
 
-/// Blocks kept open. More of them pack a little tighter and scatter a directory's inodes.
-const OPEN: usize = 32;
+/// Slots of a block.
+const SLOTS: usize = BLOCK / SLOT;
+/// Free space below this is not worth keeping: no inode fits.
+const LEAST: usize = 1;
 
 /// Places units of metadata (an inode with what follows it) so that none that fits a block
 /// crosses one.
@@ -11,14 +13,15 @@ const OPEN: usize = 32;
 pub(crate) struct Bins {
     /// First byte after the blocks handed out so far.
     end: u64,
-    /// Open blocks: position of the free part and its length, oldest first.
-    open: Vec<(u64, usize)>,
+    /// Blocks with room, by free slots: positions of the free part. Of several the latest one is
+    /// filled first, which keeps neighbours together.
+    open: Vec<Vec<u64>>,
 }
 
 impl Bins {
     /// Blocks from `start` on, a multiple of the block size.
     pub fn new(start: u64) -> Bins {
-        Bins { end: start, open: Vec::with_capacity(OPEN + 1) }
+        Bins { end: start, open: vec![Vec::new(); SLOTS] }
     }
 
     /// First byte after all blocks.
@@ -28,28 +31,18 @@ impl Bins {
 
     /// Position for a unit of `len` bytes, a multiple of the inode slot size.
     pub fn place(&mut self, len: usize) -> u64 {
-        let len = len.next_multiple_of(SLOT);
-        let best = (0..self.open.len())
-            .filter(|&bin| self.open[bin].1 >= len)
-            .min_by_key(|&bin| self.open[bin].1);
-        if let Some(bin) = best {
-            let (position, free) = self.open[bin];
-            self.open[bin] = (position + len as u64, free - len);
-            if free - len < 2 * SLOT {
-                self.open.remove(bin);
+        let slots = len.div_ceil(SLOT);
+        let (position, free) = match (slots..SLOTS).find(|&free| !self.open[free].is_empty()) {
+            Some(free) => (self.open[free].pop().unwrap_or(self.end), free),
+            None => {
+                let position = self.end;
+                let blocks = slots.div_ceil(SLOTS);
+                self.end += (blocks * BLOCK) as u64;
+                (position, blocks * SLOTS)
             }
-            return position;
-        }
-        let position = self.end;
-        self.end += len.next_multiple_of(BLOCK) as u64;
-        let free = (self.end - position) as usize - len;
-        if free >= 2 * SLOT {
-            self.open.push((position + len as u64, free));
-        }
-        if self.open.len() > OPEN {
-            // The fullest one is the least useful.
-            let fullest = (0..self.open.len()).min_by_key(|&bin| self.open[bin].1);
-            self.open.remove(fullest.unwrap_or(0));
+        };
+        if free - slots >= LEAST {
+            self.open[free - slots].push(position + (slots * SLOT) as u64);
         }
         position
     }

@@ -2,8 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -12,8 +11,9 @@ use dock2uni::{
     rootfs::{self, Error, Options, RootImage},
     source::image::{Compression, Digest, Layer},
 };
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+
+use crate::common::layout::compress;
 
 pub const TIME: u64 = 1_700_000_000;
 
@@ -108,10 +108,6 @@ pub struct Built {
     pub root: RootImage,
 }
 
-pub fn digest(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
-}
-
 impl Lab {
     pub fn new(tars: impl IntoIterator<Item = Vec<u8>>) -> Lab {
         let mut lab = Lab { dir: tempfile::tempdir().unwrap(), layers: Vec::new() };
@@ -125,14 +121,14 @@ impl Lab {
 
     pub fn push(&mut self, tar: &[u8], compression: Compression) {
         let blob = compress(tar, compression);
-        self.push_blob(&blob, digest(tar), compression);
+        self.push_blob(&blob, Digest::of(tar), compression);
     }
 
     pub fn push_blob(&mut self, blob: &[u8], diff_id: Digest, compression: Compression) {
         let path = self.dir.path().join(format!("layer{}", self.layers.len()));
         fs::write(&path, blob).unwrap();
         let size = blob.len() as u64;
-        self.layers.push(Layer { digest: digest(blob), size, diff_id, compression, path });
+        self.layers.push(Layer { digest: Digest::of(blob), size, diff_id, compression, path });
     }
 
     pub fn build_with(&self, name: &str, options: &Options) -> Result<Built, Error> {
@@ -180,34 +176,4 @@ impl Built {
         let output = Command::new("fsck.erofs").arg(&self.path).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-}
-
-pub fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
-    match compression {
-        Compression::None => bytes.to_vec(),
-        Compression::Zstd => zstd::encode_all(bytes, 3).unwrap(),
-        Compression::Gzip => {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(bytes).unwrap();
-            encoder.finish().unwrap()
-        }
-    }
-}
-
-/// Bytes that are the same in every run.
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 32) as u8
-        })
-        .collect()
-}
-
-pub fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }
