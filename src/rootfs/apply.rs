@@ -38,7 +38,8 @@ pub(crate) fn apply(tree: &mut Tree, layer: &LayerOps) -> Result<(), (NodeId, St
     Ok(())
 }
 
-/// Gives the tree a root directory if no layer did.
+/// Gives the tree a root directory if no layer has done so: root's, 0755, from the epoch, as umoci
+/// has it.
 pub(crate) fn ensure_root(tree: &mut Tree) -> Result<(), Stop> {
     if tree.inode_id(NodeId::ROOT).is_none() {
         let inode = implied_directory(0, 0, 0);
@@ -132,10 +133,10 @@ impl Resolver {
             at = tree.parent(at);
         }
         if at == NodeId::ROOT && !tree.inode(at).is_some_and(Inode::is_dir) {
-            match self.create_for {
-                Some(id) => self.make(tree, at, id)?,
-                None => return Ok(None),
+            if self.create_for.is_none() {
+                return Ok(None);
             }
+            ensure_root(tree)?;
         }
         for &written in chain.iter().rev() {
             let name = tree.name(written).to_vec();

@@ -218,3 +218,20 @@ fn images_without_memory_for_tails_mount() {
         compare_mounted(&built, &ours, lab.dir.path());
     }
 }
+
+#[test]
+fn a_real_image_equals_what_umoci_unpacks() {
+    if !is_root() {
+        return;
+    }
+    let layout = test_images::build("nginx").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("bundle");
+    let reference = format!("{}:latest", layout.display());
+    run(Command::new("umoci").args(["unpack", "--image"]).arg(reference).arg(&bundle));
+    let lab = Lab::of_layout(&layout);
+    let built = lab.build();
+    let ours = of_image(&built.reader());
+    assert_same(&of_directory(&bundle.join("rootfs")), &ours, "umoci");
+    compare_mounted(&built, &ours, dir.path());
+}

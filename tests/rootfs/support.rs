@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -11,6 +11,7 @@ use dock2uni::{
     rootfs::{self, Error, Options, RootImage},
     source::image::{Compression, Digest, Layer},
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::layout::compress;
@@ -129,6 +130,30 @@ impl Lab {
         fs::write(&path, blob).unwrap();
         let size = blob.len() as u64;
         self.layers.push(Layer { digest: Digest::of(blob), size, diff_id, compression, path });
+    }
+
+    /// The layers of the only image of an OCI layout.
+    pub fn of_layout(layout: &Path) -> Lab {
+        let mut lab = Lab::new([]);
+        let read = |digest: &Value| {
+            let path = layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+            (fs::read(&path).unwrap(), path)
+        };
+        let json = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).unwrap() };
+        let index = json(&fs::read(layout.join("index.json")).unwrap());
+        let manifest = json(&read(&index["manifests"][0]["digest"]).0);
+        let config = json(&read(&manifest["config"]["digest"]).0);
+        let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+        for (layer, diff_id) in manifest["layers"].as_array().unwrap().iter().zip(diff_ids) {
+            lab.layers.push(Layer {
+                digest: layer["digest"].as_str().unwrap().parse().unwrap(),
+                size: layer["size"].as_u64().unwrap(),
+                diff_id: diff_id.as_str().unwrap().parse().unwrap(),
+                compression: Compression::Gzip,
+                path: read(&layer["digest"]).1,
+            });
+        }
+        lab
     }
 
     pub fn build_with(&self, name: &str, options: &Options) -> Result<Built, Error> {
