@@ -33,6 +33,21 @@ impl Cidr {
         }
     }
 
+    /// The network's own address.
+    pub fn network(&self) -> IpAddr {
+        match self.addr {
+            IpAddr::V4(addr) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
+                Ipv4Addr::from_bits(addr.to_bits() & mask).into()
+            }
+            IpAddr::V6(addr) => {
+                let mask =
+                    u128::MAX.checked_shl(128 - u32::from(self.prefix.min(128))).unwrap_or(0);
+                Ipv6Addr::from_bits(addr.to_bits() & mask).into()
+            }
+        }
+    }
+
     /// The directed broadcast address of an IPv4 network.
     pub fn broadcast(&self) -> Option<Ipv4Addr> {
         match self.addr {

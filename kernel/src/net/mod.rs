@@ -16,12 +16,15 @@ pub mod edge;
 pub mod icmp;
 pub mod ip;
 pub mod nd;
+pub mod netlink;
 pub mod packet;
 pub mod ports;
 pub mod raw;
+pub mod socket;
 pub mod stack;
 pub mod tcp;
 pub mod udp;
+pub mod unix;
 
 #[cfg(test)]
 mod tests;

@@ -57,6 +57,10 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
             let seq = u32::from_be_bytes([segment[4], segment[5], segment[6], segment[7]]);
             let newer = seq.wrapping_sub(tomb.last.rcv_nxt) as i32 >= 0;
             if flags & RST != 0 {
+                // Allowed to end the wait early (Linux without tcp_rfc1337), if it is exactly in place.
+                if seq == tomb.last.rcv_nxt {
+                    stack.tcp.bury(&tomb);
+                }
                 return;
             }
             if flags & (SYN | ACK) != SYN || !newer {

@@ -160,13 +160,17 @@ impl Table {
         let oldest = if tombs.len() > MAX_TOMBS { tombs.pop_front() } else { None };
         drop(tombs);
         if let Some((since, key)) = oldest {
-            self.bury(since, &key);
+            self.bury_key(since, &key);
         }
         first
     }
 
     /// Removes a tombstone unless the addresses are in use again.
-    fn bury(&self, since: u64, key: &Key) {
+    pub fn bury(&self, tomb: &Tomb) {
+        self.bury_key(tomb.since, &tomb.key);
+    }
+
+    fn bury_key(&self, since: u64, key: &Key) {
         let hash = key.hash(self.secret);
         let is_it = |entry: &Entry| matches!(entry, Entry::Tomb(tomb) if tomb.key == *key && tomb.since == since);
         if let Ok(entry) = self.shard(hash).lock().find_entry(hash, is_it) {
@@ -184,7 +188,7 @@ impl Table {
             }
             tombs.pop_front();
             drop(tombs);
-            self.bury(since, &key);
+            self.bury_key(since, &key);
         }
     }
 

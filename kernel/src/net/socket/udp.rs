@@ -1,0 +1,406 @@
+//! Datagram sockets over UDP (udp(7)).
+
+use super::inet::{self, IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP};
+use super::options::{Common, Timestamp};
+use super::{Caller, Control, Incoming, Outgoing, Shutdown, Socket, wait};
+use crate::errno::{Errno, Result};
+use crate::event::{Events, PollTable};
+use crate::io::put_user;
+use crate::net::addr::{Address, IpAddr, SocketAddr};
+use crate::net::packet::{MAX_IP, Packet};
+use crate::net::ports::Bound;
+use crate::net::stack::Stack;
+use crate::net::udp::{self, Datagram, Endpoint};
+use crate::sync::{SpinLock, WaitQueue};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
+use linux_raw_sys::net::*;
+
+/// Largest datagram we send: what a buffer holds.
+const MAX_PAYLOAD: usize = MAX_IP - 48;
+
+const UDP_CORK: u32 = 1;
+const UDP_SEGMENT: u32 = 103;
+const UDP_GRO: u32 = 104;
+
+/// A UDP socket.
+pub struct UdpSocket {
+    stack: Arc<Stack>,
+    v6: bool,
+    queue: Arc<WaitQueue>,
+    binding: SpinLock<Option<Binding>>,
+    settings: SpinLock<Settings>,
+    shut: SpinLock<Shutdown>,
+}
+
+#[derive(Clone)]
+struct Binding {
+    endpoint: Arc<Endpoint>,
+    bound: Bound,
+    /// The address was chosen by connect(2), not by bind(2).
+    automatic: bool,
+}
+
+#[derive(Clone)]
+struct Settings {
+    common: Common,
+    ip: IpOptions,
+    cork: bool,
+    segment: u32,
+    gro: bool,
+}
+
+impl UdpSocket {
+    /// A new socket.
+    pub fn new(stack: &Arc<Stack>, v6: bool) -> Arc<UdpSocket> {
+        let settings = Settings {
+            common: Common::new(),
+            ip: IpOptions::default(),
+            cork: false,
+            segment: 0,
+            gro: false,
+        };
+        Arc::new(UdpSocket {
+            stack: stack.clone(),
+            v6,
+            queue: Arc::new(WaitQueue::new()),
+            binding: SpinLock::new(None),
+            settings: SpinLock::new(settings),
+            shut: SpinLock::new(Shutdown { read: false, write: false }),
+        })
+    }
+
+    fn endpoint(&self) -> Option<Arc<Endpoint>> {
+        self.binding.lock().as_ref().map(|binding| binding.endpoint.clone())
+    }
+
+    /// The end point, bound to an ephemeral port if it isn't bound yet.
+    fn bound(&self, who: &Caller<'_>) -> Result<Arc<Endpoint>> {
+        match self.endpoint() {
+            Some(endpoint) => Ok(endpoint),
+            None => self.bind_to(who, inet::unspecified(self.v6), true),
+        }
+    }
+
+    fn bind_to(
+        &self,
+        who: &Caller<'_>,
+        addr: SocketAddr,
+        automatic: bool,
+    ) -> Result<Arc<Endpoint>> {
+        let settings = self.settings.lock().clone();
+        let dual = self.v6 && !settings.ip.v6_only && addr.ip().is_unspecified();
+        let request = inet::request(&settings.common, addr.ip(), dual, who.cred.uid, false);
+        let ports = &self.stack.udp_ports;
+        let bound = match addr.port() {
+            0 => ports.bind_any(self.stack.random(), request, |_| true)?,
+            port => ports.bind(port, request)?,
+        };
+        let addr = SocketAddr::new(addr.ip(), bound.port);
+        let limit = settings.common.receive_buffer as usize;
+        let endpoint = Endpoint::new(addr, dual, limit, self.queue.clone());
+        let mut binding = self.binding.lock();
+        if binding.is_some() {
+            drop(binding);
+            ports.release(&bound);
+            return Err(Errno::EINVAL);
+        }
+        *binding = Some(Binding { endpoint: endpoint.clone(), bound, automatic });
+        drop(binding);
+        self.stack.udp.insert(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// Ancillary data that the options ask for.
+    fn control(&self, datagram: &Datagram) -> Vec<Control> {
+        let settings = self.settings.lock();
+        let mut all = Vec::new();
+        let v4 = datagram.to.is_ipv4();
+        let int = |value: u8| i32::from(value).to_ne_bytes().to_vec();
+        if settings.ip.packet_info {
+            let index: u32 = if datagram.to.is_loopback() { 1 } else { 2 };
+            all.push(match datagram.to {
+                IpAddr::V4(to) => {
+                    let data = [index.to_ne_bytes(), to.octets(), to.octets()].concat();
+                    Control::Raw(LEVEL_IP, IP_PKTINFO, data)
+                }
+                IpAddr::V6(to) => {
+                    let mut data = to.octets().to_vec();
+                    data.extend(index.to_ne_bytes());
+                    Control::Raw(LEVEL_IPV6, IPV6_PKTINFO, data)
+                }
+            });
+        }
+        if settings.ip.receive_ttl {
+            let (level, name) = if v4 { (LEVEL_IP, IP_TTL) } else { (LEVEL_IPV6, IPV6_HOPLIMIT) };
+            all.push(Control::Raw(level, name, int(datagram.ttl)));
+        }
+        if settings.ip.receive_tos {
+            all.push(if v4 {
+                Control::Raw(LEVEL_IP, IP_TOS, alloc::vec![datagram.tos])
+            } else {
+                Control::Raw(LEVEL_IPV6, IPV6_TCLASS, int(datagram.tos))
+            });
+        }
+        let at = crate::time::clock::boot_time_ns().wrapping_add(datagram.at);
+        let (secs, nanos) = (at / 1_000_000_000, at % 1_000_000_000);
+        match settings.common.timestamp {
+            Timestamp::Off => {}
+            Timestamp::Micros => {
+                let data = [secs.to_ne_bytes(), (nanos / 1000).to_ne_bytes()].concat();
+                all.push(Control::Raw(SOL_SOCKET, SO_TIMESTAMP_OLD, data));
+            }
+            Timestamp::Nanos => {
+                let data = [secs.to_ne_bytes(), nanos.to_ne_bytes()].concat();
+                all.push(Control::Raw(SOL_SOCKET, SO_TIMESTAMPNS_OLD, data));
+            }
+        }
+        all
+    }
+}
+
+impl Socket for UdpSocket {
+    fn family(&self) -> u32 {
+        if self.v6 { AF_INET6 } else { AF_INET }
+    }
+    fn kind(&self) -> u32 {
+        SOCK_DGRAM
+    }
+
+    fn bind(&self, who: &Caller<'_>, addr: &Address) -> Result<()> {
+        let addr = inet::plain(self.v6, addr)?;
+        if self.binding.lock().is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let free = self.settings.lock().ip.free_bind;
+        inet::check_bind(&self.stack, who, addr, free)?;
+        self.bind_to(who, addr, false).map(drop)
+    }
+
+    fn connect(&self, who: &Caller<'_>, addr: &Address, _nonblock: bool) -> Result<()> {
+        if *addr == Address::Unspecified {
+            let binding = self.binding.lock().clone();
+            if let Some(binding) = binding {
+                let local = binding.endpoint.local();
+                let local = match binding.automatic {
+                    true => SocketAddr::new(inet::unspecified(self.v6).ip(), local.port()),
+                    false => local,
+                };
+                binding.endpoint.connect(local, None);
+            }
+            return Ok(());
+        }
+        let to = inet::plain(self.v6, addr)?;
+        let source = self.stack.source(&to.ip()).ok_or(Errno::ENETUNREACH)?;
+        self.stack.route(&to.ip()).ok_or(Errno::ENETUNREACH)?;
+        let peer = match to.ip().is_unspecified() {
+            true => SocketAddr::new(source, to.port()),
+            false => to,
+        };
+        let endpoint = self.bound(who)?;
+        let local = endpoint.local();
+        let ip = if local.ip().is_unspecified() { source } else { local.ip() };
+        if ip.is_ipv4() != peer.ip().is_ipv4() {
+            return Err(Errno::ENETUNREACH);
+        }
+        endpoint.connect(SocketAddr::new(ip, local.port()), Some(peer));
+        Ok(())
+    }
+
+    fn send(&self, who: &Caller<'_>, message: &mut Outgoing<'_, '_>) -> Result<usize> {
+        if self.shut.lock().write {
+            return Err(Errno::EPIPE);
+        }
+        if message.flags & MSG_OOB != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let to = match &message.to {
+            Some(Address::Unspecified) | None => None,
+            Some(addr) => Some(inet::plain(self.v6, addr)?),
+        };
+        let endpoint = self.bound(who)?;
+        if let Some(error) = endpoint.take_error() {
+            return Err(error);
+        }
+        let to = to.or_else(|| endpoint.peer()).ok_or(Errno::EDESTADDRREQ)?;
+        if to.port() == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let (ttl, tos) = {
+            let settings = self.settings.lock();
+            let broadcast = matches!(to.ip(), IpAddr::V4(v4) if v4.is_broadcast());
+            if broadcast && !settings.common.broadcast {
+                return Err(Errno::EACCES);
+            }
+            let ip = &settings.ip;
+            (if to.ip().is_multicast() { ip.multicast_ttl } else { ip.ttl }, ip.tos)
+        };
+        let len = message.src.remaining();
+        if len > MAX_PAYLOAD {
+            return Err(Errno::EMSGSIZE);
+        }
+        let mut packet = Packet::new(len).ok_or(Errno::ENOBUFS)?;
+        if message.src.read(packet.bytes_mut())? < len {
+            return Err(Errno::EFAULT);
+        }
+        udp::send(&self.stack, endpoint.local(), to, packet, ttl, tos)?;
+        Ok(len)
+    }
+
+    fn receive(&self, message: &mut Incoming<'_, '_>) -> Result<usize> {
+        if message.flags & MSG_OOB != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if message.flags & MSG_ERRQUEUE != 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let take = || {
+            // Bound by then: another thread may bind while we wait.
+            let endpoint = self.endpoint();
+            if let Some(endpoint) = &endpoint {
+                if let Some(error) = endpoint.take_error() {
+                    return Some(Err(error));
+                }
+                if let Some(datagram) = endpoint.take() {
+                    return Some(Ok(Some((endpoint.clone(), datagram))));
+                }
+            }
+            self.shut.lock().read.then_some(Ok(None))
+        };
+        let found = match take() {
+            Some(found) => found?,
+            None if message.nonblock => return Err(Errno::EAGAIN),
+            None => {
+                let timeout = self.settings.lock().common.receive_timeout;
+                wait(&self.queue, false, timeout, take)??
+            }
+        };
+        let Some((endpoint, datagram)) = found else { return Ok(0) };
+        let bytes = datagram.packet.bytes();
+        let full = bytes.len();
+        let room = message.dst.remaining();
+        let moved = if room == 0 || full == 0 { Ok(0) } else { message.dst.write(bytes) };
+        let moved = match moved {
+            Ok(moved) => moved,
+            Err(error) => {
+                endpoint.put_back(datagram);
+                return Err(error);
+            }
+        };
+        message.from = Some(inet::shown(self.v6, datagram.from));
+        message.control = self.control(&datagram);
+        if full > moved {
+            message.out_flags |= MSG_TRUNC;
+        }
+        if message.flags & MSG_PEEK != 0 {
+            endpoint.put_back(datagram);
+        }
+        Ok(if message.flags & MSG_TRUNC != 0 { full } else { moved })
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let connected = self.endpoint().is_some_and(|endpoint| endpoint.peer().is_some());
+        let mut shut = self.shut.lock();
+        shut.read |= how.read;
+        shut.write |= how.write;
+        drop(shut);
+        self.queue.wake_all(Events::ALL);
+        if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
+    fn local(&self) -> Address {
+        let addr = self.endpoint().map(|endpoint| endpoint.local());
+        inet::shown(self.v6, addr.unwrap_or(inet::unspecified(self.v6)))
+    }
+
+    fn peer(&self) -> Result<Address> {
+        let peer = self.endpoint().and_then(|endpoint| endpoint.peer()).ok_or(Errno::ENOTCONN)?;
+        Ok(inet::shown(self.v6, peer))
+    }
+
+    fn set_option(&self, who: &Caller<'_>, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        let mut settings = self.settings.lock();
+        match level {
+            SOL_SOCKET => {
+                if !settings.common.set(who, name, value)? {
+                    return Err(Errno::ENOPROTOOPT);
+                }
+                let limit = settings.common.receive_buffer as usize;
+                drop(settings);
+                if let (SO_RCVBUF | SO_RCVBUFFORCE, Some(endpoint)) = (name, self.endpoint()) {
+                    endpoint.set_limit(limit);
+                }
+                Ok(())
+            }
+            LEVEL_IP | LEVEL_IPV6 => settings.ip.set(&self.stack, self.v6, level, name, value),
+            LEVEL_UDP => {
+                let value = super::options::int(value)?;
+                match name {
+                    UDP_CORK if value == 0 => settings.cork = false,
+                    UDP_GRO => settings.gro = value != 0,
+                    UDP_SEGMENT if value == 0 => settings.segment = 0,
+                    // Corking and segmentation of datagrams aren't offered.
+                    _ => return Err(Errno::ENOPROTOOPT),
+                }
+                Ok(())
+            }
+            _ => Err(Errno::ENOPROTOOPT),
+        }
+    }
+
+    fn option(&self, level: u32, name: u32) -> Result<Vec<u8>> {
+        let settings = self.settings.lock().clone();
+        let number = |value: u32| Ok(value.to_ne_bytes().to_vec());
+        match (level, name) {
+            (SOL_SOCKET, SO_TYPE) => number(SOCK_DGRAM),
+            (SOL_SOCKET, SO_DOMAIN) => number(self.family()),
+            (SOL_SOCKET, SO_PROTOCOL) => number(LEVEL_UDP),
+            (SOL_SOCKET, SO_ACCEPTCONN) => number(0),
+            (SOL_SOCKET, SO_ERROR) => {
+                let error = self.endpoint().and_then(|endpoint| endpoint.take_error());
+                number(u32::from(error.map_or(0, |error| error.0)))
+            }
+            (SOL_SOCKET, _) => settings.common.get(name).ok_or(Errno::ENOPROTOOPT),
+            (LEVEL_IP | LEVEL_IPV6, _) => settings.ip.get(&self.stack, level, name),
+            (LEVEL_UDP, UDP_CORK) => number(u32::from(settings.cork)),
+            (LEVEL_UDP, UDP_GRO) => number(u32::from(settings.gro)),
+            (LEVEL_UDP, UDP_SEGMENT) => number(settings.segment),
+            _ => Err(Errno::ENOPROTOOPT),
+        }
+    }
+
+    fn poll(&self, table: &mut PollTable<'_>) -> Events {
+        table.register(&self.queue);
+        let mut events = match self.endpoint() {
+            Some(endpoint) => endpoint.events(),
+            None => Events::OUT | Events::WRNORM,
+        };
+        let shut = *self.shut.lock();
+        if shut.read {
+            events |= Events::IN | Events::RDNORM | Events::RDHUP;
+        }
+        if shut.read && shut.write {
+            events |= Events::HUP;
+        }
+        events
+    }
+
+    fn ioctl(&self, request: u32, arg: usize) -> Result<usize> {
+        let count = match request {
+            FIONREAD => self.endpoint().and_then(|endpoint| endpoint.next_len()).unwrap_or(0),
+            TIOCOUTQ => 0,
+            _ => return Err(Errno::ENOTTY),
+        };
+        put_user(arg, &(count as i32))?;
+        Ok(0)
+    }
+
+    fn close(&self, _nonblock: bool) {
+        self.settings.lock().ip.leave_all(&self.stack);
+        if let Some(binding) = self.binding.lock().take() {
+            self.stack.udp.remove(&binding.endpoint);
+            self.stack.udp_ports.release(&binding.bound);
+        }
+    }
+}
