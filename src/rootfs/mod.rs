@@ -31,7 +31,7 @@ mod collect;
 pub(crate) mod error;
 mod layer;
 mod limits;
-mod tar;
+pub(crate) mod tar;
 pub mod tree;
 pub mod xattr;
 
