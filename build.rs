@@ -38,7 +38,13 @@ fn embed() -> Result<(), Box<dyn Error>> {
         "" => read(&dock2uni_guest_build::kernel(&build)?.elf)?,
         file => read(Path::new(file))?,
     };
+    let (mbr, stage2) = match chosen.as_str() {
+        "none" => (Vec::new(), Vec::new()),
+        _ => dock2uni_guest_build::bios(&build)?,
+    };
     fs::write(out.join("kernel.elf"), kernel)?;
+    fs::write(out.join("mbr.bin"), mbr)?;
+    fs::write(out.join("stage2.bin"), stage2)?;
     Ok(())
 }
 

@@ -13,3 +13,8 @@ pub fn kernel() -> Result<&'static [u8], NoKernel> {
     static KERNEL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernel.elf"));
     if KERNEL.is_empty() { Err(NoKernel) } else { Ok(KERNEL) }
 }
+
+/// BIOS boot code for the MBR, 440 bytes; empty without a kernel.
+pub static MBR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mbr.bin"));
+/// BIOS second stage; empty without a kernel.
+pub static STAGE2: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stage2.bin"));

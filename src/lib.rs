@@ -9,7 +9,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod atomic;
+pub mod cli;
 pub mod config;
+pub mod convert;
+pub mod disk;
 pub mod erofs;
 pub mod guest;
 pub mod rootfs;

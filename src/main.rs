@@ -1,1 +1,5 @@
-fn main() {}
+//! See `dock2uni::cli`.
+
+fn main() -> std::process::ExitCode {
+    dock2uni::cli::main()
+}

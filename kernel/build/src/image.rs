@@ -10,6 +10,8 @@ use crate::{Error, symbols};
 
 const ELF_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
+/// Segments start at sectors of a disk, so that the BIOS stage reads them without moving bytes.
+const SEGMENT_ALIGN: usize = 512;
 
 /// Packs a linked kernel: program headers and the bytes they load, nothing else.
 ///
@@ -110,12 +112,11 @@ fn emit(
 
     let mut headers = Vec::with_capacity(count);
     for segment in segments {
-        // Congruent modulo 16 is all that a loader which copies needs, and keeps the file small.
-        out.resize(out.len().next_multiple_of(16), 0);
+        out.resize(out.len().next_multiple_of(SEGMENT_ALIGN), 0);
         let header = ProgramHeader {
             p_offset: out.len() as u64,
             p_filesz: segment.data.len() as u64,
-            p_align: 16,
+            p_align: SEGMENT_ALIGN as u64,
             ..segment.header
         };
         out.extend_from_slice(&segment.data);

@@ -72,3 +72,16 @@ pub fn kernel(build: &cargo::Build) -> Result<Kernel, Error> {
     cargo::replace(&debug, &bytes)?;
     Ok(Kernel { elf, debug })
 }
+
+/// Builds the BIOS boot code: the MBR's, and the second stage.
+///
+/// # Errors
+/// If Cargo fails or the linked ELF is not laid out as expected.
+pub fn bios(build: &cargo::Build) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    // Where the firmware puts the one, and the one puts the other; see kernel/bios/bios.ld.
+    const MBR: u64 = 0x7c00;
+    const STAGE2: u64 = 0x8000;
+    let linked = build.run("dock2uni-bios")?;
+    let bytes = std::fs::read(&linked).map_err(Error::io(&linked))?;
+    Ok((image::flat(&linked, &bytes, MBR)?, image::flat(&linked, &bytes, STAGE2)?))
+}

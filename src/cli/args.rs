@@ -1,0 +1,325 @@
+//! The arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::{exit, size};
+use crate::config::{self, Overrides, Publish};
+use crate::vmm;
+
+/// Turns a container image into a unikernel: one bootable VM image.
+#[derive(Debug, Parser)]
+#[command(name = "dock2uni", version, max_term_width = 100, after_help = exit::HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a bootable disk image of a container image
+    #[command(after_help = CONVERT_EXAMPLES)]
+    Convert(ConvertArgs),
+    /// Boot an image in QEMU, converting it first if need be
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// Look into disk images
+    Image(ImageArgs),
+    /// Say what this machine can do
+    Doctor,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory
+    Man {
+        /// Where they go
+        directory: PathBuf,
+    },
+    /// Get at the guest kernel
+    #[command(hide = true)]
+    Kernel {
+        /// Write the kernel's ELF file here
+        #[arg(long, value_name = "FILE")]
+        extract: PathBuf,
+    },
+    /// Run a command that is killed when this process's parent dies
+    #[command(name = "__with-parent", hide = true)]
+    WithParent {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  dock2uni convert nginx                        # writes nginx.img
+  dock2uni convert ghcr.io/me/app:1.2 -o app.img -e MODE=production
+  dock2uni convert oci:./layout -- /bin/app --port 80
+
+The image is written aside and appears only when it is complete.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  dock2uni run nginx -p 8080:80                 # then: curl localhost:8080
+  dock2uni run nginx.img --boot disk            # the whole disk image, by its BIOS boot code
+  dock2uni run -it alpine sh
+  dock2uni run --machine microvm -m 64m -p 127.0.0.1:6379:6379 redis
+
+Ctrl-C and SIGTERM press the power button: the application gets the image's stop signal
+and its grace period. A second Ctrl-C ends the VM at once.";
+
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// Image reference, `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, or a path
+    pub reference: String,
+    #[command(flatten)]
+    pub container: ContainerArgs,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// File to write [default: the image's name with `.img`]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print what was made as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Image reference as for `convert`, a converted `.img`, or a bare EROFS root
+    pub reference: String,
+    #[command(flatten)]
+    pub container: ContainerArgs,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Say nothing but errors and what the application says
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// What `docker run` calls so.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Container options, as of `docker run`")]
+pub struct ContainerArgs {
+    /// Command and arguments in place of the image's; write `--` before a first one with a dash
+    #[arg(trailing_var_arg = true)]
+    pub command: Vec<String>,
+    /// Program in place of the image's entrypoint
+    #[arg(long)]
+    pub entrypoint: Option<String>,
+    /// Set a variable, or pass this process's on, or remove it
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Read variables from a file
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User to run as
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Forward a port of the host to the guest
+    #[arg(short, long, value_name = "[[IP:]HOST:]GUEST[/PROTO]", value_parser = publish)]
+    pub publish: Vec<Published>,
+    /// Host name in the guest
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Signal that asks the application to stop
+    #[arg(long, value_name = "SIGNAL")]
+    pub stop_signal: Option<String>,
+    /// Seconds that it may take to stop
+    #[arg(long, value_name = "SECONDS")]
+    pub stop_timeout: Option<u32>,
+    /// Give the application a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+}
+
+/// One `--publish`, which may be a range.
+#[derive(Clone, Debug)]
+pub struct Published(pub Vec<Publish>);
+
+fn publish(text: &str) -> Result<Published, config::PublishError> {
+    Publish::parse(text).map(Published)
+}
+
+impl ContainerArgs {
+    /// The options as the planner takes them.
+    pub fn overrides(&self) -> Result<Overrides, super::Failure> {
+        let mut env = Vec::new();
+        for path in &self.env_file {
+            let name = path.display().to_string();
+            let text = std::fs::read(path)
+                .map_err(|error| super::Failure::io(format!("cannot read `{name}`"), error))?;
+            env.extend(config::parse_env_file(&name, &text)?);
+        }
+        for text in &self.env {
+            env.push(config::env_from_option(text)?);
+        }
+        Ok(Overrides {
+            entrypoint: self.entrypoint.clone(),
+            command: self.command.clone(),
+            env,
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            hostname: self.hostname.clone(),
+            ports: self.published().iter().map(|publish| publish.guest.clone()).collect(),
+            stop_signal: self.stop_signal.clone(),
+            stop_timeout: self.stop_timeout,
+            tty: self.tty,
+        })
+    }
+
+    /// All published ports.
+    pub fn published(&self) -> Vec<Publish> {
+        self.publish.iter().flat_map(|published| published.0.clone()).collect()
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Source options")]
+pub struct SourceArgs {
+    /// Use HTTP without TLS for this registry (loopback addresses need no telling)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub plain_http: Vec<String>,
+    /// Trust the certificate authorities in this PEM file as well
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Use what is in the layer store, without any network
+    #[arg(long)]
+    pub offline: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "VM options")]
+pub struct MachineArgs {
+    /// Memory of the VM, such as 64m or 1g
+    #[arg(short, long, value_name = "SIZE", default_value = "256m", value_parser = size::memory)]
+    pub memory: u32,
+    /// Processors of the VM
+    #[arg(long, value_name = "N", default_value = "1", value_parser = size::cpus)]
+    pub cpus: u32,
+    /// Machine type
+    #[arg(long, value_enum, default_value_t = MachineType::Q35)]
+    pub machine: MachineType,
+    /// Accelerator [default: kvm where it works, tcg otherwise]
+    #[arg(long, value_enum)]
+    pub accel: Option<AccelType>,
+    /// How the kernel gets in
+    #[arg(long, value_enum, default_value_t = BootType::Direct)]
+    pub boot: BootType,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// QEMU to use [default: $DOCK2UNI_QEMU, or qemu-system-x86_64 in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub qemu: Option<PathBuf>,
+    /// Word for the kernel's command line, such as `trace`
+    #[arg(long, value_name = "WORD")]
+    pub kernel_arg: Vec<String>,
+    /// Print QEMU's command line instead of starting it
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum MachineType {
+    /// A PC with PCI Express
+    Q35,
+    /// QEMU's minimal machine, virtio over MMIO
+    Microvm,
+}
+
+impl From<MachineType> for vmm::Machine {
+    fn from(machine: MachineType) -> vmm::Machine {
+        match machine {
+            MachineType::Q35 => vmm::Machine::Q35,
+            MachineType::Microvm => vmm::Machine::Microvm,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum AccelType {
+    /// The processor itself
+    Kvm,
+    /// QEMU's translator
+    Tcg,
+}
+
+impl From<AccelType> for vmm::Accel {
+    fn from(accel: AccelType) -> vmm::Accel {
+        match accel {
+            AccelType::Kvm => vmm::Accel::Kvm,
+            AccelType::Tcg => vmm::Accel::Tcg,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BootType {
+    /// QEMU loads the kernel; the root is a disk
+    Direct,
+    /// QEMU loads the kernel and the root into memory
+    Ram,
+    /// The firmware boots the disk image
+    Disk,
+}
+
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Show what a disk image holds and runs
+    Info {
+        /// The disk image
+        file: PathBuf,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &[&str]) -> RunArgs {
+        let cli = Cli::try_parse_from(["dock2uni", "run"].iter().chain(words)).unwrap();
+        match cli.command {
+            Command::Run(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_go_before_or_after_the_reference_and_the_command_is_taken_whole() {
+        let args = run(&["nginx", "-p", "8080:80", "-m", "64m", "sh", "-c", "ls -p 1", "-e"]);
+        assert_eq!(args.container.publish.len(), 1);
+        assert_eq!(args.machine.memory, 64);
+        assert_eq!(args.container.command, ["sh", "-c", "ls -p 1", "-e"]);
+        let args = run(&["-it", "-e", "A=1", "app", "--", "--port", "80"]);
+        assert!(args.container.tty && args.machine.interactive);
+        assert_eq!(args.container.command, ["--port", "80"]);
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,151 @@
+//! `dock2uni convert`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use dock2uni_format::record::Record;
+use serde_json::json;
+
+use super::args::ConvertArgs;
+use super::progress::Display;
+use super::target::{self, Target};
+use super::{Failure, exit, size};
+use crate::convert::{self, Made};
+use crate::guest;
+use crate::source::{Image, Store};
+
+pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
+    let started = Instant::now();
+    let Target::Reference(reference) = Target::detect(&args.reference)? else {
+        return Err(Failure::new(
+            exit::USAGE,
+            format!("`{}` is a disk or root image already", args.reference),
+            Some("give a container image; `dock2uni run` boots disk images"),
+        ));
+    };
+    let overrides = args.container.overrides()?;
+    let out = match &args.output {
+        Some(path) => path.clone(),
+        None => target::default_output(&reference)?,
+    };
+    // Before anything is fetched.
+    guest::kernel().map_err(convert::Error::from)?;
+    let store = Store::open_default()?;
+    let display = Display::new(args.quiet || args.json);
+    let image = target::resolve(&reference, &args.source, &store, &display)?;
+    let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
+    let made = convert::disk_image(&image, &overrides, &out, &|bytes| bar.inc(bytes));
+    display.clear();
+    let made = made?;
+    for warning in &made.warnings {
+        display.say(&format!("warning: {warning}"));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    if args.json {
+        println!("{:#}", as_json(&image, &made, &out, seconds));
+    } else if !args.quiet {
+        print!("{}", as_text(&image, &made, &out, seconds));
+    }
+    Ok(exit::OK)
+}
+
+fn as_text(image: &Image, made: &Made, out: &Path, seconds: f64) -> String {
+    let kernel = guest::kernel().map_or(0, <[u8]>::len) as u64;
+    let layers: u64 = image.layers.iter().map(|layer| layer.size).sum();
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<8} {value}\n"));
+    line("image", image.name.clone());
+    line("digest", image.manifest.to_string());
+    line("layers", format!("{}, {} compressed", image.layers.len(), size::bytes(layers)));
+    line(
+        "root",
+        format!(
+            "{}: {} files, {} directories, {} links",
+            size::bytes(made.root_len),
+            made.stats.files,
+            made.stats.directories,
+            made.stats.symlinks
+        ),
+    );
+    line("kernel", size::bytes(kernel));
+    for (name, value) in runs(&made.record) {
+        line(name, value);
+    }
+    line("output", format!("{} ({}, {seconds:.1} s)", out.display(), size::bytes(made.len)));
+    text
+}
+
+/// What an image runs, in words.
+pub fn runs(record: &Record) -> Vec<(&'static str, String)> {
+    let argv = record.argv.iter().map(|arg| String::from_utf8_lossy(arg).into_owned().into());
+    let user = &record.user;
+    let mut lines = vec![
+        ("runs", crate::vmm::arguments::shell(argv)),
+        ("in", String::from_utf8_lossy(&record.cwd).into_owned()),
+        ("as", format!("user {}, group {}", user.uid, user.gid)),
+    ];
+    if !record.ports.is_empty() {
+        let ports: Vec<String> = record.ports.iter().map(port).collect();
+        lines.push(("exposes", ports.join(", ")));
+    }
+    if !record.volumes.is_empty() {
+        let volumes = record.volumes.iter().map(|path| String::from_utf8_lossy(path));
+        lines.push(("volumes", volumes.collect::<Vec<_>>().join(", ")));
+    }
+    let signal = crate::config::signal_name(record.stop_signal);
+    lines.push(("stops", format!("by {signal}, within {} s", record.stop_grace_secs)));
+    lines
+}
+
+fn port(port: &dock2uni_format::record::Port) -> String {
+    format!("{}/{}", port.port, format!("{:?}", port.proto).to_lowercase())
+}
+
+fn as_json(image: &Image, made: &Made, out: &Path, seconds: f64) -> serde_json::Value {
+    let output: PathBuf = out.canonicalize().unwrap_or_else(|_| out.to_owned());
+    json!({
+        "image": image.name,
+        "digest": image.manifest.to_string(),
+        "config": image.config_digest.to_string(),
+        "layers": image.layers.iter().map(|layer| json!({
+            "digest": layer.digest.to_string(),
+            "size": layer.size,
+        })).collect::<Vec<_>>(),
+        "output": output,
+        "size": made.len,
+        "root": {
+            "size": made.root_len,
+            "files": made.stats.files,
+            "directories": made.stats.directories,
+            "symlinks": made.stats.symlinks,
+        },
+        "kernel_size": guest::kernel().map_or(0, <[u8]>::len),
+        "seconds": seconds,
+        "warnings": made.warnings,
+        "runs": record_json(&made.record),
+    })
+}
+
+/// A boot record as JSON; bytes that are not UTF-8 are replaced.
+pub fn record_json(record: &Record) -> serde_json::Value {
+    let texts = |list: &[Vec<u8>]| -> Vec<String> {
+        list.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect()
+    };
+    json!({
+        "argv": texts(&record.argv),
+        "env": texts(&record.env),
+        "cwd": String::from_utf8_lossy(&record.cwd),
+        "user": {
+            "uid": record.user.uid,
+            "gid": record.user.gid,
+            "groups": record.user.groups,
+        },
+        "hostname": record.hostname,
+        "stop_signal": record.stop_signal,
+        "stop_timeout": record.stop_grace_secs,
+        "ports": record.ports.iter().map(port).collect::<Vec<_>>(),
+        "volumes": texts(&record.volumes),
+        "labels": record.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "healthcheck": record.healthcheck.as_ref().map(|check| texts(&check.argv)),
+    })
+}

@@ -1,0 +1,175 @@
+//! Failures, printed once.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use super::exit;
+use crate::source::Class;
+use crate::{config, convert, disk, rootfs, vmm};
+
+/// An error on its way to the user.
+#[derive(Debug)]
+pub struct Failure {
+    error: Box<dyn Error>,
+    hint: Option<String>,
+    /// Exit status.
+    pub code: u8,
+}
+
+impl Failure {
+    /// A failure with words of its own.
+    pub fn new(code: u8, text: impl Into<String>, hint: Option<&str>) -> Failure {
+        let text: String = text.into();
+        Failure { error: text.into(), hint: hint.map(str::to_owned), code }
+    }
+
+    /// A failure of a file operation.
+    pub fn io(what: String, source: std::io::Error) -> Failure {
+        let code = match source.kind() {
+            std::io::ErrorKind::NotFound => exit::NOT_FOUND,
+            _ => exit::IO,
+        };
+        Failure { error: Box::new(Context { what, source }), hint: None, code }
+    }
+
+    /// The same failure, before the application ran.
+    pub fn before_run(mut self) -> Failure {
+        self.code = exit::VM;
+        self
+    }
+
+    /// Writes the chain of causes and the hint to standard error.
+    pub fn print(&self) {
+        eprint!("{}", self.text());
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("error: {}\n", self.error);
+        let mut said = self.error.to_string();
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            // Some libraries repeat their cause in their own text.
+            if !said.contains(&words) {
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "  because: {words}");
+                said = words;
+            }
+            cause = error.source();
+        }
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(text, "hint: {hint}");
+        }
+        text
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Context {
+    what: String,
+    source: std::io::Error,
+}
+
+impl From<crate::source::Error> for Failure {
+    fn from(error: crate::source::Error) -> Failure {
+        let code = match error.class() {
+            Class::Usage => exit::USAGE,
+            Class::NotFound => exit::NOT_FOUND,
+            Class::Auth => exit::AUTH,
+            Class::Network => exit::NETWORK,
+            Class::Corrupt => exit::CORRUPT,
+            Class::Unsupported => exit::UNSUPPORTED,
+            Class::Io | Class::DiskFull => exit::IO,
+        };
+        Failure { hint: error.hint(), error: Box::new(error), code }
+    }
+}
+
+impl From<convert::Error> for Failure {
+    fn from(error: convert::Error) -> Failure {
+        let code = match &error {
+            convert::Error::Rootfs(error) => rootfs_code(error),
+            convert::Error::Config(error) => config_code(error),
+            convert::Error::Disk(error) => disk_code(error),
+            convert::Error::Root(_) => exit::CORRUPT,
+            convert::Error::Write { .. } => exit::IO,
+            convert::Error::NoKernel(_) => exit::FAILURE,
+        };
+        Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Failure {
+        let code = config_code(&error);
+        Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<disk::Error> for Failure {
+    fn from(error: disk::Error) -> Failure {
+        let code = disk_code(&error);
+        Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<vmm::Error> for Failure {
+    fn from(error: vmm::Error) -> Failure {
+        let code = match &error {
+            vmm::Error::Failed(_) => exit::NOT_STARTED,
+            vmm::Error::Interrupted => exit::INTERRUPTED,
+            _ => exit::VM,
+        };
+        Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+fn rootfs_code(error: &rootfs::Error) -> u8 {
+    if error.is_bad_image() { exit::CORRUPT } else { exit::IO }
+}
+
+fn config_code(error: &config::Error) -> u8 {
+    use config::Error;
+    match error {
+        Error::RelativeWorkdir(_)
+        | Error::Hostname(_)
+        | Error::Env(_)
+        | Error::EnvFile { .. }
+        | Error::NulInArgument => exit::USAGE,
+        Error::Json(_) => exit::CORRUPT,
+        Error::Io(_) => exit::IO,
+        _ => exit::UNSUPPORTED,
+    }
+}
+
+fn disk_code(error: &disk::Error) -> u8 {
+    match error {
+        disk::Error::Io(_) => exit::IO,
+        disk::Error::Table(_)
+        | disk::Error::CutOff(_)
+        | disk::Error::Missing(_)
+        | disk::Error::Record(_) => exit::CORRUPT,
+        _ => exit::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_printed_once_with_the_hint_last() {
+        let source = std::io::Error::other("no space");
+        let error = convert::Error::Write { path: "/x/y.img".into(), source };
+        let failure = Failure::from(error);
+        assert_eq!(failure.text(), "error: `/x/y.img` cannot be written\n  because: no space\n");
+        assert_eq!(failure.code, exit::IO);
+        let failure = Failure::from(vmm::Error::MicrovmDisk);
+        assert_eq!(
+            failure.text(),
+            "error: the microvm machine cannot boot from disk\n\
+             hint: use `--machine q35` or `--boot direct`\n"
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! `dock2uni image`.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::args::{ImageArgs, ImageCommand};
+use super::convert::{record_json, runs};
+use super::{Failure, exit, size};
+use crate::disk::{Disk, Error, Part};
+use crate::erofs::Reader;
+
+pub fn image(args: &ImageArgs) -> Result<u8, Failure> {
+    match &args.command {
+        ImageCommand::Info { file, json } => info(file, *json),
+    }
+}
+
+fn info(path: &Path, as_json: bool) -> Result<u8, Failure> {
+    let disk = Disk::open(path).map_err(|error| match error {
+        Error::Io(source) => Failure::io(format!("cannot read `{}`", path.display()), source),
+        other => other.into(),
+    })?;
+    let record = disk.record()?;
+    let root = Reader::open(disk.file(), disk.extent(Part::Root).start)
+        .map_err(crate::convert::Error::from)?;
+    let uuid = uuid::Uuid::from_bytes(root.superblock().uuid);
+    if as_json {
+        let parts: serde_json::Map<_, _> = Part::ALL
+            .into_iter()
+            .map(|part| (part.name().to_owned(), json!(disk.extent(part))))
+            .collect();
+        let value = json!({
+            "size": disk.len,
+            "uuid": uuid.to_string(),
+            "partitions": parts,
+            "runs": record_json(&record),
+        });
+        println!("{value:#}");
+        return Ok(exit::OK);
+    }
+    let line = |name: &str, value: &str| println!("{name:<8} {value}");
+    line("image", &format!("{}, {}", path.display(), size::bytes(disk.len)));
+    for part in Part::ALL {
+        let extent = disk.extent(part);
+        let name = part.name().rsplit(' ').next().unwrap_or_default();
+        line(name, &format!("{} at byte {}", size::bytes(extent.len), extent.start));
+    }
+    line("uuid", &uuid.to_string());
+    for (name, value) in runs(&record) {
+        line(name, &value);
+    }
+    Ok(exit::OK)
+}

@@ -1,0 +1,48 @@
+//! The command line: arguments to calls of the library, results to text.
+//!
+//! Standard output carries results alone; what is said to people on the way goes to standard
+//! error. Every failure is printed once, as a chain of causes and a hint, and has a documented
+//! exit status, see [`exit`].
+
+mod args;
+mod convert;
+mod doctor;
+pub mod exit;
+mod failure;
+mod generate;
+mod info;
+mod kernel;
+mod progress;
+mod run;
+mod size;
+mod target;
+mod with_parent;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::Failure;
+
+/// Parses the arguments, does what they say, and reports.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Convert(args) => convert::convert(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Image(args) => info::image(&args),
+        Command::Doctor => doctor::doctor(),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man { directory } => generate::man(&directory),
+        Command::Kernel { extract } => kernel::extract(&extract),
+        Command::WithParent { command } => with_parent::exec(&command),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code)
+        }
+    }
+}

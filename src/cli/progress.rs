@@ -1,0 +1,80 @@
+//! Progress bars on standard error.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::source::{self, Bar, Digest, Outcome};
+
+/// What is shown while an image is brought in and written: bars on a terminal, a summary line
+/// elsewhere, nothing if quiet.
+pub struct Display {
+    bars: Option<MultiProgress>,
+    quiet: bool,
+}
+
+impl Display {
+    /// A display for this process's standard error.
+    pub fn new(quiet: bool) -> Display {
+        let bars = (!quiet && std::io::stderr().is_terminal())
+            .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+        Display { bars, quiet }
+    }
+
+    /// A bar for the layers being applied: it takes bytes from any thread.
+    pub fn layers(&self, total: u64) -> ProgressBar {
+        self.bar("unpacking".to_owned(), total)
+    }
+
+    /// Says something that is worth a line of its own.
+    pub fn say(&self, text: &str) {
+        match &self.bars {
+            _ if self.quiet => {}
+            Some(bars) => bars.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Removes the bars.
+    pub fn clear(&self) {
+        if let Some(bars) = &self.bars {
+            // A terminal that cannot be written to shows nothing anyway.
+            let _ = bars.clear();
+        }
+    }
+
+    fn bar(&self, name: String, total: u64) -> ProgressBar {
+        let Some(bars) = &self.bars else { return ProgressBar::hidden() };
+        let template = "{prefix:14} {bar:30} {bytes:>11}/{total_bytes:11} {bytes_per_sec}";
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bars.add(ProgressBar::new(total).with_style(style).with_prefix(name))
+    }
+}
+
+impl source::Progress for Display {
+    fn start(&self, digest: &Digest, total: u64) -> Box<dyn Bar> {
+        Box::new(Blob(self.bar(digest.short(), total)))
+    }
+
+    fn retrying(&self, reason: &str, wait: Duration) {
+        self.say(&format!("{reason}; trying again in {} s", wait.as_secs_f32().ceil()));
+    }
+}
+
+struct Blob(ProgressBar);
+
+impl Bar for Blob {
+    fn advance(&mut self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    fn restart(&mut self) {
+        self.0.reset();
+    }
+
+    fn finish(&mut self, _: Outcome) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,256 @@
+//! `dock2uni run`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dock2uni_format::record::{Record, Root};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use super::args::{BootType, RunArgs};
+use super::progress::Display;
+use super::target::{self, Target};
+use super::{Failure, exit};
+use crate::config::Overrides;
+use crate::convert::{self, Rootfs};
+use crate::disk::{Disk, Part};
+use crate::erofs::Reader;
+use crate::source::{Digest, Image, Store};
+use crate::vmm::run::Notice;
+use crate::vmm::{self, Boot, Config, accel, arguments, ports, qemu};
+use crate::{config, guest};
+
+pub fn run(args: &RunArgs) -> Result<u8, Failure> {
+    // What fails before the application runs is told apart from its own status, as in Docker.
+    let (config, _files) = prepare(args).map_err(Failure::before_run)?;
+    if args.machine.dry_run {
+        let words = [config.qemu.clone().into_os_string()];
+        let words = words.into_iter().chain(arguments::build(&config, None));
+        println!("{}", arguments::shell(words));
+        return Ok(exit::OK);
+    }
+    let mut notice = |notice| {
+        if args.quiet {
+            return;
+        }
+        match notice {
+            Notice::Stopping => eprintln!("stopping (again to end the VM at once)"),
+            Notice::Health(health) => eprintln!("health: {health}"),
+            Notice::Started { .. } => {}
+        }
+    };
+    Ok(vmm::run::run(&config, &mut notice)?.code())
+}
+
+/// Everything up to the start. The files live as long as what is returned with the configuration.
+fn prepare(args: &RunArgs) -> Result<(Config, Option<TempDir>), Failure> {
+    let overrides = args.container.overrides()?;
+    let qemu = qemu::find(args.machine.qemu.as_deref())?;
+    let subject = subject(args, &overrides)?;
+    let dir = tempfile::Builder::new()
+        .prefix("dock2uni-")
+        .tempdir()
+        .map_err(|error| Failure::io("cannot make a temporary directory".into(), error))?;
+    let grace = Duration::from_secs(subject.record.stop_grace_secs.into());
+    let tty = subject.record.tty;
+    let boot = boot(args.machine.boot, subject, dir.path())?;
+    let config = Config {
+        machine: args.machine.machine.into(),
+        accel: accel::choose(&qemu, args.machine.accel.map(Into::into))?,
+        qemu,
+        memory_mib: args.machine.memory,
+        cpus: args.machine.cpus,
+        boot,
+        forwards: forwards(args)?,
+        kernel_args: args.machine.kernel_arg.clone(),
+        interactive: args.machine.interactive,
+        tty,
+        grace,
+        launcher: launcher(),
+    };
+    config.check()?;
+    if args.machine.dry_run {
+        // The command is for the user to start, so its files stay.
+        let _ = dir.keep();
+        return Ok((config, None));
+    }
+    Ok((config, Some(dir)))
+}
+
+/// What is to be booted.
+struct Subject {
+    record: Record,
+    /// A disk image or a bare root image.
+    file: PathBuf,
+    /// The root's place in it, in bytes.
+    root: (u64, u64),
+    /// Whether `file` is a whole disk image.
+    bootable: bool,
+}
+
+fn subject(args: &RunArgs, overrides: &Overrides) -> Result<Subject, Failure> {
+    match Target::detect(&args.reference)? {
+        Target::Disk(path) => disk_subject(&path, overrides),
+        Target::Root(path) => root_subject(path, overrides, br#"{"config":{}}"#, "localhost"),
+        Target::Reference(reference) => {
+            let store = Store::open_default()?;
+            let display = Display::new(args.quiet);
+            let image = target::resolve(&reference, &args.source, &store, &display)?;
+            let subject = if args.machine.boot == BootType::Disk {
+                image_disk(&image, overrides, &store, &display)
+            } else {
+                image_root(&image, overrides, &store, &display)
+            };
+            display.clear();
+            subject
+        }
+    }
+}
+
+/// A disk image runs as it was made: its record is complete.
+fn disk_subject(path: &Path, overrides: &Overrides) -> Result<Subject, Failure> {
+    let same = Overrides { ports: overrides.ports.clone(), ..Overrides::default() };
+    if *overrides != same {
+        return Err(Failure::new(
+            exit::USAGE,
+            format!(
+                "`{}` is a disk image: what it runs was settled at its conversion",
+                path.display()
+            ),
+            Some("give these options to `dock2uni convert`, or run the container image"),
+        ));
+    }
+    let disk = Disk::open(path)?;
+    let record = disk.record()?;
+    let root = disk.extent(Part::Root);
+    let root = (root.start, root.len);
+    Ok(Subject { record, file: path.to_owned(), root, bootable: true })
+}
+
+/// A bare root, with a configuration from elsewhere.
+fn root_subject(
+    path: PathBuf,
+    overrides: &Overrides,
+    config_json: &[u8],
+    id: &str,
+) -> Result<Subject, Failure> {
+    let failed = |error| Failure::io(format!("cannot read `{}`", path.display()), error);
+    let file = File::open(&path).map_err(failed)?;
+    let len = file.metadata().map_err(failed)?.len();
+    let reader = Reader::open(&file, 0).map_err(convert::Error::from)?;
+    let mut record = config::plan(config_json, id, overrides, &Rootfs(&reader))?;
+    record.root = Root::Disk { uuid: reader.superblock().uuid };
+    Ok(Subject { record, file: path, root: (0, len), bootable: false })
+}
+
+/// A container image's root, from the store or made now. The options change the record alone, so
+/// one root serves all of them.
+fn image_root(
+    image: &Image,
+    overrides: &Overrides,
+    store: &Store,
+    display: &Display,
+) -> Result<Subject, Failure> {
+    let path = cached(store, "roots", "erofs", |key| {
+        for layer in &image.layers {
+            key.update(layer.diff_id.0);
+        }
+    })?;
+    if !path.exists() {
+        let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
+        convert::root_image(image, &path, &|bytes| bar.inc(bytes))?;
+    }
+    root_subject(path, overrides, &image.config_json, &image.config_digest.hex())
+}
+
+/// A container image's disk image, from the store or made now.
+fn image_disk(
+    image: &Image,
+    overrides: &Overrides,
+    store: &Store,
+    display: &Display,
+) -> Result<Subject, Failure> {
+    let kernel = guest::kernel().map_err(convert::Error::from)?;
+    // Serialising a structure of texts and numbers does not fail.
+    let options = serde_json::to_vec(overrides).unwrap_or_default();
+    let path = cached(store, "images", "img", |key| {
+        key.update(image.manifest.0);
+        key.update(Digest::of(kernel).0);
+        key.update(Digest::of(guest::STAGE2).0);
+        key.update(&options);
+    })?;
+    if !path.exists() {
+        let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
+        convert::disk_image(image, overrides, &path, &|bytes| bar.inc(bytes))?;
+    }
+    disk_subject(&path, &Overrides::default())
+}
+
+/// Where something made of what `feed` hashes is kept.
+fn cached(
+    store: &Store,
+    kind: &str,
+    extension: &str,
+    feed: impl FnOnce(&mut Sha256),
+) -> Result<PathBuf, Failure> {
+    let dir = store.root().join(kind);
+    fs::create_dir_all(&dir)
+        .map_err(|error| Failure::io(format!("cannot create `{}`", dir.display()), error))?;
+    let mut key = Sha256::new();
+    // Another version may write other bytes for the same input.
+    key.update(env!("CARGO_PKG_VERSION"));
+    feed(&mut key);
+    let key: [u8; 32] = key.finalize().into();
+    Ok(dir.join(format!("{}.{extension}", Digest(key).hex())))
+}
+
+/// Writes what QEMU is to load into `dir`.
+fn boot(how: BootType, subject: Subject, dir: &Path) -> Result<Boot, Failure> {
+    let Subject { mut record, file, root, bootable } = subject;
+    if how == BootType::Disk {
+        if !bootable {
+            return Err(Failure::new(
+                exit::USAGE,
+                format!("`{}` is a bare root, not a disk", file.display()),
+                Some("use `--boot direct`"),
+            ));
+        }
+        return Ok(Boot::Disk { disk: file });
+    }
+    let failed = |error| Failure::io(format!("cannot write to `{}`", dir.display()), error);
+    let kernel = dir.join("kernel.elf");
+    fs::write(&kernel, guest::kernel().map_err(convert::Error::from)?).map_err(failed)?;
+    let module = dir.join("module");
+    if how == BootType::Direct {
+        convert::write_record(&record, &module).map_err(failed)?;
+        return Ok(Boot::Direct { kernel, module, disk: file });
+    }
+    record.root = Root::Here;
+    let source = File::open(&file).map_err(failed)?;
+    convert::write_module(&mut target::part(&source, root.0, root.1), &record, &module)
+        .map_err(failed)?;
+    Ok(Boot::Ram { kernel, module })
+}
+
+/// Host ports, and a word about those that were chosen here.
+fn forwards(args: &RunArgs) -> Result<Vec<vmm::Forward>, Failure> {
+    let published = args.container.published();
+    let forwards = ports::assign(&published)?;
+    for (publish, forward) in published.iter().zip(&forwards) {
+        if publish.host.is_none() && !args.quiet {
+            let (ip, host, guest) = (forward.ip, forward.host, forward.guest);
+            eprintln!("forwarding {ip}:{host} to port {guest}");
+        }
+    }
+    Ok(forwards)
+}
+
+/// This program again, to tie QEMU's life to ours.
+fn launcher() -> Vec<PathBuf> {
+    match std::env::current_exe() {
+        Ok(exe) => vec![exe, "__with-parent".into()],
+        // Without it QEMU is started directly, and survives us only if we are killed.
+        Err(_) => Vec::new(),
+    }
+}

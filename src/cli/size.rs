@@ -1,0 +1,79 @@
+//! Quantities as people write them.
+
+/// Bytes for people: three digits are enough.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{count} B"),
+        _ if value < 10.0 => format!("{value:.2} {}", UNITS[unit]),
+        _ if value < 100.0 => format!("{value:.1} {}", UNITS[unit]),
+        _ => format!("{value:.0} {}", UNITS[unit]),
+    }
+}
+
+/// Reads `--memory` as Docker does: bytes, or with the suffix `b`, `k`, `m` or `g`. Returns MiB.
+pub fn memory(text: &str) -> Result<u32, String> {
+    const HELP: &str = "write a number with `m` or `g` after it, such as 256m";
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix("ib").unwrap_or(&lower);
+    let (digits, shift) = match lower.as_bytes().last() {
+        Some(b'k') => (&lower[..lower.len() - 1], 10),
+        Some(b'm') => (&lower[..lower.len() - 1], 20),
+        Some(b'g') => (&lower[..lower.len() - 1], 30),
+        Some(b'b') => (&lower[..lower.len() - 1], 0),
+        _ => (lower, 0),
+    };
+    let count: u64 = digits.parse().map_err(|_| HELP.to_owned())?;
+    let bytes = count.checked_mul(1 << shift).ok_or_else(|| HELP.to_owned())?;
+    let mib = bytes >> 20;
+    if mib < 8 {
+        return Err(format!("a VM needs at least 8m; {HELP}"));
+    }
+    u32::try_from(mib).map_err(|_| HELP.to_owned())
+}
+
+/// Reads `--cpus`: Docker takes fractions of processors, a VM has whole ones.
+pub fn cpus(text: &str) -> Result<u32, String> {
+    let value: f64 = text.parse().map_err(|_| "write a number such as 2".to_owned())?;
+    if value > 0.0 && value <= 255.0 {
+        // Between 1 and 255 after rounding up.
+        Ok(value.ceil() as u32)
+    } else {
+        Err("a VM has between 1 and 255 processors".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_takes_dockers_suffixes() {
+        for (text, mib) in [("256m", 256), ("1g", 1024), ("33554432", 32), ("65536K", 64)] {
+            assert_eq!(memory(text), Ok(mib), "{text}");
+        }
+        for text in ["", "m", "1m", "x", "-1g", "99999999999999999999g"] {
+            assert!(memory(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cpus_round_up() {
+        assert_eq!(cpus("1.5"), Ok(2));
+        assert_eq!(cpus("0.1"), Ok(1));
+        assert!(cpus("0").is_err() && cpus("NaN").is_err() && cpus("300").is_err());
+    }
+
+    #[test]
+    fn bytes_are_readable() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1 << 20), "1.00 MiB");
+        assert_eq!(bytes(160_000_000), "153 MiB");
+    }
+}

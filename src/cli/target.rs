@@ -1,0 +1,139 @@
+//! What a reference on the command line means.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::args::SourceArgs;
+use super::progress::Display;
+use super::{Failure, exit};
+use crate::source::{self, Image, Options, Reference, Store};
+
+/// First bytes of an EROFS superblock, 1,024 bytes into the image.
+const EROFS_MAGIC: [u8; 4] = 0xe0f5_e1e2u32.to_le_bytes();
+/// First bytes of a GUID partition table, at the second sector.
+const GPT_MAGIC: &[u8; 8] = b"EFI PART";
+
+/// What can be run.
+#[derive(Debug)]
+pub enum Target {
+    /// A container image, wherever it is.
+    Reference(Reference),
+    /// A disk image that `convert` made.
+    Disk(PathBuf),
+    /// A bare root image.
+    Root(PathBuf),
+}
+
+impl Target {
+    /// Looks at what `text` names.
+    pub fn detect(text: &str) -> Result<Target, Failure> {
+        let path = Path::new(text);
+        if path.is_file() {
+            let file = File::open(path)
+                .map_err(|error| Failure::io(format!("cannot read `{text}`"), error))?;
+            let mut bytes = [0; 8];
+            let mut starts = |magic: &[u8], at: u64| {
+                file.read_exact_at(&mut bytes, at).is_ok() && bytes.starts_with(magic)
+            };
+            if starts(GPT_MAGIC, 512) {
+                return Ok(Target::Disk(path.to_owned()));
+            }
+            if starts(&EROFS_MAGIC, 1024) {
+                return Ok(Target::Root(path.to_owned()));
+            }
+        }
+        Ok(Target::Reference(Reference::detect(text)?))
+    }
+}
+
+/// Resolves a reference, with bars.
+pub fn resolve(
+    reference: &Reference,
+    args: &SourceArgs,
+    store: &Store,
+    display: &Display,
+) -> Result<Image, Failure> {
+    let mut options = Options::from_env();
+    options.offline = args.offline;
+    options.insecure_registries.extend(args.plain_http.iter().cloned());
+    if args.ca_file.is_some() {
+        options.ca_file.clone_from(&args.ca_file);
+    }
+    let image = source::resolve(reference, &options, store, display)?;
+    Ok(image)
+}
+
+/// The name of the file that an image is converted to if none is given.
+pub fn default_output(reference: &Reference) -> Result<PathBuf, Failure> {
+    let stem = match reference {
+        Reference::Registry(name) => name.repository.rsplit('/').next().map(str::to_owned),
+        Reference::OciLayout { path, name }
+        | Reference::OciArchive { path, name }
+        | Reference::DockerArchive { path, name } => match name {
+            Some(name) => short(name),
+            None => file_stem(path),
+        },
+        Reference::Archive { path } => file_stem(path),
+    };
+    let safe = |stem: &String| !stem.is_empty() && !stem.starts_with('.');
+    let stem = stem.filter(safe).ok_or_else(|| {
+        Failure::new(
+            exit::USAGE,
+            "the image has no name to call the file by",
+            Some("name the file with `--output`"),
+        )
+    })?;
+    Ok(PathBuf::from(format!("{stem}.img")))
+}
+
+/// `docker.io/library/nginx:1.27` is called `nginx`.
+fn short(name: &str) -> Option<String> {
+    let name = name.split('@').next()?.rsplit('/').next()?;
+    name.split(':').next().map(str::to_owned)
+}
+
+fn file_stem(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let name = path.file_name()?.to_str()?;
+    // A directory's name is taken whole; of a file's, what comes before the first dot.
+    if path.is_dir() { Some(name.to_owned()) } else { name.split('.').next().map(str::to_owned) }
+}
+
+/// Copies at most `len` bytes from `start` of a file.
+pub fn part(file: &File, start: u64, len: u64) -> impl Read + '_ {
+    Part { file, at: start, end: start.saturating_add(len) }
+}
+
+struct Part<'f> {
+    file: &'f File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let want = buffer.len().min(left);
+        let read = self.file.read_at(&mut buffer[..want], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_is_named_after_the_image() {
+        let name = |text: &str| {
+            let reference = Reference::detect(text).unwrap();
+            default_output(&reference).unwrap().display().to_string()
+        };
+        assert_eq!(name("nginx"), "nginx.img");
+        assert_eq!(name("127.0.0.1:5000/team/web:1.2"), "web.img");
+        assert_eq!(short("docker.io/library/nginx:1.27").as_deref(), Some("nginx"));
+    }
+}
