@@ -3,6 +3,7 @@
 
 pub mod layout;
 pub mod registry;
+pub mod server;
 
 use std::process::{Command, Output};
 
