@@ -95,7 +95,7 @@ fn table(file: &File, len: u64, extents: &[(Part, u64, u64)], seed: &Sha256) -> 
             part_type_guid: part.kind(),
             part_guid: guid(part.name()),
             first_lba,
-            last_lba: first_lba + len.div_ceil(SECTOR).max(1) - 1,
+            last_lba: first_lba + (*len).max(1).next_multiple_of(ALIGN) / SECTOR - 1,
             flags: 0,
             name: part.name().to_owned(),
         };

@@ -4,6 +4,7 @@
 pub mod layout;
 pub mod registry;
 pub mod server;
+pub mod vm;
 
 use std::process::{Command, Output};
 
