@@ -140,6 +140,21 @@ fn layers_come_verified_and_a_second_time_from_the_store() {
 }
 
 #[test]
+fn a_layer_damaged_in_the_store_is_taken_out_and_fetched_again() {
+    let registry = Registry::start();
+    let (layout, _) = layout_of(&three_layers());
+    let reference = registry.push(layout.path(), "one", "repaired:1");
+    let (_dir, store) = store();
+    let image = resolve(&reference, &options(), &store).unwrap();
+    assert!(store.repair(&image).unwrap().is_empty());
+    let layer = &image.layers[1];
+    fs::write(&layer.path, vec![0; layer.size as usize]).unwrap();
+    assert_eq!(store.repair(&image).unwrap(), [layer.digest]);
+    let again = resolve(&reference, &options(), &store).unwrap();
+    assert_eq!(Digest::of(&fs::read(&again.layers[1].path).unwrap()), layer.digest);
+}
+
+#[test]
 fn a_moved_tag_is_noticed() {
     let registry = Registry::start();
     let (_dir, store) = store();

@@ -36,7 +36,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
     let made = convert::disk_image(&image, &overrides, &out, &|bytes| bar.inc(bytes));
     display.clear();
-    let made = made?;
+    let made = made.map_err(|error| target::conversion_failed(error, &image, &store))?;
     for warning in &made.warnings {
         display.say(&format!("warning: {warning}"));
     }

@@ -32,6 +32,12 @@ impl Failure {
         Failure { error: Box::new(Context { what, source }), hint: None, code }
     }
 
+    /// The same failure with other advice.
+    pub fn with_hint(mut self, hint: &str) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
     /// The same failure, before the application ran.
     pub fn before_run(mut self) -> Failure {
         self.code = exit::VM;

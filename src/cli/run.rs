@@ -159,7 +159,8 @@ fn image_root(
     })?;
     if !path.exists() {
         let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
-        convert::root_image(image, &path, &|bytes| bar.inc(bytes))?;
+        convert::root_image(image, &path, &|bytes| bar.inc(bytes))
+            .map_err(|error| target::conversion_failed(error, image, store))?;
     }
     root_subject(path, overrides, &image.config_json, &image.config_digest.hex())
 }
@@ -182,7 +183,8 @@ fn image_disk(
     })?;
     if !path.exists() {
         let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
-        convert::disk_image(image, overrides, &path, &|bytes| bar.inc(bytes))?;
+        convert::disk_image(image, overrides, &path, &|bytes| bar.inc(bytes))
+            .map_err(|error| target::conversion_failed(error, image, store))?;
     }
     disk_subject(&path, &Overrides::default())
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::args::SourceArgs;
 use super::progress::Display;
 use super::{Failure, exit};
+use crate::convert;
 use crate::source::{self, Image, Options, Reference, Store};
 
 /// First bytes of an EROFS superblock, 1,024 bytes into the image.
@@ -63,6 +64,18 @@ pub fn resolve(
     }
     let image = source::resolve(reference, &options, store, display)?;
     Ok(image)
+}
+
+/// A conversion's failure. If a layer was damaged in the store it is taken out of it, so that
+/// running again helps.
+pub fn conversion_failed(error: convert::Error, image: &Image, store: &Store) -> Failure {
+    let bad = matches!(&error, convert::Error::Rootfs(error) if error.is_bad_image());
+    let repaired = bad && store.repair(image).is_ok_and(|damaged| !damaged.is_empty());
+    let failure = Failure::from(error);
+    if repaired {
+        return failure.with_hint("the layer was damaged in the store; run again to fetch it anew");
+    }
+    failure
 }
 
 /// The name of the file that an image is converted to if none is given.

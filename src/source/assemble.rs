@@ -142,7 +142,7 @@ impl Walk<'_> {
         depth: u32,
     ) -> Result<Option<Found>, Error> {
         match document {
-            Document::Manifest(manifest) => self.check(digest, manifest),
+            Document::Manifest(manifest) => self.check(digest, *manifest),
             Document::Index(index) => {
                 let entries: Vec<_> =
                     index.manifests().iter().filter(|d| manifest::is_image(d)).collect();

@@ -360,7 +360,7 @@ impl Error {
             Self::Unreachable { .. } => "check the name, the network and HTTPS_PROXY".into(),
             Self::Tls { host, .. } => format!(
                 "give its authority with `--ca-file`, or put it into \
-                 /etc/docker/certs.d/{host}/ca.crt; `--plain-http` for a registry without TLS"
+                 /etc/docker/certs.d/{host}/ca.crt; `--plain-http {host}` for a registry without TLS"
             ),
             Self::Transfer { .. } => "run again: what has arrived is kept".into(),
             Self::RateLimited { .. } => "wait, or log in for a higher limit".into(),

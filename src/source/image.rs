@@ -49,8 +49,8 @@ pub struct Layer {
 pub struct Image {
     /// The reference as the user gave it, for messages.
     pub name: String,
-    /// Digest of the manifest that was chosen. A Docker archive has none: there it is the digest
-    /// of its `manifest.json` entry.
+    /// Digest of the manifest that was chosen. A Docker archive has none: there it is that of
+    /// the configuration, which identifies the image too.
     pub manifest: Digest,
     /// Digest of the configuration blob; also the image ID that `docker images` shows.
     pub config_digest: Digest,

@@ -37,7 +37,7 @@ pub(super) struct Blob {
 #[derive(Debug)]
 pub(super) enum Document {
     Index(ImageIndex),
-    Manifest(ImageManifest),
+    Manifest(Box<ImageManifest>),
 }
 
 /// The members that tell the kinds of documents apart.
@@ -98,7 +98,7 @@ impl Document {
         let manifest: ImageManifest =
             serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
         match manifest.config().media_type().as_ref() {
-            OCI_CONFIG | DOCKER_CONFIG => Ok(Self::Manifest(manifest)),
+            OCI_CONFIG | DOCKER_CONFIG => Ok(Self::Manifest(Box::new(manifest))),
             other => Err(Error::Unsupported {
                 what: what.into(),
                 reason: format!("it is no container image: its configuration is `{other}`"),

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::digest::{Digest, Hasher};
 use super::error::Error;
+use super::image::Image;
 
 /// Parts that nobody resumed for this long are removed.
 const STALE_PART: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -108,6 +109,31 @@ impl Store {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path, e)),
             _ => Ok(()),
         }
+    }
+
+    /// Hashes an image's layers again and takes those out of the store that are damaged on disk,
+    /// so that the next resolution fetches them anew. For when a layer that was verified as it
+    /// came in proves unreadable. Returns the digests of the damaged ones.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a blob can't be read or removed.
+    pub fn repair(&self, image: &Image) -> Result<Vec<Digest>, Error> {
+        let mut damaged = Vec::new();
+        for layer in &image.layers {
+            let path = self.blob_path(&layer.digest);
+            // A layer that lies elsewhere isn't ours to remove.
+            if layer.path != path || damaged.contains(&layer.digest) {
+                continue;
+            }
+            let mut hasher = Hasher::new();
+            let mut file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+            io::copy(&mut file, &mut hasher).map_err(|e| Error::io("read", &path, e))?;
+            if hasher.finish() != layer.digest {
+                self.discard(&layer.digest)?;
+                damaged.push(layer.digest);
+            }
+        }
+        Ok(damaged)
     }
 
     /// Reads a whole small blob, verified. One that is damaged on disk counts as absent.

@@ -90,7 +90,7 @@ pub(super) fn resolve(
         todo.insert(file.to_string(), Wanted { digest, diff_id: *diff_id, size: noted.size });
     }
     let done = bring_in(archive, todo)?;
-    let layers = files.iter().zip(&names[..]).zip(&diff_ids).map(|(((file, noted), layer), id)| {
+    let layers = files.iter().zip(names).zip(&diff_ids).map(|(((file, noted), layer), id)| {
         let done = done.get(*file).ok_or_else(|| missing(layer))?.clone();
         Ok(Layer {
             digest: done.digest,
@@ -101,8 +101,8 @@ pub(super) fn resolve(
         })
     });
     let layers = layers.collect::<Result<Vec<_>, Error>>()?;
-    let manifest = Digest::of(&json);
-    Ok(Image { name, manifest, config_digest, config, config_json, layers })
+    // `manifest.json` needn't name its configuration by digest, so it doesn't identify the image.
+    Ok(Image { name, manifest: config_digest, config_digest, config, config_json, layers })
 }
 
 /// The only image, or the one with the wanted name and tag.

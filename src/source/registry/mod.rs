@@ -99,7 +99,7 @@ impl<'a> Registry<'a> {
         }
         let endpoint = self.name.endpoint();
         let options = self.context.options;
-        let listed = options.insecure_registries.iter().any(|host| *host == self.name.host);
+        let listed = options.insecure_registries.contains(&self.name.host);
         let http = if options.plain_http || listed {
             true
         } else if self.name.is_loopback() {
