@@ -17,6 +17,7 @@ pub mod io;
 pub mod log;
 pub mod mm;
 pub mod net;
+pub mod random;
 #[cfg(guest)]
 pub mod selftest;
 pub mod sync;

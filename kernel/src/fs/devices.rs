@@ -35,7 +35,8 @@ pub fn open(mode: u32, rdev: u64, flags: u32, path: &Path) -> Result<Opened> {
     let (major, minor) = (dev_major(rdev), dev_minor(rdev));
     let open = {
         let drivers = DRIVERS.lock();
-        let found = drivers.iter().find(|driver| {
+        // Those announced later come first.
+        let found = drivers.iter().rev().find(|driver| {
             driver.block == block && driver.major == major && driver.minors.contains(&minor)
         });
         found.map(|driver| driver.open)

@@ -8,10 +8,14 @@
 //! | [`file`], [`fdtable`], [`locks`] | open files, descriptors, locks on files |
 //! | [`memfs`], [`erofs`] | the root and tmpfs; the image underneath |
 //! | [`pipe`], [`anon`] | files without names |
+//! | [`devfs`], [`devices`], [`procfs`], [`sysfs`], [`pseudo`] | /dev, /proc, /sys |
+//! | [`boot`] | the namespace that a container finds |
 
 pub mod anon;
+pub mod boot;
 pub mod context;
 pub mod dcache;
+pub mod devfs;
 pub mod devices;
 pub mod erofs;
 pub mod fdtable;
@@ -25,6 +29,9 @@ pub mod ops;
 pub mod pathonly;
 pub mod perm;
 pub mod pipe;
+pub mod procfs;
+pub mod pseudo;
+pub mod sysfs;
 pub mod walk;
 
 pub use context::FsContext;
@@ -33,3 +40,6 @@ pub use fdtable::FdTable;
 pub use file::{File, FileOps};
 pub use inode::{FileSystem, FileType, Inode, Metadata};
 pub use mount::{Mount, Path};
+
+#[cfg(test)]
+mod boot_tests;

@@ -6,7 +6,7 @@ pub mod heap;
 pub mod reclaim;
 mod space;
 
-pub use cache::{PageCache, Pager, Quota};
+pub use cache::{PageCache, Pager, Quota, cached_frames};
 pub use frame::{Block, PageRef, init};
 pub use space::AddressSpace;
 

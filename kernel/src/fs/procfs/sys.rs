@@ -1,0 +1,278 @@
+//! /proc/sys (proc_sys(5)): what applications read to size themselves. As in a container, little can be written.
+
+use super::system::RELEASE;
+use crate::fs::hooks;
+use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
+use crate::say;
+use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+const fn dir(name: &'static str, entries: &'static Dir) -> Entry {
+    entry(name, Kind::Dir(entries))
+}
+
+const fn text(name: &'static str, text: &'static str) -> Entry {
+    entry(name, Kind::Const(text))
+}
+
+/// A number that keeps what is written to it.
+macro_rules! number {
+    ($name:literal, $default:expr) => {{
+        static VALUE: AtomicI64 = AtomicI64::new($default);
+        entry(
+            $name,
+            Kind::Setting(
+                |_, out| {
+                    say!(out, "{}\n", VALUE.load(Relaxed));
+                    Ok(())
+                },
+                |_, bytes| {
+                    VALUE.store(parse_number(bytes)?, Relaxed);
+                    Ok(())
+                },
+            ),
+        )
+    }};
+}
+
+static OVERCOMMIT: AtomicI64 = AtomicI64::new(0);
+
+pub static ROOT: Dir = Dir::fixed(&[
+    dir("abi", &Dir::fixed(&[])),
+    dir("debug", &Dir::fixed(&[])),
+    dir("dev", &Dir::fixed(&[])),
+    dir("fs", &FS),
+    dir("kernel", &KERNEL),
+    dir("net", &NET),
+    dir("vm", &VM),
+]);
+
+static FS: Dir = Dir::fixed(&[
+    text("aio-max-nr", "65536\n"),
+    text("aio-nr", "0\n"),
+    dir("epoll", &Dir::fixed(&[text("max_user_watches", "1048576\n")])),
+    text("file-max", "9223372036854775807\n"),
+    text("file-nr", "1024\t0\t9223372036854775807\n"),
+    dir(
+        "inotify",
+        &Dir::fixed(&[
+            text("max_queued_events", "16384\n"),
+            text("max_user_instances", "128\n"),
+            text("max_user_watches", "65536\n"),
+        ]),
+    ),
+    text("inode-nr", "1024\t0\n"),
+    text("lease-break-time", "45\n"),
+    dir(
+        "mqueue",
+        &Dir::fixed(&[
+            text("msg_default", "10\n"),
+            text("msg_max", "10\n"),
+            text("msgsize_default", "8192\n"),
+            text("msgsize_max", "8192\n"),
+            text("queues_max", "256\n"),
+        ]),
+    ),
+    text("nr_open", "1048576\n"),
+    text("overflowgid", "65534\n"),
+    text("overflowuid", "65534\n"),
+    text("pipe-max-size", "1048576\n"),
+    text("pipe-user-pages-hard", "0\n"),
+    text("pipe-user-pages-soft", "16384\n"),
+    text("protected_hardlinks", "1\n"),
+    text("protected_symlinks", "0\n"),
+    text("suid_dumpable", "0\n"),
+]);
+
+fn uuid(out: &mut Text, bytes: [u8; 16]) {
+    for (at, byte) in bytes.into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            say!(out, "-");
+        }
+        say!(out, "{byte:02x}");
+    }
+    say!(out, "\n");
+}
+
+fn random_uuid() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    crate::random::fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes
+}
+
+static KERNEL: Dir = Dir::fixed(&[
+    text("cap_last_cap", "40\n"),
+    text("core_pattern", "core\n"),
+    text("core_uses_pid", "0\n"),
+    text("dmesg_restrict", "1\n"),
+    text("domainname", "(none)\n"),
+    entry(
+        "hostname",
+        Kind::Text(|_, out| {
+            out.bytes(&hooks::host_name());
+            say!(out, "\n");
+            Ok(())
+        }),
+    ),
+    text("io_uring_disabled", "2\n"),
+    text("kptr_restrict", "1\n"),
+    text("msgmax", "8192\n"),
+    text("msgmnb", "16384\n"),
+    text("msgmni", "32000\n"),
+    text("ngroups_max", "65536\n"),
+    text("numa_balancing", "0\n"),
+    entry(
+        "osrelease",
+        Kind::Text(|_, out| {
+            say!(out, "{RELEASE}\n");
+            Ok(())
+        }),
+    ),
+    text("ostype", "Linux\n"),
+    text("overflowgid", "65534\n"),
+    text("overflowuid", "65534\n"),
+    text("panic", "0\n"),
+    text("perf_event_paranoid", "4\n"),
+    text("pid_max", "4194304\n"),
+    text("printk", "4\t4\t1\t7\n"),
+    dir(
+        "random",
+        &Dir::fixed(&[
+            entry(
+                "boot_id",
+                Kind::Text(|_, out| {
+                    static ID: crate::sync::Once<[u8; 16]> = crate::sync::Once::new();
+                    Ok(uuid(out, *ID.get_or_init(random_uuid)))
+                }),
+            ),
+            text("entropy_avail", "256\n"),
+            text("poolsize", "256\n"),
+            entry("uuid", Kind::Text(|_, out| Ok(uuid(out, random_uuid())))),
+        ]),
+    ),
+    text("randomize_va_space", "2\n"),
+    text("sched_child_runs_first", "0\n"),
+    dir(
+        "seccomp",
+        &Dir::fixed(&[text(
+            "actions_avail",
+            "kill_process kill_thread trap errno trace log allow\n",
+        )]),
+    ),
+    text("sem", "32000\t1024000000\t500\t32000\n"),
+    text("shmall", "18446744073692774399\n"),
+    text("shmmax", "18446744073692774399\n"),
+    text("shmmni", "4096\n"),
+    text("tainted", "0\n"),
+    text("threads-max", "65536\n"),
+    entry("version", Kind::Const("#1 SMP PREEMPT_DYNAMIC\n")),
+    dir("yama", &Dir::fixed(&[text("ptrace_scope", "1\n")])),
+]);
+
+static VM: Dir = Dir::fixed(&[
+    text("compaction_proactiveness", "0\n"),
+    number!("dirty_background_ratio", 10),
+    number!("dirty_expire_centisecs", 3000),
+    number!("dirty_ratio", 20),
+    number!("dirty_writeback_centisecs", 500),
+    number!("drop_caches", 0),
+    text("hugetlb_shm_group", "0\n"),
+    text("legacy_va_layout", "0\n"),
+    number!("max_map_count", 65530),
+    number!("min_free_kbytes", 1024),
+    text("mmap_min_addr", "65536\n"),
+    text("nr_hugepages", "0\n"),
+    text("nr_overcommit_hugepages", "0\n"),
+    text("oom_kill_allocating_task", "0\n"),
+    entry(
+        "overcommit_memory",
+        Kind::Setting(
+            |_, out| {
+                say!(out, "{}\n", OVERCOMMIT.load(Relaxed));
+                Ok(())
+            },
+            |_, bytes| match parse_number(bytes)? {
+                mode @ 0..=2 => Ok(OVERCOMMIT.store(mode, Relaxed)),
+                _ => Err(crate::Errno::EINVAL),
+            },
+        ),
+    ),
+    text("overcommit_kbytes", "0\n"),
+    text("overcommit_ratio", "50\n"),
+    text("panic_on_oom", "0\n"),
+    number!("swappiness", 60),
+    number!("vfs_cache_pressure", 100),
+    text("zone_reclaim_mode", "0\n"),
+]);
+
+static NET: Dir = Dir::fixed(&[
+    dir(
+        "core",
+        &Dir::fixed(&[
+            text("default_qdisc", "pfifo_fast\n"),
+            number!("netdev_max_backlog", 1000),
+            number!("optmem_max", 20480),
+            number!("rmem_default", 212_992),
+            number!("rmem_max", 212_992),
+            number!("somaxconn", 4096),
+            number!("wmem_default", 212_992),
+            number!("wmem_max", 212_992),
+        ]),
+    ),
+    dir(
+        "ipv4",
+        &Dir::fixed(&[
+            text("icmp_echo_ignore_all", "0\n"),
+            number!("ip_forward", 0),
+            text("ip_local_port_range", "32768\t60999\n"),
+            text("ip_local_reserved_ports", "\n"),
+            number!("ip_nonlocal_bind", 0),
+            // As Docker sets it: a container's processes may bind to any port.
+            number!("ip_unprivileged_port_start", 0),
+            text("ping_group_range", "0\t2147483647\n"),
+            text("tcp_available_congestion_control", "reno\n"),
+            text("tcp_congestion_control", "reno\n"),
+            number!("tcp_fastopen", 0),
+            number!("tcp_fin_timeout", 60),
+            number!("tcp_keepalive_intvl", 75),
+            number!("tcp_keepalive_probes", 9),
+            number!("tcp_keepalive_time", 7200),
+            number!("tcp_max_syn_backlog", 4096),
+            number!("tcp_max_tw_buckets", 65536),
+            text("tcp_mem", "46704\t62274\t93408\n"),
+            text("tcp_rmem", "4096\t131072\t6291456\n"),
+            text("tcp_sack", "1\n"),
+            number!("tcp_slow_start_after_idle", 1),
+            number!("tcp_syn_retries", 6),
+            number!("tcp_syncookies", 1),
+            text("tcp_timestamps", "1\n"),
+            number!("tcp_tw_reuse", 2),
+            text("tcp_window_scaling", "1\n"),
+            text("tcp_wmem", "4096\t16384\t4194304\n"),
+        ]),
+    ),
+    dir(
+        "ipv6",
+        &Dir::fixed(&[
+            text("bindv6only", "0\n"),
+            dir(
+                "conf",
+                &Dir::fixed(&[
+                    dir("all", &CONF6),
+                    dir("default", &CONF6),
+                    dir("eth0", &CONF6),
+                    dir("lo", &CONF6),
+                ]),
+            ),
+        ]),
+    ),
+    dir("unix", &Dir::fixed(&[number!("max_dgram_qlen", 512)])),
+]);
+
+static CONF6: Dir = Dir::fixed(&[
+    text("accept_ra", "1\n"),
+    text("autoconf", "1\n"),
+    text("disable_ipv6", "0\n"),
+    text("forwarding", "0\n"),
+]);
