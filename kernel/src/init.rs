@@ -22,7 +22,6 @@ pub fn start(boot: &'static BootInfo, free: &[Range<usize>]) -> ! {
 }
 
 fn secondary() -> ! {
-    crate::selftest::join();
     arch::irq::enable();
     loop {
         arch::idle();

@@ -1,39 +1,31 @@
 //! Tasks (threads), processes, signals, program execution.
+//!
+//! # Locks
+//! Process-wide signal state ([`Process::signal`]) is an `IrqLock` because timers send signals from interrupt
+//! handlers; it comes before a task's own signal lock, that before wait queues and run queues. The family tree
+//! ([`family`]) is a `SpinLock` and comes before all of them.
 
+pub mod creds;
+pub mod exit;
+pub mod family;
+mod own;
+pub mod pid;
+pub mod process;
+pub mod rlimit;
 pub mod sched;
+pub mod session;
+pub mod signal;
+mod thread;
+pub mod timers;
+pub mod user;
+pub mod wait;
 
-use crate::arch::cpu;
-use crate::sync::WaitMode;
-use alloc::sync::Arc;
+pub use creds::Creds;
+pub use pid::{find_process, find_task};
+pub use process::Process;
+pub use thread::{Task, current, current_arc};
 
-/// One thread of execution: of a process, or of the kernel.
-pub struct Task {}
-
-/// The task this CPU runs.
-///
-/// The reference is good for as long as the calling task runs; don't store it.
-pub fn current() -> &'static Task {
-    // SAFETY: the scheduler keeps the running task alive, and the caller runs on it.
-    unsafe { cpu::current_task().as_ref() }.expect("no task runs yet")
-}
-
-/// The task this CPU runs, as a counted reference.
-pub fn current_arc() -> Arc<Task> {
-    let task: *const Task = current();
-    // SAFETY: tasks live in `Arc`s only, and the running one has at least the scheduler's reference.
-    unsafe {
-        Arc::increment_strong_count(task);
-        Arc::from_raw(task)
-    }
-}
-
-impl Task {
-    /// Announces that the task is about to sleep; a wake-up from here on makes `sched::block` return at once.
-    pub fn prepare_to_sleep(&self, _mode: WaitMode) {}
-    /// Back to running, whether or not it slept.
-    pub fn finish_sleep(&self) {}
-    /// Whether a pending signal forbids sleeping in `mode`.
-    pub fn wait_disturbed(&self, _mode: WaitMode) -> bool {
-        false
-    }
+/// Calls `f` for every process in order of its number, zombies included.
+pub fn for_each_process(mut f: impl FnMut(&alloc::sync::Arc<Process>)) {
+    pid::processes().iter().for_each(&mut f);
 }

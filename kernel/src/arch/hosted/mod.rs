@@ -1,6 +1,9 @@
 //! The kernel's logic as an ordinary process, for tests: one CPU per thread, no interrupts.
 
+pub mod context;
+pub mod kstack;
 pub mod memory;
+pub mod user;
 pub use memory::{phys_to_virt, virt_to_phys};
 
 use crate::task::Task;
@@ -156,4 +159,9 @@ pub mod ipi {
 pub fn console_write(bytes: &[u8]) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(bytes);
+}
+
+/// Waits for an interrupt; there are none here.
+pub fn idle() {
+    panic!("nothing would ever end the wait");
 }

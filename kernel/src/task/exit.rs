@@ -1,0 +1,254 @@
+//! How threads and processes end (exit_group(2), _exit(2)).
+
+use super::process::{Report, Stop};
+use super::signal::{self, ActionFlags, SIG_IGN, SigInfo, Signal, code, send};
+use super::thread::Work;
+use super::{Process, Task, current, current_arc, family, sched};
+use crate::event::Events;
+use crate::sync::Once;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+/// What boot code wants to be told.
+pub trait MainExit: Send + Sync {
+    /// The image's main process has ended with this wait status. Called in its last thread, after its files are
+    /// closed.
+    fn main_exited(&self, status: i32);
+}
+
+static MAIN_EXIT: Once<&'static dyn MainExit> = Once::new();
+
+/// Names what is called when the main process ends.
+pub fn on_main_exit(hook: &'static dyn MainExit) {
+    let _ = MAIN_EXIT.set(hook);
+}
+
+/// Ends the whole process of the current task with a wait status (`code << 8`, or a signal number).
+pub fn exit_group(status: i32) -> ! {
+    let process = current().process();
+    {
+        let mut group = process.signal.lock();
+        send::kill_group(&mut group, status);
+    }
+    exit_thread(status)
+}
+
+/// Ends the current thread. `status` counts if it is the last one and nobody has said otherwise.
+pub fn exit_thread(status: i32) -> ! {
+    let task = current_arc();
+    let process = task.process().clone();
+    task.exit_status.store(status, Ordering::Relaxed);
+    release_resources(&task);
+    process.last_uid.store(task.with_creds(|creds| creds.uid), Ordering::Relaxed);
+    let last = {
+        let mut group = process.signal.lock();
+        group.threads.retain(|other| !Arc::ptr_eq(other, &task));
+        // Others may have waited for this one to stop, or to end.
+        if let Stop::Stopping(signal, count) = group.stop {
+            if count >= group.threads.len() && !group.threads.is_empty() {
+                group.stop = Stop::Stopped(signal);
+            }
+        }
+        let status = group.group_exit.unwrap_or(status);
+        process.exit_status.store(status, Ordering::Relaxed);
+        group.threads.is_empty()
+    };
+    process.spent.lock().threads.add(&task.sched.usage());
+    let is_leader = task.tid() == process.pid();
+    let number = task.pid_ref.lock().take();
+    if let Some(number) = number.filter(|_| !is_leader) {
+        number.unbind_task();
+    }
+    if last {
+        exit_process(&process);
+    } else {
+        // execve(2) waits for the other threads.
+        process.child_events.wake_all(Events::ALL);
+    }
+    drop(process);
+    drop(task);
+    sched::exit_current()
+}
+
+/// Gives back everything a thread holds. The order matters: memory first, so that a parent in vfork(2) goes on and
+/// joiners see the thread gone only when it no longer touches their memory.
+fn release_resources(task: &Arc<Task>) {
+    release_memory(task);
+    drop(task.set_files(None));
+    drop(task.set_fs(None));
+}
+
+/// Leaves the address space: at exit, and in execve(2) just before the new one is set.
+pub(super) fn release_memory(task: &Arc<Task>) {
+    let clear = task.clear_child_tid.swap(0, Ordering::Relaxed);
+    if clear != 0 && task.mm().is_some_and(|mm| Arc::strong_count(&mm) > 2) {
+        // Failing is the program's own fault: it gave the address.
+        let _ = crate::io::put_user(clear, &0u32);
+    }
+    task.rseq.store(0, Ordering::Relaxed);
+    let mm = task.set_mm(None);
+    sched::reload_mm();
+    drop(mm);
+    let waiting = task.vfork_done.lock().take();
+    if let Some(parent) = waiting {
+        parent.complete();
+    }
+}
+
+fn exit_process(process: &Arc<Process>) {
+    process.timers.lock().clear();
+    let leads = process.sid() == process.pid();
+    let terminal = process.terminal.lock().take();
+    if let Some(terminal) = terminal.filter(|_| leads) {
+        terminal.leader_exited();
+        super::session::release_terminal(process.sid());
+    }
+    process.set_exe(None);
+    if process.is_init() {
+        if let Some(hook) = MAIN_EXIT.get() {
+            hook.main_exited(process.exit_status.load(Ordering::Relaxed));
+        }
+    }
+    let adopted = {
+        let family = family::lock();
+        hang_up_orphans(&family, process);
+        family.orphan(process)
+    };
+    if let Some((heir, children)) = adopted {
+        for child in children {
+            death_of_parent(&child);
+            if child.is_zombie() {
+                tell_parent(&child, &heir);
+            }
+        }
+    }
+    process.set_zombie();
+    match process.parent() {
+        Some(parent) => tell_parent(process, &parent),
+        None => reap(process),
+    }
+}
+
+/// `PR_SET_PDEATHSIG`.
+fn death_of_parent(child: &Arc<Process>) {
+    for thread in child.threads() {
+        let number = thread.pdeath_signal.load(Ordering::Relaxed);
+        if let Some(signal) = Signal::new(number) {
+            signal::send_to_process(child, signal, SigInfo::new(signal, code::SI_USER));
+        }
+    }
+}
+
+/// A group that becomes orphaned by this exit and has stopped members gets SIGHUP and SIGCONT (POSIX).
+fn hang_up_orphans(family: &family::FamilyGuard, process: &Arc<Process>) {
+    let mut groups: alloc::vec::Vec<i32> = process
+        .children()
+        .iter()
+        .filter(|child| child.sid() == process.sid())
+        .map(|c| c.pgid())
+        .collect();
+    groups.push(process.pgid());
+    groups.dedup();
+    for pgid in groups {
+        let members = family.group(pgid);
+        let stopped = members.iter().any(|member| {
+            !Arc::ptr_eq(member, process) && matches!(member.signal.lock().stop, Stop::Stopped(_))
+        });
+        if stopped && family.is_orphaned(pgid, Some(process)) {
+            for member in &members {
+                signal::send_to_process(member, Signal::HUP, SigInfo::kernel(Signal::HUP));
+                signal::send_to_process(member, Signal::CONT, SigInfo::kernel(Signal::CONT));
+            }
+        }
+    }
+}
+
+/// SIGCHLD to the parent and a wake-up for its waitpid(2); reaps at once if the parent doesn't care.
+fn tell_parent(process: &Arc<Process>, parent: &Arc<Process>) {
+    let number = process.exit_signal.load(Ordering::Relaxed);
+    let mut reap_now = false;
+    if let Some(signal) = Signal::new(number as u32) {
+        if signal == Signal::CHLD {
+            let action = parent.signal.lock().actions.get(Signal::CHLD);
+            reap_now = action.handler == SIG_IGN || action.flags.contains(ActionFlags::NOCLDWAIT);
+        }
+        let info = SigInfo { signo: number, ..child_info(process) };
+        signal::send_to_process(parent, signal, info);
+    }
+    if reap_now {
+        reap(process);
+    }
+    parent.child_events.wake_all(Events::ALL);
+}
+
+/// What SIGCHLD and waitid(2) say about a process that ended.
+pub(super) fn child_info(process: &Process) -> SigInfo {
+    let status = process.exit_status.load(Ordering::Relaxed);
+    let (cause, value) = match status & 0x7f {
+        0 => (code::CLD_EXITED, status >> 8 & 0xff),
+        signal if status & 0x80 != 0 => (code::CLD_DUMPED, signal),
+        signal => (code::CLD_KILLED, signal),
+    };
+    let usage = process.usage();
+    let ticks = |ns: u64| ns / 10_000_000;
+    let uid = process.uid();
+    SigInfo::child(cause, process.pid(), uid, value, ticks(usage.user_ns), ticks(usage.system_ns))
+}
+
+/// SIGCHLD about a stop or a continuation.
+pub(super) fn notify_parent_of_job(process: &Arc<Process>, report: Report) {
+    let Some(parent) = process.parent() else { return };
+    let (cause, value) = match report {
+        Report::Stopped(signal) => (code::CLD_STOPPED, i32::from(signal)),
+        Report::Continued => (code::CLD_CONTINUED, i32::from(Signal::CONT.number())),
+    };
+    let action = parent.signal.lock().actions.get(Signal::CHLD);
+    if !action.flags.contains(ActionFlags::NOCLDSTOP) {
+        let info = SigInfo::child(cause, process.pid(), process.uid(), value, 0, 0);
+        signal::send_to_process(&parent, Signal::CHLD, info);
+    }
+    parent.child_events.wake_all(Events::ALL);
+}
+
+/// Removes a zombie: its number becomes free.
+pub(super) fn reap(process: &Arc<Process>) {
+    family::lock().disown(process);
+    let number = process.pid_ref.lock().take();
+    if let Some(number) = number {
+        number.unbind_task();
+        number.unbind_process();
+    }
+    let group = process.group.refs.lock().take();
+    drop(group);
+}
+
+/// Ends the other threads of the current process, for execve(2). EAGAIN if the process is ending or another thread
+/// does the same.
+pub(super) fn end_other_threads(task: &Arc<Task>) -> crate::Result<()> {
+    let process = task.process();
+    {
+        let mut group = process.signal.lock();
+        if group.group_exit.is_some() || group.exec_by.is_some() {
+            return Err(crate::Errno::EAGAIN);
+        }
+        if group.threads.len() == 1 {
+            return Ok(());
+        }
+        group.exec_by = Some(task.tid());
+        for thread in group.threads.iter().filter(|thread| !Arc::ptr_eq(thread, task)) {
+            send::doom(thread);
+        }
+    }
+    let alone = || (process.signal.lock().threads.len() == 1).then_some(());
+    let result = process.child_events.wait(crate::sync::WaitMode::Killable, None, alone);
+    process.signal.lock().exec_by = None;
+    result.map_err(|_| crate::Errno::EAGAIN)
+}
+
+/// Whether the current task has been told to end; then it does.
+pub(super) fn die_if_doomed(task: &Task) {
+    if task.work().contains(Work::DIE) {
+        let status = task.process().signal.lock().group_exit.unwrap_or(0);
+        exit_thread(status);
+    }
+}

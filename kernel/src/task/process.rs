@@ -1,0 +1,308 @@
+//! Processes: what threads of one program share.
+
+use super::pid::PidRef;
+use super::rlimit::{Rlimit, Rlimits};
+use super::signal::{Actions, Pending, SigSet};
+use super::{Task, family::Links};
+use crate::errno::Result;
+use crate::fs::Path;
+use crate::sync::{IrqLock, Once, SpinLock, WaitQueue};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// A thread group.
+pub struct Process {
+    pid: i32,
+    pub(super) pid_ref: SpinLock<Option<PidRef>>,
+    /// Parent and children. Written under the family lock.
+    pub(super) links: SpinLock<Links>,
+    pub(super) group: Membership,
+    /// Signal state, and the list of threads.
+    pub signal: IrqLock<GroupSignals>,
+    /// Woken when a child changes state.
+    pub child_events: Arc<WaitQueue>,
+    /// Woken when a signal arrives (signalfd(2)).
+    pub signal_events: Arc<WaitQueue>,
+    rlimits: IrqLock<Rlimits>,
+    /// The program file.
+    exe: SpinLock<Option<Path>>,
+    /// Where arguments and environment lie on the stack: start and end of each.
+    pub(super) arg_area: [AtomicUsize; 4],
+    /// Wait status once it has ended.
+    pub(super) exit_status: AtomicI32,
+    /// Signal that tells the parent of the end; 0 for none.
+    pub(super) exit_signal: AtomicI32,
+    zombie: AtomicBool,
+    pub(super) reaped: AtomicBool,
+    pub(super) last_uid: AtomicU32,
+    /// CPU time of threads that ended, and of children that were waited for.
+    pub(super) spent: SpinLock<Spent>,
+    /// Monotonic start time in nanoseconds.
+    pub start_ns: AtomicU64,
+    /// `PR_SET_CHILD_SUBREAPER`.
+    pub(super) subreaper: AtomicBool,
+    /// `PR_SET_DUMPABLE`.
+    pub(super) dumpable: AtomicU32,
+    /// `personality(2)`.
+    pub(super) personality: AtomicU32,
+    /// The OOM killer's bias (`/proc/PID/oom_score_adj`).
+    pub oom_score_adj: AtomicI32,
+    /// Has called execve(2) since fork (setpgid(2)).
+    pub(super) did_exec: AtomicBool,
+    /// Interval and POSIX timers.
+    pub(super) timers: SpinLock<super::timers::ProcessTimers>,
+    /// The controlling terminal, shared by the session.
+    pub(super) terminal: SpinLock<Option<Arc<dyn super::session::Terminal>>>,
+    /// membarrier(2) registrations.
+    pub(super) membarrier: AtomicU32,
+}
+
+/// Process group and session.
+pub(super) struct Membership {
+    pub pgid: AtomicI32,
+    pub sid: AtomicI32,
+    pub refs: SpinLock<Option<(PidRef, PidRef)>>,
+}
+
+/// CPU time and faults, in nanoseconds and counts.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Usage {
+    /// User time.
+    pub user_ns: u64,
+    /// System time.
+    pub system_ns: u64,
+    /// Faults served without I/O.
+    pub minor_faults: u64,
+    /// Faults that read.
+    pub major_faults: u64,
+    /// Switches because the task waited.
+    pub voluntary: u64,
+    /// Switches because its time was up.
+    pub involuntary: u64,
+    /// Largest resident set, in KiB.
+    pub max_rss: u64,
+}
+
+impl Usage {
+    /// Adds another usage.
+    pub fn add(&mut self, other: &Usage) {
+        self.user_ns += other.user_ns;
+        self.system_ns += other.system_ns;
+        self.minor_faults += other.minor_faults;
+        self.major_faults += other.major_faults;
+        self.voluntary += other.voluntary;
+        self.involuntary += other.involuntary;
+        self.max_rss = self.max_rss.max(other.max_rss);
+    }
+}
+
+/// What ended threads and waited-for children used.
+#[derive(Clone, Copy, Default)]
+pub struct Spent {
+    /// Threads of this process that ended.
+    pub threads: Usage,
+    /// Children that were waited for, with their own.
+    pub children: Usage,
+}
+
+/// Job control state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Runs.
+    None,
+    /// Told to stop by this signal; so many threads have.
+    Stopping(u8, usize),
+    /// All threads have stopped.
+    Stopped(u8),
+}
+
+/// A state change that waitpid(2) has not reported yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Stopped by this signal.
+    Stopped(u8),
+    /// Continued by SIGCONT.
+    Continued,
+}
+
+/// Signal state that the threads share.
+pub struct GroupSignals {
+    /// Signals for the process, taken by any thread.
+    pub pending: Pending,
+    /// Actions.
+    pub actions: Arc<Actions>,
+    /// Threads that have not ended, leader first while it lives.
+    pub threads: Vec<Arc<Task>>,
+    /// Wait status with which the whole process is ending.
+    pub group_exit: Option<i32>,
+    /// Thread that runs execve(2) and has told the others to end.
+    pub exec_by: Option<i32>,
+    /// Job control.
+    pub stop: Stop,
+    /// For waitpid(2).
+    pub report: Option<Report>,
+}
+
+impl Process {
+    /// A process without threads.
+    pub(super) fn new(
+        pid: Option<PidRef>,
+        group: Option<(PidRef, PidRef)>,
+        actions: Arc<Actions>,
+        rlimits: Rlimits,
+        exit_signal: i32,
+    ) -> Arc<Process> {
+        let process = Arc::new(Process {
+            pid: pid.as_ref().map_or(0, PidRef::number),
+            pid_ref: SpinLock::new(pid),
+            links: SpinLock::default(),
+            group: Membership {
+                pgid: AtomicI32::new(group.as_ref().map_or(0, |(pgid, _)| pgid.number())),
+                sid: AtomicI32::new(group.as_ref().map_or(0, |(_, sid)| sid.number())),
+                refs: SpinLock::new(group),
+            },
+            signal: IrqLock::new(GroupSignals {
+                pending: Pending::default(),
+                actions,
+                threads: Vec::new(),
+                group_exit: None,
+                exec_by: None,
+                stop: Stop::None,
+                report: None,
+            }),
+            child_events: Arc::default(),
+            signal_events: Arc::default(),
+            rlimits: IrqLock::new(rlimits),
+            exe: SpinLock::new(None),
+            arg_area: [const { AtomicUsize::new(0) }; 4],
+            exit_status: AtomicI32::new(0),
+            exit_signal: AtomicI32::new(exit_signal),
+            zombie: AtomicBool::new(false),
+            reaped: AtomicBool::new(false),
+            last_uid: AtomicU32::new(0),
+            spent: SpinLock::default(),
+            start_ns: AtomicU64::new(crate::arch::clock::now_ns()),
+            subreaper: AtomicBool::new(false),
+            dumpable: AtomicU32::new(1),
+            personality: AtomicU32::new(0),
+            oom_score_adj: AtomicI32::new(0),
+            did_exec: AtomicBool::new(false),
+            timers: SpinLock::default(),
+            terminal: SpinLock::new(None),
+            membarrier: AtomicU32::new(0),
+        });
+        if let Some(pid) = &*process.pid_ref.lock() {
+            pid.bind_process(&process);
+        }
+        process
+    }
+
+    /// The process that kernel threads belong to: number 0, no parent.
+    pub fn kernel() -> &'static Arc<Process> {
+        static KERNEL: Once<Arc<Process>> = Once::new();
+        KERNEL.get_or_init(|| Process::new(None, None, Arc::default(), Rlimits::default(), 0))
+    }
+
+    /// Process number.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+    /// Process group.
+    pub fn pgid(&self) -> i32 {
+        self.group.pgid.load(Ordering::Relaxed)
+    }
+    /// Session.
+    pub fn sid(&self) -> i32 {
+        self.group.sid.load(Ordering::Relaxed)
+    }
+    /// Number of the parent; 0 for the main process.
+    pub fn ppid(&self) -> i32 {
+        self.parent().map_or(0, |parent| parent.pid)
+    }
+    /// The parent.
+    pub fn parent(&self) -> Option<Arc<Process>> {
+        self.links.lock().parent.upgrade()
+    }
+    /// Children, zombies included.
+    pub fn children(&self) -> Vec<Arc<Process>> {
+        self.links.lock().children.clone()
+    }
+    /// Threads that have not ended.
+    pub fn threads(&self) -> Vec<Arc<Task>> {
+        self.signal.lock().threads.clone()
+    }
+    /// The leader, or another thread once it has ended; `None` for a zombie.
+    pub fn main_thread(&self) -> Option<Arc<Task>> {
+        self.signal.lock().threads.first().cloned()
+    }
+    /// Whether it has ended and waits to be reaped.
+    pub fn is_zombie(&self) -> bool {
+        self.zombie.load(Ordering::Acquire)
+    }
+    pub(super) fn set_zombie(&self) {
+        self.zombie.store(true, Ordering::Release);
+    }
+    /// Its soft limit for one resource (`RLIMIT_*`); an unknown resource has none.
+    pub fn rlimit(&self, resource: u32) -> u64 {
+        self.rlimits.lock().get(resource).map_or(super::rlimit::INFINITY, |limit| limit.soft)
+    }
+    /// Both limits for one resource. EINVAL for an unknown one.
+    pub fn rlimit_pair(&self, resource: u32) -> Result<Rlimit> {
+        self.rlimits.lock().get(resource)
+    }
+    /// Sets limits; see [`Rlimits::set`].
+    pub fn set_rlimit(&self, resource: u32, limit: Rlimit, privileged: bool) -> Result<()> {
+        self.rlimits.lock().set(resource, limit, privileged)
+    }
+    pub(super) fn rlimits(&self) -> Rlimits {
+        self.rlimits.lock().clone()
+    }
+    /// The program file, for /proc/PID/exe.
+    pub fn exe(&self) -> Option<Path> {
+        self.exe.lock().clone()
+    }
+    pub(super) fn set_exe(&self, exe: Option<Path>) {
+        let old = core::mem::replace(&mut *self.exe.lock(), exe);
+        drop(old);
+    }
+    /// Where the arguments lie in its memory: start and end.
+    pub fn arg_range(&self) -> (usize, usize) {
+        let [start, end, ..] = &self.arg_area;
+        (start.load(Ordering::Relaxed), end.load(Ordering::Relaxed))
+    }
+    /// Where the environment lies in its memory: start and end.
+    pub fn env_range(&self) -> (usize, usize) {
+        let [.., start, end] = &self.arg_area;
+        (start.load(Ordering::Relaxed), end.load(Ordering::Relaxed))
+    }
+    /// Real user ID of its main thread, kept for when it has ended.
+    pub fn uid(&self) -> u32 {
+        match self.main_thread() {
+            Some(thread) => thread.with_creds(|creds| creds.uid),
+            None => self.last_uid.load(Ordering::Relaxed),
+        }
+    }
+    /// Whether it is the image's main process.
+    pub fn is_init(&self) -> bool {
+        self.pid == 1
+    }
+    /// Signals pending for the process, ignored ones and caught ones (/proc/PID/status).
+    pub fn signal_summary(&self) -> (SigSet, SigSet, SigSet) {
+        let signal = self.signal.lock();
+        let (ignored, caught) = signal.actions.summary();
+        (signal.pending.set(), ignored, caught)
+    }
+    /// CPU time and counts of all its threads, ended ones included.
+    pub fn usage(&self) -> Usage {
+        let mut sum = self.spent.lock().threads;
+        for thread in self.threads() {
+            sum.add(&thread.sched.usage());
+        }
+        sum
+    }
+    /// CPU time and counts of children that were waited for.
+    pub fn children_usage(&self) -> Usage {
+        self.spent.lock().children
+    }
+}
