@@ -13,7 +13,8 @@ pub struct SigInfo {
     pub errno: i32,
     /// Cause (`SI_*`, `CLD_*`, ...).
     pub code: i32,
-    pad: i32,
+    /// Zero.
+    pub pad: i32,
     /// Fields that depend on the cause.
     pub body: [u64; 4],
 }
