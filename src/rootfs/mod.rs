@@ -72,7 +72,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { limits: Limits::default(), threads: 0, tail_memory: 32 << 20 }
+        Options { limits: Limits::default(), threads: 0, tail_memory: 16 << 20 }
     }
 }
 
