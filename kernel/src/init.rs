@@ -22,6 +22,7 @@ pub fn start(boot: &'static BootInfo, free: &[Range<usize>]) -> ! {
 }
 
 fn secondary() -> ! {
+    crate::selftest::join();
     arch::irq::enable();
     loop {
         arch::idle();

@@ -129,15 +129,20 @@ fn redirect(url: &Url, response: &Response) -> Result<Option<Url>, Error> {
     let Some(location) = location else {
         return Err(transfer(url, "a redirect without an address".into()));
     };
+    follow(url, location).map(Some)
+}
+
+/// Where a redirect at `url` to `location` leads, if it may be followed.
+fn follow(url: &Url, location: &str) -> Result<Url, Error> {
     let target = url
         .join(location)
         .map_err(|e| transfer(url, format!("a redirect to a malformed address: {e}")))?;
     match (url.scheme(), target.scheme()) {
-        (_, "https") | ("http", "http") if target.has_host() => Ok(Some(target)),
-        ("https", "http") => Err(transfer(
-            url,
-            format!("a redirect from HTTPS to plain HTTP ({})", authority(&target)),
-        )),
+        (_, "https") | ("http", "http") if target.has_host() => Ok(target),
+        ("https", "http") => {
+            let to = authority(&target);
+            Err(transfer(url, format!("a redirect from HTTPS to plain HTTP ({to})")))
+        }
         _ => Err(transfer(url, format!("a redirect to `{}:`", target.scheme()))),
     }
 }
@@ -252,4 +257,32 @@ fn distrust(error: &reqwest::Error) -> Option<String> {
         cause = wrapped.map(|e| e as &dyn std::error::Error).or_else(|| error.source());
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_never_lead_from_https_to_http() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let from = url("https://r.io:5000/v2/a");
+        let to = |location: &str| follow(&from, location).map(String::from);
+        assert_eq!(to("/b?c").unwrap(), "https://r.io:5000/b?c");
+        assert_eq!(to("https://s3.io/x").unwrap(), "https://s3.io/x");
+        assert_eq!(to("//s3.io/x").unwrap(), "https://s3.io/x");
+        for location in ["http://s3.io/x", "http://r.io:5000/", "ftp://s3.io/", "data:,x"] {
+            assert!(to(location).is_err(), "{location}");
+        }
+        assert!(follow(&url("http://127.0.0.1/"), "http://127.0.0.1:1/").is_ok());
+    }
+
+    #[test]
+    fn messages_of_registries_are_made_fit_to_print() {
+        let body = |json: &str| serde_json::from_str::<ErrorBody>(json).unwrap_or_default();
+        let text = format!(r#"{{"errors":[{{"message":"a\u001b[31m{}"}}]}}"#, "x".repeat(500));
+        assert_eq!(body(&text).message(), format!("a [31m{}", "x".repeat(194)));
+        assert_eq!(body(r#"{"errors":[{"code":"DENIED"}]}"#).message(), "DENIED");
+        assert_eq!(body("<html>").message(), "");
+    }
 }

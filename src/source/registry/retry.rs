@@ -54,7 +54,10 @@ impl<'a> Retrier<'a> {
     /// Waits for the next attempt, or returns the error if there is to be none.
     pub(super) fn pause(&mut self, failure: Failure) -> Result<(), Error> {
         let options = self.context.options;
-        if self.failed >= options.retries || failure.retry == Retry::Never {
+        // A mistyped name or a registry that is down shows at once; no need to wait long.
+        let unreachable = matches!(failure.error, Error::Unreachable { .. });
+        let retries = if unreachable { options.retries.min(2) } else { options.retries };
+        if self.failed >= retries || failure.retry == Retry::Never {
             return Err(failure.error);
         }
         let own = own_delay(options.retry_delay, self.failed);

@@ -1,10 +1,11 @@
 //! Contents of files.
 
-use super::{Image, Node, damaged};
+use super::{Image, Node, Source, damaged};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::mm::{PageRef, Pager};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use dock2uni_format::erofs::{BLOCK, ChunkInfo, Layout};
 
 /// Where one block of a file is.
@@ -138,29 +139,58 @@ impl FilePager {
     pub fn new(image: Arc<Image>, node: Node) -> FilePager {
         FilePager { image, node }
     }
-
-    /// Whether a page is a hole.
-    pub fn is_hole(&self, index: u64) -> bool {
-        self.image.is_hole(&self.node, index).unwrap_or(false)
-    }
-
-    /// Reads up to `max` pages from `index` on with one request: what lies side by side on a disk.
-    pub fn read_pages(&self, index: u64, max: usize) -> Result<alloc::vec::Vec<PageRef>> {
-        let Some((start, count)) = self.image.run(&self.node, index, max as u64) else {
-            return Ok(alloc::vec![self.image.read_page(&self.node, index)?]);
-        };
-        if matches!(self.image.source, super::Source::Memory(_)) {
-            return (0..count).map(|at| self.image.read_page(&self.node, index + at)).collect();
-        }
-        let frames = (0..count).map(|_| PageRef::alloc(false)).collect::<Result<_>>();
-        let frames: alloc::vec::Vec<PageRef> = frames?;
-        self.image.source.fill(start, &frames)?;
-        Ok(frames)
-    }
 }
 
 impl Pager for FilePager {
     fn read_page(&self, index: u64) -> Result<PageRef> {
         self.image.read_page(&self.node, index)
     }
+
+    fn read_pages(
+        &self,
+        index: u64,
+        count: usize,
+        sink: &mut dyn FnMut(u64, PageRef),
+    ) -> Result<()> {
+        let run = self.image.run(&self.node, index, count as u64);
+        if self.in_place() {
+            sink(index, self.read_page(index)?);
+            let (_, count) = run.unwrap_or((0, 1));
+            for index in index + 1..index + count {
+                let Ok(page) = self.read_page(index) else { break };
+                sink(index, page);
+            }
+            return Ok(());
+        }
+        let Some((start, count)) = run.filter(|&(_, count)| count > 1) else {
+            sink(index, self.read_page(index)?);
+            return Ok(());
+        };
+        read_run(&self.image.source, start, count as usize, &mut |at, page| sink(index + at, page))
+    }
+
+    fn in_place(&self) -> bool {
+        matches!(self.image.source, Source::Memory(_))
+    }
+}
+
+/// Fills new frames from consecutive blocks with one request. Fewer if memory is short, but at least one.
+pub(super) fn read_run(
+    source: &Source,
+    start: u64,
+    count: usize,
+    sink: &mut dyn FnMut(u64, PageRef),
+) -> Result<()> {
+    let mut frames = Vec::new();
+    frames.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+    frames.push(PageRef::alloc(false)?);
+    while frames.len() < count {
+        let Ok(frame) = PageRef::alloc(false) else { break };
+        frames.push(frame);
+    }
+    source.fill(start, &frames)?;
+    for (at, frame) in frames.into_iter().enumerate() {
+        sink(at as u64, frame);
+    }
+    Ok(())
 }

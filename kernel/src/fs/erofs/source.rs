@@ -38,6 +38,27 @@ impl Pager for DiskPager {
             .read_pages(self.start + index * PAGE_SIZE as u64, core::slice::from_ref(&frame))?;
         Ok(frame)
     }
+
+    fn read_pages(
+        &self,
+        index: u64,
+        count: usize,
+        sink: &mut dyn FnMut(u64, PageRef),
+    ) -> Result<()> {
+        let mut frames = Vec::new();
+        frames.try_reserve_exact(count.max(1)).map_err(|_| Errno::ENOMEM)?;
+        frames.push(PageRef::alloc(false)?);
+        while frames.len() < count {
+            let Ok(frame) = PageRef::alloc(false) else { break };
+            frames.push(frame);
+        }
+        // What lies past the end of the device reads as zero, so a run may reach over it.
+        self.device.read_pages(self.start + index * PAGE_SIZE as u64, &frames)?;
+        for (at, frame) in (index..).zip(frames) {
+            sink(at, frame);
+        }
+        Ok(())
+    }
 }
 
 impl Source {

@@ -10,7 +10,9 @@ use crate::io::{IoDst, IoSrc, put_user};
 use crate::mm::PageCache;
 use crate::sync::{Mutex, Once};
 use alloc::sync::Arc;
-use linux_raw_sys::general::O_APPEND;
+use linux_raw_sys::general::{
+    FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_APPEND,
+};
 
 /// Largest file in bytes.
 const SIZE_MAX: u64 = i64::MAX as u64 & !(PAGE_SIZE as u64 - 1);
@@ -40,7 +42,11 @@ impl Data {
 
     /// Space taken, in units of 512 bytes.
     pub fn blocks(&self) -> u64 {
-        self.len().div_ceil(PAGE_SIZE as u64) * (PAGE_SIZE as u64 / 512)
+        let pages = match self.cache.get() {
+            Some(cache) if !cache.is_backed() => cache.own_pages() as u64,
+            _ => self.len().div_ceil(PAGE_SIZE as u64),
+        };
+        pages * (PAGE_SIZE as u64 / 512)
     }
 }
 
@@ -59,9 +65,9 @@ impl MemInode {
         Ok(data.cache.get_or_init(|| match self.below() {
             Some((image, node)) if data.lower_len > 0 => {
                 let pager = Arc::new(FilePager::new(image.clone(), node.clone()));
-                PageCache::backed(data.lower_len, pager)
+                self.fs.new_cache(data.lower_len, Some(pager))
             }
-            _ => PageCache::anonymous(0),
+            _ => self.fs.new_cache(0, None),
         }))
     }
 
@@ -109,6 +115,38 @@ impl FileOps for MemInode {
         self.drop_privilege();
         self.touch(true);
         Ok((n, offset + n as u64))
+    }
+
+    fn seek_data(&self, _file: &File, offset: u64, hole: bool) -> Result<u64> {
+        let cache = self.cache().map_err(|_| Errno::EINVAL)?;
+        if offset >= cache.len() {
+            return Err(Errno::ENXIO);
+        }
+        let found = if hole { cache.seek_hole(offset) } else { cache.seek_data(offset) };
+        found.ok_or(Errno::ENXIO)
+    }
+
+    fn allocate(&self, _file: &File, mode: u32, offset: u64, len: u64) -> Result<()> {
+        let data = self.data()?;
+        let cache = self.cache()?;
+        let end = offset.checked_add(len).filter(|&end| end <= SIZE_MAX).ok_or(Errno::EFBIG)?;
+        let _guard = data.writing.lock();
+        let keep = mode & FALLOC_FL_KEEP_SIZE != 0;
+        match mode & !FALLOC_FL_KEEP_SIZE {
+            0 => cache.allocate(offset, end)?,
+            FALLOC_FL_PUNCH_HOLE if keep => cache.punch_hole(offset, end)?,
+            FALLOC_FL_ZERO_RANGE => {
+                cache.punch_hole(offset, end)?;
+                cache.allocate(offset, end)?;
+            }
+            _ => return Err(Errno::EOPNOTSUPP),
+        }
+        if !keep && end > cache.len() {
+            cache.truncate(end)?;
+        }
+        self.drop_privilege();
+        self.touch(true);
+        Ok(())
     }
 
     fn poll(&self, _file: &File, _table: &mut PollTable<'_>) -> Events {

@@ -17,6 +17,7 @@ pub use inode::MemInode;
 use super::erofs;
 use super::inode::{FileSystem, Inode, NewNode, StatFs, Time, anonymous_dev, mode::*};
 use crate::errno::{Errno, Result};
+use crate::mm::{PageCache, Pager, Quota};
 use crate::sync::{Once, SpinLock};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -35,8 +36,8 @@ pub struct MemFs {
     pinned: SpinLock<HashMap<u64, Arc<MemInode>>>,
     next_ino: AtomicU64,
     root: Once<Arc<MemInode>>,
-    /// Most bytes that files may take; 0 for no limit.
-    limit: u64,
+    /// Pages that files may take; `None` for no limit.
+    quota: Option<Arc<Quota>>,
     options: String,
 }
 
@@ -99,6 +100,8 @@ fn parse_size(text: &str) -> Result<u64> {
     number.checked_mul(1 << shift).ok_or(Errno::EINVAL)
 }
 
+/// Unit of sizes, in bytes.
+const BLOCK: u64 = 4096;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const OVERLAYFS_MAGIC: u64 = 0x794c_7630;
 
@@ -151,7 +154,7 @@ impl MemFs {
             pinned: SpinLock::new(HashMap::new()),
             next_ino: AtomicU64::new(first),
             root: Once::new(),
-            limit,
+            quota: (limit != 0).then(|| Arc::new(Quota::new(limit.div_ceil(BLOCK)))),
             options,
         })
     }
@@ -177,14 +180,14 @@ impl MemFs {
         Ok(inode)
     }
 
-    /// Whether a file is the only name of its kind of bytes: used by `statfs`.
-    pub fn lower(&self) -> Option<&Arc<erofs::Image>> {
-        self.lower.as_ref()
-    }
-
-    /// Most bytes that files may take; 0 for no limit.
-    pub fn limit(&self) -> u64 {
-        self.limit
+    /// Memory for a file's pages, over `pager` if it has contents in the image.
+    fn new_cache(&self, len: u64, pager: Option<Arc<dyn Pager>>) -> Arc<PageCache> {
+        match (pager, &self.quota) {
+            (Some(pager), Some(quota)) => PageCache::backed_in(len, pager, quota.clone()),
+            (Some(pager), None) => PageCache::backed(len, pager),
+            (None, Some(quota)) => PageCache::anonymous_in(len, quota.clone()),
+            (None, None) => PageCache::anonymous(len),
+        }
     }
 }
 
@@ -202,16 +205,18 @@ impl FileSystem for MemFs {
     }
 
     fn statfs(&self) -> StatFs {
-        const BLOCK: u64 = 4096;
         let (total, free) = super::hooks::memory();
         let lower = self.lower.as_ref().map_or(0, |image| image.len() / BLOCK);
-        let room = if self.limit == 0 { total / 2 } else { self.limit };
+        let (room, left) = match &self.quota {
+            Some(quota) => (quota.limit(), quota.limit().saturating_sub(quota.used())),
+            None => (total / 2 / BLOCK, free / BLOCK),
+        };
         let inodes = self.next_ino.load(Relaxed);
         StatFs {
             kind: self.magic,
             bsize: BLOCK,
-            blocks: lower + room / BLOCK,
-            bfree: free.min(room) / BLOCK,
+            blocks: lower + room,
+            bfree: left.min(free / BLOCK).min(room),
             files: inodes + total / 1024,
             ffree: total / 1024,
         }

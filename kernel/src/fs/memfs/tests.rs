@@ -444,3 +444,67 @@ fn attributes_of_image_files_survive_being_forgotten() {
     assert_eq!(path.inode().unwrap().xattr(b"user.k").unwrap().unwrap(), b"v");
     assert_eq!(r.lookup(b"/g", true).unwrap().inode().unwrap().xattr(b"user.k"), Ok(None));
 }
+
+fn contents(file: &File, offset: u64, len: usize) -> Vec<u8> {
+    let mut buf = std::vec![0xee; len];
+    let mut dst = crate::io::IoDst::kernel(&mut buf);
+    let n = file.ops.read_at(file, offset, &mut dst).unwrap();
+    buf.truncate(n);
+    buf
+}
+
+fn put(file: &File, offset: u64, bytes: &[u8]) -> Result<u64> {
+    let (n, end) = file.ops.write_at(file, offset, &mut crate::io::IoSrc::kernel(bytes))?;
+    assert_eq!(n, bytes.len());
+    Ok(end)
+}
+
+#[test]
+fn writes_to_image_files_copy_pages_and_leave_the_rest() {
+    let original: Vec<u8> = (0..50_000u32).map(|n| (n / 11) as u8).collect();
+    let image = mkfs("write", |tree| std::fs::write(tree.join("f"), &original).unwrap());
+    let Some(image) = image else { return };
+    let r = resolver(MemFs::over(open(image).unwrap()).unwrap());
+    let file = ops::open(&r, b"/f", O_RDWR, 0, 0).unwrap();
+    let mut expected = original.clone();
+    put(&file, 5000, b"changed").unwrap();
+    expected[5000..5007].copy_from_slice(b"changed");
+    assert_eq!(contents(&file, 0, 60_000), expected);
+    drop(file);
+    for _ in 0..2 {
+        crate::fs::dcache::sweep(&r.root.dentry);
+    }
+    let file = ops::open(&r, b"/f", O_RDWR | O_APPEND, 0, 0).unwrap();
+    assert_eq!(put(&file, 0, b"tail"), Ok(50_004));
+    expected.extend_from_slice(b"tail");
+    assert_eq!(contents(&file, 0, 60_000), expected);
+    // What truncation cuts off doesn't come back from the image.
+    let inode = file.inode();
+    inode.truncate(100).unwrap();
+    inode.truncate(10_000).unwrap();
+    expected.truncate(100);
+    expected.resize(10_000, 0);
+    assert_eq!(contents(&file, 0, 60_000), expected);
+    assert_eq!(ops::open(&r, b"/f", O_WRONLY | O_TRUNC, 0, 0).unwrap().inode().metadata().size, 0);
+}
+
+#[test]
+fn holes_are_seen_and_quotas_kept() {
+    let r = resolver(MemFs::tmpfs(&Options::parse(b"size=64k,mode=700").unwrap()));
+    let file = create(&r, "/sparse").unwrap();
+    put(&file, 1 << 20, b"x").unwrap();
+    let meta = file.inode().metadata();
+    assert_eq!((meta.size, meta.blocks), ((1 << 20) + 1, 8));
+    assert_eq!(file.ops.seek_data(&file, 0, false), Ok(1 << 20));
+    assert_eq!(file.ops.seek_data(&file, 0, true), Ok(0));
+    assert_eq!(file.ops.seek_data(&file, 2 << 20, false), Err(Errno::ENXIO));
+    assert_eq!(contents(&file, 0, 8), [0; 8]);
+    file.ops.allocate(&file, FALLOC_FL_KEEP_SIZE, 0, 8192).unwrap();
+    assert_eq!(file.inode().metadata().blocks, 24);
+    assert_eq!(file.ops.allocate(&file, 0, 0, 128 << 10), Err(Errno::ENOSPC));
+    let punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    file.ops.allocate(&file, punch, 0, 2 << 20).unwrap();
+    assert!(file.inode().metadata().blocks <= 8);
+    assert_eq!(file.inode().metadata().size, (1 << 20) + 1);
+    assert_eq!(Options::parse(b"nonsense=1").err(), Some(Errno::EINVAL));
+}
