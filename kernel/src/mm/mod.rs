@@ -3,22 +3,47 @@
 mod cache;
 pub mod frame;
 pub mod heap;
+pub mod oom;
+mod pagetable;
 pub mod reclaim;
 mod space;
+mod stat;
+mod tlb;
 
 pub use cache::{PageCache, Pager, Quota, cached_frames};
 pub use frame::{Block, PageRef, init};
-pub use space::AddressSpace;
+pub use space::{
+    AddressSpace, Advice, FaultError, FileMapping, FutexKey, Layout, MapFlags, MapInfo, Prot, Rss,
+    Smaps, Stats, VmFlags,
+};
+pub use stat::{MemInfo, meminfo};
 
-use crate::errno::Result;
+use crate::arch::PAGE_SIZE;
+use crate::errno::{Errno, Result};
+
+/// Resolves a page fault of the current task. Task context, interrupts on, no locks held. `user` tells a fault of
+/// user mode from one of the kernel on a user address.
+pub fn handle_fault(
+    addr: usize,
+    write: bool,
+    exec: bool,
+    _user: bool,
+) -> core::result::Result<(), FaultError> {
+    crate::task::current()
+        .with_mm(|space| space.handle_fault(addr, write, exec))
+        .unwrap_or(Err(FaultError::Unmapped))
+}
 
 /// Makes every page of a user range of the current task present (and writable if asked), as an access would.
 /// EFAULT if an access would raise SIGSEGV or SIGBUS. Task context, no locks held.
-pub fn fault_in_user(_addr: usize, _len: usize, _write: bool) -> Result<()> {
-    Ok(())
-}
-
-/// Handles a page fault of the current task on a user address. EFAULT if the access isn't allowed.
-pub fn handle_fault(_addr: usize, _write: bool, _exec: bool, _user: bool) -> Result<()> {
-    Err(crate::Errno::EFAULT)
+pub fn fault_in_user(addr: usize, len: usize, write: bool) -> Result<()> {
+    crate::io::check_user(addr, len)?;
+    crate::task::current()
+        .with_mm(|space| {
+            for at in (addr & !(PAGE_SIZE - 1)..addr + len).step_by(PAGE_SIZE) {
+                space.handle_fault(at, write, false)?;
+            }
+            Ok(())
+        })
+        .unwrap_or(Err(Errno::EFAULT))
 }

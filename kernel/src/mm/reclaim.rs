@@ -11,6 +11,20 @@ pub fn shrink(want: usize) -> usize {
 /// Drops some cache pages if free memory is low. Task context, no locks held.
 pub fn balance() {
     if frame::is_low() {
-        shrink(64);
+        reclaim(64);
     }
+}
+
+/// As [`shrink`], but if idle pages don't suffice it also takes pages out of address spaces that haven't used them
+/// lately. Task context, no locks held.
+pub fn reclaim(want: usize) -> usize {
+    let mut freed = cache::shrink(want);
+    // The first round may only clear the marks of use.
+    for _ in 0..2 {
+        if freed >= want || cache::age_mappings() == 0 {
+            break;
+        }
+        freed += cache::shrink(want - freed);
+    }
+    freed
 }

@@ -3,6 +3,7 @@
 pub mod context;
 pub mod kstack;
 pub mod memory;
+pub mod paging;
 pub mod user;
 pub use memory::{phys_to_virt, virt_to_phys};
 
@@ -153,6 +154,10 @@ pub mod uaccess {
 pub mod ipi {
     /// Makes `cpu` run its scheduler soon.
     pub fn reschedule(_cpu: usize) {}
+    /// Makes other CPUs forget translations.
+    pub fn flush_tlb(_cpus: u32, _start: usize, _pages: usize) {}
+    /// Makes this CPU forget translations.
+    pub fn flush_range_local(_start: usize, _pages: usize) {}
 }
 
 /// Writes to the console without locks or allocation.

@@ -4,6 +4,8 @@ use super::slot::Slot;
 use super::{Inner, PageCache};
 use crate::sync::SpinLock;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 /// Pages looked at in one cache per page wanted.
@@ -102,9 +104,29 @@ impl PageCache {
             inner.tree.update(index, slot.unused().value());
             return false;
         }
-        self.generation.fetch_add(1, Ordering::Release);
         inner.tree.remove(index);
         drop(self.forget(inner, slot));
         true
     }
+}
+
+/// Takes cached pages that weren't used lately out of address spaces, so that [`shrink`] can drop them. Returns how
+/// many. Task context, no locks held.
+pub fn age_mappings() -> usize {
+    let mut caches: Vec<Arc<PageCache>> = Vec::new();
+    {
+        let ring = CACHES.lock();
+        if caches.try_reserve(ring.caches.len()).is_err() {
+            return 0;
+        }
+        // SAFETY: listed caches are alive, see `CACHES`.
+        caches.extend(ring.caches.values().filter_map(|entry| unsafe { &*entry.0 }.this.upgrade()));
+    }
+    let mut removed = 0;
+    for cache in caches.iter().filter(|cache| cache.is_mapped()) {
+        for space in cache.spaces() {
+            removed += space.age_cached(cache);
+        }
+    }
+    removed
 }

@@ -54,8 +54,8 @@ impl PageCache {
         self.mappings.0.lock().as_ref().is_some_and(|map| !map.is_empty())
     }
 
-    /// Takes the pages `start..end` out of all page tables; private copies too if `copies`. The caller raised the
-    /// generation. Task context, no spinning locks held.
+    /// Takes the pages `start..end` out of all page tables; private copies too if `copies`. The caller has removed
+    /// or replaced them. Task context, no spinning locks held.
     pub(super) fn unmap(&self, start: u64, end: u64, copies: bool) {
         for space in self.spaces() {
             space.unmap_cached(self, start, end, copies);

@@ -3,11 +3,11 @@
 //! # Invariants
 //! - A page is *clean* (equal to its backing, may be dropped and read again) or the cache's *own* (the only copy).
 //! - A frame of a boot module is never written: the first write copies it up, and mappings of the old frame go.
-//! - Whoever removes or replaces a page raises `generation` first and then removes it from page tables; whoever maps a
-//!   page checks under the page table lock that the generation is the one it looked the page up in.
+//! - Whoever removes or replaces a page does so first and then removes it from page tables; whoever maps a page looks
+//!   it up under the page table's lock. So no page table keeps a page that the cache has given up.
 //!
 //! # Locks
-//! `resize` (sleeps), then a cache's `inner`. Address spaces are entered with neither held.
+//! `resize` (sleeps), then the lock of a page table, then a cache's `inner`.
 
 mod evict;
 mod io;
@@ -20,14 +20,14 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-pub use evict::shrink;
+pub use evict::{age_mappings, shrink};
 pub use quota::Quota;
 
 use super::PageRef;
 use crate::arch::{PAGE_SHIFT, PAGE_SIZE};
 use crate::errno::{Errno, Result};
 use crate::sync::{Mutex, SpinLock};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use mapped::Mappings;
 use radix::Radix;
@@ -38,6 +38,8 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const READ_AHEAD_MAX: u64 = 32;
 /// First read-ahead of a stream.
 const READ_AHEAD_MIN: u64 = 4;
+/// Pages mapped together when one of them is faulted in; a power of two.
+pub const AROUND: u64 = 16;
 /// Largest object: offsets are signed 64-bit numbers.
 pub const MAX_LEN: u64 = i64::MAX as u64 & !(PAGE - 1);
 
@@ -69,8 +71,8 @@ pub trait Pager: Send + Sync {
 /// Cached pages of one file or memory object. Shared by read(2), write(2) and every mapping, so all see one content.
 pub struct PageCache {
     id: u64,
+    this: Weak<PageCache>,
     len: AtomicU64,
-    generation: AtomicU64,
     pager: Option<Arc<dyn Pager>>,
     quota: Option<Arc<Quota>>,
     inner: SpinLock<Inner>,
@@ -144,10 +146,10 @@ impl PageCache {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let len = len.min(MAX_LEN);
         let backed = if pager.is_some() { len.div_ceil(PAGE) } else { 0 };
-        Arc::new(PageCache {
+        Arc::new_cyclic(|this| PageCache {
+            this: this.clone(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             len: AtomicU64::new(len),
-            generation: AtomicU64::new(0),
             pager,
             quota,
             inner: SpinLock::new(Inner {
@@ -234,11 +236,6 @@ impl PageCache {
         }
     }
 
-    /// Changes whenever a page is removed or replaced.
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
     fn find(&self, index: u64, write: bool) -> Found {
         let mut inner = self.inner.lock();
         match inner.tree.get(index).map(Slot::from_value) {
@@ -278,7 +275,6 @@ impl PageCache {
                 return Ok(None);
             }
             self.charge(&mut inner)?;
-            self.generation.fetch_add(1, Ordering::Release);
             // An update in place can't fail.
             inner.tree.update(index, Slot::of(own.clone()).owned().used().value());
             if clean.is_pinned() {
@@ -317,9 +313,10 @@ impl PageCache {
     /// Reads the page at `index` from the backing, and what read-ahead adds.
     fn read_in(&self, index: u64) -> Result<()> {
         let Some(pager) = &self.pager else { return Err(Errno::EIO) };
-        if !pager.in_place() {
-            super::reclaim::balance();
+        if pager.in_place() {
+            return self.read_in_place(&**pager, index);
         }
+        super::reclaim::balance();
         let count = {
             let mut inner = self.inner.lock();
             if index >= inner.backed {
@@ -342,6 +339,21 @@ impl PageCache {
             }
         })?;
         failed
+    }
+
+    /// Pages in place cost little to look up and much to fault in one by one: takes the whole group of the page.
+    fn read_in_place(&self, pager: &dyn Pager, index: u64) -> Result<()> {
+        self.insert_clean(index, pager.read_page(index)?)?;
+        let first = index & !(AROUND - 1);
+        for at in first..(first + AROUND).min(self.len().div_ceil(PAGE)) {
+            if at != index
+                && matches!(self.find(at, false), Found::Unread)
+                && let Ok(page) = pager.read_page(at)
+            {
+                self.insert_clean(at, page)?;
+            }
+        }
+        Ok(())
     }
 
     fn insert_clean(&self, index: u64, page: PageRef) -> Result<()> {

@@ -162,7 +162,6 @@ impl PageCache {
                 if cut {
                     inner.backed = inner.backed.min(start);
                 }
-                self.generation.fetch_add(1, Ordering::Release);
                 let mut steps = 0;
                 while steps < BATCH {
                     let Some((index, value)) = inner.tree.next(done).filter(|&(at, _)| at < end)

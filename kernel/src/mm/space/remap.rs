@@ -1,0 +1,159 @@
+//! mremap(2).
+
+use super::AddressSpace;
+use super::map::{MMAP_MIN, check_commit, checked_range, round_up};
+use super::rss::{Pages, ZERO};
+use super::vma::{VmFlags, Vma};
+use crate::arch::{PAGE_SIZE, USER_END};
+use crate::errno::{Errno, Result};
+use crate::mm::pagetable::{TABLE_SPAN, position};
+use crate::mm::tlb;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// `MREMAP_MAYMOVE`
+const MAY_MOVE: u32 = 1;
+/// `MREMAP_FIXED`
+const FIXED: u32 = 2;
+/// `MREMAP_DONTUNMAP`
+const DONT_UNMAP: u32 = 4;
+
+impl AddressSpace {
+    /// Resizes or moves the mapping at `old`. Returns its new address.
+    pub fn mremap(
+        &self,
+        old: usize,
+        old_len: usize,
+        new_len: usize,
+        flags: u32,
+        new: usize,
+    ) -> Result<usize> {
+        let unknown = flags & !(MAY_MOVE | FIXED | DONT_UNMAP) != 0;
+        let immovable = flags & (FIXED | DONT_UNMAP) != 0 && flags & MAY_MOVE == 0;
+        let old_end = checked_range(old, old_len).map_err(|_| Errno::EINVAL)?;
+        let new_len = round_up(new_len).filter(|&len| len != 0).ok_or(Errno::EINVAL)?;
+        let old_len = old_end - old;
+        if unknown || immovable || flags & DONT_UNMAP != 0 && new_len != old_len {
+            return Err(Errno::EINVAL);
+        }
+        if flags & FIXED != 0 {
+            let end = checked_range(new, new_len).map_err(|_| Errno::EINVAL)?;
+            if new < end && old < end && new < old_end.max(old + 1) {
+                return Err(Errno::EINVAL);
+            }
+            if new < MMAP_MIN {
+                return Err(Errno::EPERM);
+            }
+        }
+        if old_len > new_len && flags & FIXED == 0 {
+            self.munmap(old + new_len, old_len - new_len)?;
+            return Ok(old);
+        }
+        let mut dropped = Vec::new();
+        let mut maps = self.maps.write();
+        let vma = maps.find(old).ok_or(Errno::EFAULT)?;
+        if old_end > vma.end {
+            return Err(Errno::EFAULT);
+        }
+        // A length of zero asks for a second mapping of shared memory.
+        if old_len == 0 && (!vma.is_shared() || flags & MAY_MOVE == 0) {
+            return Err(Errno::EINVAL);
+        }
+        if old_len == new_len && flags & (FIXED | DONT_UNMAP) == 0 {
+            return Ok(old);
+        }
+        let grown = new_len.saturating_sub(old_len);
+        let data = if vma.is_data() { grown } else { 0 };
+        self.check_room(&maps, grown, data, vma.flags)?;
+        if data > 0 && !vma.flags.contains(VmFlags::NO_RESERVE) {
+            check_commit(data)?;
+        }
+        let template = vma.clone();
+        let locked = template.flags.contains(VmFlags::LOCKED);
+        let in_place = flags & (FIXED | DONT_UNMAP) == 0
+            && old_len > 0
+            && old_end == vma.end
+            && old.checked_add(new_len).is_some_and(|end| end <= USER_END)
+            && maps.range(old_end, old + new_len).next().is_none();
+        let moved = |start: usize, len: usize| {
+            let mut vma = template.clone();
+            if let Some(backing) = &mut vma.backing {
+                backing.index = template.index_at(old);
+            }
+            (vma.start, vma.end) = (start, start + len);
+            vma
+        };
+        if in_place {
+            let mut more = moved(old_end, new_len - old_len);
+            if let Some(backing) = &mut more.backing {
+                backing.index = template.index_at(old_end);
+            }
+            maps.insert(more);
+            drop(maps);
+            if locked {
+                self.populate(old_end, old + new_len);
+            }
+            return Ok(old);
+        }
+        if flags & MAY_MOVE == 0 {
+            return Err(Errno::ENOMEM);
+        }
+        let to = if flags & FIXED != 0 {
+            dropped.extend(maps.remove(new, new + new_len)?);
+            self.pages.lock().zap(new, new + new_len, None)?;
+            new
+        } else {
+            maps.find_room(new_len, MMAP_MIN, self.layout.mmap_top).ok_or(Errno::ENOMEM)?
+        };
+        let kept = old_len.min(new_len);
+        self.move_pages(old, to, kept)?;
+        let target: Vma = moved(to, new_len);
+        if flags & DONT_UNMAP == 0 && old_len > 0 {
+            dropped.extend(maps.remove(old, old_end)?);
+            if kept < old_len {
+                self.pages.lock().zap(old + kept, old_end, None)?;
+            }
+        }
+        maps.insert(target);
+        drop(maps);
+        drop(dropped);
+        if locked {
+            self.populate(to, to + new_len);
+        }
+        Ok(to)
+    }
+
+    /// Moves the pages of `from..from + len` to `to`, where there are none.
+    fn move_pages(&self, from: usize, to: usize, len: usize) -> Result<()> {
+        let mut pages = self.pages.lock();
+        let Pages { table, .. } = &mut *pages;
+        let root = table.root().pfn();
+        let mut at = from;
+        loop {
+            let Some(leaf) = table.next_leaf(at, from + len) else { break };
+            at = leaf.base + TABLE_SPAN;
+            let (start, end) = (from.max(leaf.base), at.min(from + len));
+            if leaf.used() == 0 {
+                continue;
+            }
+            drop(leaf.own()?);
+            for addr in (start..end).step_by(PAGE_SIZE) {
+                if table.get(addr) == 0 {
+                    continue;
+                }
+                let target = to + (addr - from);
+                // The target's table first: taking an entry out must not be followed by a failure.
+                table.leaf_mut(target)?;
+                let leaf = table.leaf_mut(addr)?;
+                let entry = leaf.table[position(addr, 0)].swap(0, Relaxed);
+                leaf.count(-1);
+                let leaf = table.leaf_mut(target)?;
+                debug_assert!(entry & ZERO != 0 || entry != 0);
+                leaf.table[position(target, 0)].store(entry, Relaxed);
+                leaf.count(1);
+            }
+        }
+        tlb::flush(root, from, from + len);
+        Ok(())
+    }
+}
