@@ -1,14 +1,60 @@
 //! What the filesystems ask of the rest of the kernel, in one place.
 
 use crate::arch::PAGE_SIZE;
+use crate::errno::Result;
 use crate::mm::frame;
 use crate::net::socket::ifreq;
+use crate::sync::WaitMode;
+use crate::task::signal::{SigInfo, Signal, send_to_task};
+use crate::task::{self, Process, Task, current, current_arc, sched};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general::{RLIMIT_FSIZE, RLIMIT_NOFILE};
 
 /// The current task wrote to a pipe that nobody reads: SIGPIPE.
-pub fn broken_pipe() {}
+pub fn broken_pipe() {
+    signal_current(Signal::PIPE);
+}
+
+/// The current task hit `RLIMIT_FSIZE`: SIGXFSZ.
+pub fn file_too_large() {
+    signal_current(Signal::XFSZ);
+}
+
+fn signal_current(signal: Signal) {
+    // Tests run without tasks.
+    if !crate::arch::cpu::current_task().is_null() {
+        send_to_task(&current_arc(), signal, SigInfo::kernel(signal));
+    }
+}
+
+/// `RLIMIT_NOFILE` of the current process.
+pub fn descriptor_limit() -> u64 {
+    current().process().rlimit(RLIMIT_NOFILE)
+}
+
+/// `RLIMIT_FSIZE` of the current process, in bytes.
+pub fn file_size_limit() -> u64 {
+    current().process().rlimit(RLIMIT_FSIZE)
+}
+
+/// Number of the current process.
+pub fn pid() -> i32 {
+    current().pid()
+}
+
+/// Gives the current task a descriptor table of its own (`CLOSE_RANGE_UNSHARE`).
+pub fn unshare_files() -> Result<()> {
+    let task = current();
+    let files = task.files();
+    // References: the task's and ours.
+    if Arc::strong_count(&files) > 2 {
+        drop(task.set_files(Some(Arc::new(files.fork()?))));
+    }
+    Ok(())
+}
 
 /// Bytes of memory that the kernel manages.
 pub fn total_memory() -> u64 {
@@ -100,42 +146,63 @@ pub fn cpu_khz() -> u64 {
 
 /// Whether the current task should leave a long loop: a signal is pending.
 pub fn interrupted() -> bool {
-    false
+    !crate::arch::cpu::current_task().is_null() && current().wait_disturbed(WaitMode::Interruptible)
 }
 
 /// Numbers of all processes, in order.
 pub fn pids() -> Vec<i32> {
-    Vec::new()
+    task::pid::processes().iter().map(|process| process.pid()).filter(|&pid| pid > 0).collect()
 }
 
 /// Number of threads.
 pub fn thread_count() -> usize {
-    1
+    task::pid::processes().iter().map(|process| process.threads().len()).sum()
 }
 
 /// Number of threads that run or could.
 pub fn running_count() -> usize {
-    1
+    sched::runnable().max(1)
 }
 
 /// The number given out last.
 pub fn last_pid() -> i32 {
-    1
+    task::pid::last()
 }
 
 /// Switches between tasks since boot.
 pub fn context_switches() -> u64 {
-    0
+    sched::switches()
 }
 
 /// User and system time since boot, in nanoseconds.
 pub fn cpu_times() -> (u64, u64) {
-    (0, 0)
+    let mut sum = (0, 0);
+    for process in task::pid::processes() {
+        // What children used that were waited for is in the books of their parents.
+        for usage in [process.usage(), process.children_usage()] {
+            sum = (sum.0 + usage.user_ns, sum.1 + usage.system_ns);
+        }
+    }
+    sum
 }
 
 /// Load averages over 1, 5 and 15 minutes, in hundredths.
 pub fn load_average() -> [u64; 3] {
-    [0; 3]
+    sched::load().map(|load| load * 100 / 2048)
+}
+
+/// State letter of a thread, or of a process without one.
+pub fn state(process: &Process, task: Option<&Task>) -> char {
+    match task {
+        _ if process.is_zombie() => 'Z',
+        Some(task) => char::from(task.sched.state_letter()),
+        None => 'Z',
+    }
+}
+
+/// Nice value of a thread.
+pub fn nice(task: Option<&Task>) -> i32 {
+    task.map_or(0, |task| task.sched.nice())
 }
 
 /// The host name.

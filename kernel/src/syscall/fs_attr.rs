@@ -4,7 +4,7 @@ use super::fs_path::{lookup, path_arg, place_of_file, target};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Inode, Time, XattrMode, mode::*};
 use crate::fs::ops::{self, SetTime};
-use crate::fs::perm::{self, Subject, cap};
+use crate::fs::perm::{self, cap};
 use crate::fs::{FileType, Path};
 use crate::io::{get_user, get_user_slice, get_user_str, put_user_slice};
 use crate::task::current;

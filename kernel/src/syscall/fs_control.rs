@@ -3,9 +3,9 @@
 use super::fs_path::file;
 use crate::errno::{Errno, Result};
 use crate::fs::locks::{self, END, Owner, Record};
-use crate::fs::perm::{Subject, cap};
+use crate::fs::perm::cap;
 use crate::fs::pipe::PipeEnd;
-use crate::fs::{File, FdTable, hooks};
+use crate::fs::{FdTable, File, hooks};
 use crate::io::{get_user, put_user};
 use crate::task::current;
 use alloc::sync::Arc;

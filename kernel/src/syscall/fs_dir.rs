@@ -137,13 +137,7 @@ pub fn rename(old: usize, new: usize) -> Result<usize> {
 }
 
 /// renameat2(2)
-pub fn renameat2(
-    old_fd: i32,
-    old: usize,
-    new_fd: i32,
-    new: usize,
-    flags: u32,
-) -> Result<usize> {
+pub fn renameat2(old_fd: i32, old: usize, new_fd: i32, new: usize, flags: u32) -> Result<usize> {
     let (old, new) = (path_arg(old)?, path_arg(new)?);
     let plain = Resolve::empty();
     at(old_fd, &old, plain, |from| {

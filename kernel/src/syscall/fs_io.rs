@@ -238,12 +238,7 @@ fn send_pages(
     Ok((moved, moved < len))
 }
 
-fn send_copied(
-    output: &File,
-    input: &File,
-    offset: u64,
-    count: usize,
-) -> Result<(usize, bool)> {
+fn send_copied(output: &File, input: &File, offset: u64, count: usize) -> Result<(usize, bool)> {
     let mut buf = alloc::vec![0; count.min(BATCH * PAGE_SIZE)];
     let n = input.ops.read_at(input, offset, &mut IoDst::kernel(&mut buf))?;
     let moved = if n > 0 { write_file(output, &mut IoSrc::kernel(&buf[..n]))? } else { 0 };

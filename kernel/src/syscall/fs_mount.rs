@@ -4,7 +4,7 @@ use super::fs_path::{lookup, path_arg};
 use crate::errno::{Errno, Result};
 use crate::fs::memfs::{MemFs, Options};
 use crate::fs::mount::{self, Flags};
-use crate::fs::perm::{Subject, cap};
+use crate::fs::perm::cap;
 use crate::fs::{FileSystem, Path};
 use crate::io::get_user_str;
 use crate::task::current;
@@ -21,13 +21,7 @@ fn text_arg(addr: usize) -> Result<Vec<u8>> {
 }
 
 /// mount(2): tmpfs, proc, sysfs and bind mounts, and changes of their flags.
-pub fn mount(
-    source: usize,
-    target: usize,
-    kind: usize,
-    flags: u32,
-    data: usize,
-) -> Result<usize> {
+pub fn mount(source: usize, target: usize, kind: usize, flags: u32, data: usize) -> Result<usize> {
     check_allowed()?;
     let target = lookup(AT_FDCWD, &path_arg(target)?, true)?;
     let kept = Flags::from_bits_truncate(flags);

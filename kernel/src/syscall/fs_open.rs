@@ -27,6 +27,10 @@ const KNOWN: u32 = O_ACCMODE
     | O_PATH
     | O_TMPFILE;
 
+/// `CLOSE_RANGE_UNSHARE` and `CLOSE_RANGE_CLOEXEC` (linux/close_range.h).
+const CLOSE_RANGE_UNSHARE: u32 = 1 << 1;
+const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
+
 fn open_at(dirfd: i32, name: &[u8], flags: u32, mode: u32, resolve: Resolve) -> Result<usize> {
     let umask = current().fs().umask();
     let file = at(dirfd, name, resolve, |resolver| {

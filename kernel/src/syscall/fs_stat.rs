@@ -6,7 +6,7 @@ use crate::fs::inode::{FileSystem, Metadata, NAME_MAX, Time, dev_major, dev_mino
 use crate::fs::walk::Resolve;
 use crate::fs::{FileType, Mount, perm};
 use crate::io::put_user;
-use crate::task::current;
+use crate::task::{Creds, current};
 use alloc::sync::Arc;
 use linux_raw_sys::general::*;
 
@@ -176,6 +176,14 @@ pub fn faccessat(dirfd: i32, path: usize, mode: u32) -> Result<usize> {
     faccessat2(dirfd, path, mode, 0)
 }
 
+/// The identity that access(2) checks: the real IDs, with the capabilities that they would have.
+fn real_identity(creds: &Creds) -> Creds {
+    let mut real = Creds { fsuid: creds.uid, fsgid: creds.gid, ..creds.clone() };
+    let privileged = creds.uid == 0;
+    real.effective = if privileged { creds.permitted } else { Default::default() };
+    real
+}
+
 /// faccessat2(2): asks for the real IDs unless `AT_EACCESS`.
 pub fn faccessat2(dirfd: i32, addr: usize, mode: u32, flags: u32) -> Result<usize> {
     if mode & !7 != 0 || flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
@@ -183,7 +191,7 @@ pub fn faccessat2(dirfd: i32, addr: usize, mode: u32, flags: u32) -> Result<usiz
     }
     let mut creds = current().creds();
     if flags & AT_EACCESS == 0 && (creds.uid != creds.fsuid || creds.gid != creds.fsgid) {
-        creds = Arc::new(creds.for_access());
+        creds = Arc::new(real_identity(&creds));
     }
     let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
     let place = if flags & AT_EMPTY_PATH != 0 && super::fs_path::is_empty_path(addr)? {

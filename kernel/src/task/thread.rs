@@ -3,7 +3,7 @@
 use super::own::OwnCell;
 use super::pid::PidRef;
 use super::sched::Entity;
-use super::signal::TaskSignals;
+use super::signal::{SigSet, TaskSignals};
 use super::{Creds, Process};
 use crate::arch::cpu;
 use crate::arch::user::UserContext;
@@ -253,6 +253,12 @@ impl Task {
     /// Reasons to look around before user mode.
     pub fn work(&self) -> Work {
         Work::from_bits_retain(self.work.load(Ordering::Relaxed))
+    }
+
+    /// Signals pending for this thread alone, and those it blocks (/proc/PID/status).
+    pub fn signal_sets(&self) -> (SigSet, SigSet) {
+        let signal = self.signal.lock();
+        (signal.pending.set(), signal.mask)
     }
 
     /// Announces that the task is about to sleep; a wake-up from here on makes `sched::block` return at once.

@@ -1,12 +1,19 @@
 //! /proc (proc(5)): processes, and the numbers that applications read of the system.
 
 mod cpuinfo;
+mod maps;
+mod mounts;
 mod net;
+mod process;
 mod sys;
 mod system;
 
+use super::FileType;
 use super::inode::FileSystem;
-use super::pseudo::{Dir, Entry, Kind, PseudoFs, entry};
+use super::pseudo::{Changing, Dir, Emit, Entry, Key, Kind, PseudoFs, entry};
+use crate::errno::Errno;
+use crate::task::current;
+use alloc::format;
 use alloc::sync::Arc;
 
 pub use system::RELEASE;
@@ -15,7 +22,9 @@ const PROC_MAGIC: u64 = 0x9fa0;
 
 /// A new procfs.
 pub fn filesystem() -> Arc<dyn FileSystem> {
-    let fs = PseudoFs::new("proc", PROC_MAGIC, &ROOT, 0);
+    let mut fs = PseudoFs::new("proc", PROC_MAGIC, &ROOT, 0);
+    fs.owner = process::owner;
+    fs.alive = process::alive;
     fs.share()
 }
 
@@ -25,6 +34,14 @@ static ROOT: Entry = entry(
     "",
     Kind::Dir(&Dir {
         entries: &[
+            entry("self", Kind::Link(|_| Ok(format!("{}", current().pid()).into_bytes()))),
+            entry(
+                "thread-self",
+                Kind::Link(|_| {
+                    let task = current();
+                    Ok(format!("{}/task/{}", task.pid(), task.tid()).into_bytes())
+                }),
+            ),
             entry("bus", Kind::Dir(&EMPTY)),
             entry("cgroups", Kind::Const(system::CGROUPS)),
             entry("cmdline", Kind::Text(system::cmdline)),
@@ -53,6 +70,30 @@ static ROOT: Entry = entry(
             entry("vmstat", Kind::Text(system::vmstat)),
             entry("zoneinfo", Kind::Const("")),
         ],
-        changing: None,
+        changing: Some(Changing { find: find_process, list: list_processes }),
     }),
 );
+
+fn number(name: &[u8]) -> Option<i32> {
+    super::pseudo::numbered("", name).and_then(|number| i32::try_from(number).ok())
+}
+
+fn find_process(_key: &Key, name: &[u8]) -> Option<(Key, &'static Entry)> {
+    let number = number(name)?;
+    // A thread's number works, too, though only processes are listed.
+    let process = crate::task::find_process(number)
+        .or_else(|| crate::task::find_task(number).map(|task| task.process().clone()))?;
+    Some((Key { pid: process.pid(), ..Key::default() }, &process::PROCESS))
+}
+
+fn list_processes(_key: &Key, from: u64, emit: Emit<'_>) {
+    for pid in super::hooks::pids() {
+        let next = pid as u64 + 1;
+        if next > from && !emit(next, format!("{pid}").as_bytes(), FileType::Directory) {
+            return;
+        }
+    }
+}
+
+/// The error of an entry whose process has ended.
+const GONE: Errno = Errno::ESRCH;

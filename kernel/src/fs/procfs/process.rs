@@ -1,0 +1,523 @@
+//! /proc/PID and /proc/PID/task/TID.
+
+use super::system::ticks;
+use super::{GONE, maps, mounts, net, number};
+use crate::arch::PAGE_SIZE;
+use crate::errno::{Errno, Result};
+use crate::fs::perm::cap;
+use crate::fs::pseudo::{Changing, Dir, Emit, Entry, Key, Kind, Text, entry, parse_number};
+use crate::fs::walk::name_of;
+use crate::fs::{File, FileType, Path, hooks};
+use crate::say;
+use crate::task::{self, Process, Task, current};
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// The thread an entry is about: a given one, or the process's main thread.
+pub fn find(key: &Key) -> Result<Arc<Task>> {
+    if key.tid != 0 {
+        return task::find_task(key.tid).ok_or(GONE);
+    }
+    process(key)?.main_thread().ok_or(GONE)
+}
+
+/// The process an entry is about.
+pub fn process(key: &Key) -> Result<Arc<Process>> {
+    task::find_process(key.pid).ok_or(GONE)
+}
+
+/// Whether an entry still stands for something.
+pub fn alive(key: &Key) -> bool {
+    match key {
+        Key { pid: 0, .. } => true,
+        Key { tid: 0, .. } => task::find_process(key.pid).is_some(),
+        Key { tid, .. } => task::find_task(*tid).is_some(),
+    }
+}
+
+/// Owner of an entry: of processes, their effective IDs.
+pub fn owner(key: &Key) -> (u32, u32) {
+    if key.pid == 0 {
+        return (0, 0);
+    }
+    find(key).map_or((0, 0), |task| {
+        let creds = task.creds();
+        (creds.euid, creds.egid)
+    })
+}
+
+/// Fails with EACCES unless the caller may look into the process (ptrace(2), "access mode checking").
+pub fn check_access(key: &Key) -> Result<Arc<Task>> {
+    let task = find(key)?;
+    if task.pid() == current().pid() {
+        return Ok(task);
+    }
+    let (mine, theirs) = (current().creds(), task.creds());
+    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == mine.fsuid)
+        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == mine.fsgid);
+    if same || mine.capable(task::creds::cap::SYS_PTRACE) || mine.capable(cap::DAC_OVERRIDE) {
+        return Ok(task);
+    }
+    Err(Errno::EACCES)
+}
+
+macro_rules! common {
+    ($($more:expr),* $(,)?) => {
+        &[
+            entry("attr", Kind::Dir(&super::EMPTY)),
+            entry("auxv", Kind::Text(maps::auxv)),
+            entry("cgroup", Kind::Const("0::/\n")),
+            entry("cmdline", Kind::Text(maps::cmdline)),
+            entry("comm", Kind::Setting(comm, set_comm)),
+            entry("cwd", Kind::Magic(cwd_text, cwd)),
+            entry("environ", Kind::Text(maps::environ)),
+            entry("exe", Kind::Magic(exe_text, exe)),
+            FD,
+            FDINFO,
+            entry("gid_map", Kind::Const("         0          0 4294967295\n")),
+            entry("io", Kind::Text(io)),
+            entry("limits", Kind::Text(limits)),
+            entry("loginuid", Kind::Const("4294967295")),
+            entry("maps", Kind::Text(maps::maps)),
+            entry("mem", Kind::Open(maps::open_mem)),
+            entry("mountinfo", Kind::Text(mounts::mountinfo)),
+            entry("mounts", Kind::Text(mounts::mounts)),
+            entry("mountstats", Kind::Text(mounts::mountstats)),
+            entry("net", Kind::Dir(&net::NET)),
+            entry("ns", Kind::Dir(&NS)),
+            entry("oom_adj", Kind::Const("0\n")),
+            entry("oom_score", Kind::Const("0\n")),
+            entry("oom_score_adj", Kind::Setting(oom_score_adj, set_oom_score_adj)),
+            entry("personality", Kind::Const("00000000\n")),
+            entry("projid_map", Kind::Const("         0          0 4294967295\n")),
+            entry("root", Kind::Magic(root_text, root)),
+            entry("sched", Kind::Const("")),
+            entry("schedstat", Kind::Text(schedstat)),
+            entry("sessionid", Kind::Const("4294967295")),
+            entry("setgroups", Kind::Const("allow\n")),
+            entry("smaps", Kind::Text(maps::smaps)),
+            entry("smaps_rollup", Kind::Text(maps::smaps_rollup)),
+            entry("stat", Kind::Text(stat)),
+            entry("statm", Kind::Text(statm)),
+            entry("status", Kind::Text(status)),
+            entry("uid_map", Kind::Const("         0          0 4294967295\n")),
+            entry("wchan", Kind::Const("0")),
+            $($more),*
+        ]
+    };
+}
+
+pub static PROCESS: Entry = entry(
+    "process",
+    Kind::Dir(&Dir::fixed(common![
+        entry(
+            "coredump_filter",
+            Kind::Setting(
+                |_, out| {
+                    say!(out, "00000033\n");
+                    Ok(())
+                },
+                // No core files are written, so there is nothing to filter.
+                |_, _| Ok(()),
+            )
+        ),
+        entry(
+            "task",
+            Kind::Dir(&Dir {
+                entries: &[],
+                changing: Some(Changing { find: find_thread, list: list_threads }),
+            })
+        ),
+        entry("timerslack_ns", Kind::Const("50000\n")),
+    ])),
+);
+
+static THREAD: Entry =
+    entry("thread", Kind::Dir(&Dir::fixed(common![entry("children", Kind::Text(children)),])));
+
+fn find_thread(key: &Key, name: &[u8]) -> Option<(Key, &'static Entry)> {
+    let tid = number(name)?;
+    let task = task::find_task(tid).filter(|task| task.pid() == key.pid)?;
+    Some((Key { tid: task.tid(), ..*key }, &THREAD))
+}
+
+fn list_threads(key: &Key, from: u64, emit: Emit<'_>) {
+    let Ok(process) = process(key) else { return };
+    let mut tids: Vec<i32> = process.threads().iter().map(|task| task.tid()).collect();
+    tids.sort_unstable();
+    for tid in tids {
+        let next = tid as u64 + 1;
+        if next > from && !emit(next, format!("{tid}").as_bytes(), FileType::Directory) {
+            return;
+        }
+    }
+}
+
+fn children(key: &Key, out: &mut Text) -> Result<()> {
+    for child in process(key)?.children() {
+        say!(out, "{} ", child.pid());
+    }
+    Ok(())
+}
+
+// Descriptors.
+
+const FD: Entry = Entry {
+    name: "fd",
+    mode: 0o500,
+    kind: Kind::Dir(&Dir {
+        entries: &[],
+        changing: Some(Changing {
+            find: |key, name| Some((open_fd(key, name)?, &FD_LINK)),
+            list: |key, from, emit| list_fds(key, from, FileType::Symlink, emit),
+        }),
+    }),
+};
+
+const FDINFO: Entry = Entry {
+    name: "fdinfo",
+    mode: 0o500,
+    kind: Kind::Dir(&Dir {
+        entries: &[],
+        changing: Some(Changing {
+            find: |key, name| Some((open_fd(key, name)?, &FDINFO_FILE)),
+            list: |key, from, emit| list_fds(key, from, FileType::Regular, emit),
+        }),
+    }),
+};
+
+static FD_LINK: Entry =
+    Entry { name: "fd", mode: 0o700, kind: Kind::Magic(|key| fd_text(key), |key| fd_place(key)) };
+static FDINFO_FILE: Entry = Entry { name: "fdinfo", mode: 0o400, kind: Kind::Text(fdinfo) };
+
+fn open_fd(key: &Key, name: &[u8]) -> Option<Key> {
+    let fd = number(name)?;
+    let found = Key { index: fd as u32, ..*key };
+    file_of(&found).ok()?;
+    Some(found)
+}
+
+fn file_of(key: &Key) -> Result<Arc<File>> {
+    let task = check_access(key)?;
+    task.try_files().ok_or(GONE)?.get_any(key.index as i32).map_err(|_| Errno::ENOENT)
+}
+
+fn list_fds(key: &Key, from: u64, kind: FileType, emit: Emit<'_>) {
+    let Some(files) = check_access(key).ok().and_then(|task| task.try_files()) else { return };
+    let mut from = from as usize;
+    let mut fds = [0; 64];
+    loop {
+        let count = files.open_from(from, &mut fds);
+        for &fd in &fds[..count] {
+            if !emit(fd as u64 + 1, format!("{fd}").as_bytes(), kind) {
+                return;
+            }
+            from = fd + 1;
+        }
+        if count < fds.len() {
+            return;
+        }
+    }
+}
+
+/// The name of an open file as the caller sees it.
+fn file_name(file: &File) -> Vec<u8> {
+    match &file.path {
+        Some(path) => name_of(path, &current().fs().root()),
+        None => file.ops.describe().into_bytes(),
+    }
+}
+
+fn fd_text(key: &Key) -> Result<Vec<u8>> {
+    Ok(file_name(&*file_of(key)?))
+}
+
+fn fd_place(key: &Key) -> Result<Path> {
+    let file = file_of(key)?;
+    Ok(match &file.path {
+        Some(path) => path.clone(),
+        None => crate::fs::anon::place(file.inode()),
+    })
+}
+
+fn fdinfo(key: &Key, out: &mut Text) -> Result<()> {
+    let file = file_of(key)?;
+    let pos = *file.pos.lock();
+    let mount = file.path.as_ref().map_or(0, |path| path.mount.id);
+    let ino = file.with_inode(|inode| inode.metadata().ino);
+    say!(out, "pos:\t{pos}\nflags:\t0{:o}\nmnt_id:\t{mount}\nino:\t{ino}\n", file.flags());
+    Ok(())
+}
+
+// Places.
+
+fn visible(path: &Path) -> Result<Vec<u8>> {
+    Ok(name_of(path, &current().fs().root()))
+}
+
+fn cwd(key: &Key) -> Result<Path> {
+    Ok(check_access(key)?.try_fs().ok_or(Errno::ENOENT)?.cwd())
+}
+
+fn cwd_text(key: &Key) -> Result<Vec<u8>> {
+    visible(&cwd(key)?)
+}
+
+fn root(key: &Key) -> Result<Path> {
+    Ok(check_access(key)?.try_fs().ok_or(Errno::ENOENT)?.root())
+}
+
+fn root_text(key: &Key) -> Result<Vec<u8>> {
+    visible(&root(key)?)
+}
+
+fn exe(key: &Key) -> Result<Path> {
+    check_access(key)?;
+    process(key)?.exe().ok_or(Errno::ENOENT)
+}
+
+fn exe_text(key: &Key) -> Result<Vec<u8>> {
+    visible(&exe(key)?)
+}
+
+/// Namespaces: one of each, for everybody. Numbers as Linux gives them to the first of each kind.
+static NS: Dir = Dir::fixed(&[
+    entry("cgroup", Kind::Link(|_| Ok(b"cgroup:[4026531835]".to_vec()))),
+    entry("ipc", Kind::Link(|_| Ok(b"ipc:[4026531839]".to_vec()))),
+    entry("mnt", Kind::Link(|_| Ok(b"mnt:[4026531841]".to_vec()))),
+    entry("net", Kind::Link(|_| Ok(b"net:[4026531840]".to_vec()))),
+    entry("pid", Kind::Link(|_| Ok(b"pid:[4026531836]".to_vec()))),
+    entry("user", Kind::Link(|_| Ok(b"user:[4026531837]".to_vec()))),
+    entry("uts", Kind::Link(|_| Ok(b"uts:[4026531838]".to_vec()))),
+]);
+
+// Texts.
+
+fn comm(key: &Key, out: &mut Text) -> Result<()> {
+    out.bytes(find(key)?.comm().bytes());
+    say!(out, "\n");
+    Ok(())
+}
+
+fn set_comm(key: &Key, bytes: &[u8]) -> Result<()> {
+    let task = find(key)?;
+    // Threads of one process may name each other.
+    if task.pid() != current().pid() {
+        return Err(Errno::EINVAL);
+    }
+    let end = bytes.iter().position(|&byte| byte == 0 || byte == b'\n').unwrap_or(bytes.len());
+    task.set_comm(&bytes[..end]);
+    Ok(())
+}
+
+fn oom_score_adj(key: &Key, out: &mut Text) -> Result<()> {
+    say!(out, "{}\n", process(key)?.oom_score_adj.load(Relaxed));
+    Ok(())
+}
+
+fn set_oom_score_adj(key: &Key, bytes: &[u8]) -> Result<()> {
+    let value = parse_number(bytes)?;
+    let value = i32::try_from(value).ok().filter(|value| (-1000..=1000).contains(value));
+    let value = value.ok_or(Errno::EINVAL)?;
+    let process = process(key)?;
+    let lower = value < process.oom_score_adj.load(Relaxed);
+    if lower && !current().creds().capable(cap::SYS_RESOURCE) {
+        return Err(Errno::EACCES);
+    }
+    process.oom_score_adj.store(value, Relaxed);
+    Ok(())
+}
+
+fn io(_key: &Key, out: &mut Text) -> Result<()> {
+    say!(out, "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\n");
+    say!(out, "cancelled_write_bytes: 0\n");
+    Ok(())
+}
+
+fn schedstat(key: &Key, out: &mut Text) -> Result<()> {
+    let usage = process(key)?.usage();
+    let switches = usage.voluntary + usage.involuntary;
+    say!(out, "{} 0 {switches}\n", usage.user_ns + usage.system_ns);
+    Ok(())
+}
+
+const LIMITS: [(&str, &str); 16] = [
+    ("Max cpu time", "seconds"),
+    ("Max file size", "bytes"),
+    ("Max data size", "bytes"),
+    ("Max stack size", "bytes"),
+    ("Max core file size", "bytes"),
+    ("Max resident set", "bytes"),
+    ("Max processes", "processes"),
+    ("Max open files", "files"),
+    ("Max locked memory", "bytes"),
+    ("Max address space", "bytes"),
+    ("Max file locks", "locks"),
+    ("Max pending signals", "signals"),
+    ("Max msgqueue size", "bytes"),
+    ("Max nice priority", ""),
+    ("Max realtime priority", ""),
+    ("Max realtime timeout", "us"),
+];
+
+fn limits(key: &Key, out: &mut Text) -> Result<()> {
+    let process = process(key)?;
+    say!(out, "Limit                     Soft Limit           Hard Limit           Units     \n");
+    for (resource, (name, unit)) in LIMITS.iter().enumerate() {
+        let limit = process.rlimit_pair(resource as u32)?;
+        say!(out, "{name:<25} ");
+        for value in [limit.soft, limit.hard] {
+            match value {
+                u64::MAX => say!(out, "{:<20} ", "unlimited"),
+                value => say!(out, "{value:<20} "),
+            }
+        }
+        say!(out, "{unit:<10}\n");
+    }
+    Ok(())
+}
+
+fn statm(key: &Key, out: &mut Text) -> Result<()> {
+    let size = maps::sizes(key)?;
+    let page = PAGE_SIZE as u64;
+    let (total, resident) = (size.virtual_bytes / page, size.resident_bytes / page);
+    let data = size.data_bytes / page;
+    say!(
+        out,
+        "{total} {resident} {} {} 0 {data} 0\n",
+        size.shared_bytes / page,
+        size.text_bytes / page
+    );
+    Ok(())
+}
+
+fn stat(key: &Key, out: &mut Text) -> Result<()> {
+    let process = process(key)?;
+    let task = find(key).ok();
+    let id = if key.tid != 0 { key.tid } else { process.pid() };
+    say!(out, "{id} (");
+    if let Some(task) = &task {
+        out.bytes(task.comm().bytes());
+    }
+    let state = hooks::state(&process, task.as_deref());
+    let terminal = process.terminal();
+    let (tty, foreground) =
+        terminal.map_or((0, -1), |terminal| (terminal.device(), terminal.foreground()));
+    say!(
+        out,
+        ") {state} {} {} {} {tty} {foreground} 0 ",
+        process.ppid(),
+        process.pgid(),
+        process.sid()
+    );
+    let (usage, children) = (process.usage(), process.children_usage());
+    say!(
+        out,
+        "{} {} {} {} ",
+        usage.minor_faults,
+        children.minor_faults,
+        usage.major_faults,
+        children.major_faults
+    );
+    let [user, system, child_user, child_system] =
+        [usage.user_ns, usage.system_ns, children.user_ns, children.system_ns].map(ticks);
+    let start = ticks(process.start_ns.load(Relaxed));
+    let size = maps::sizes(key).unwrap_or_default();
+    let nice = hooks::nice(task.as_deref());
+    say!(out, "{user} {system} {child_user} {child_system} {} {nice} ", 20 + nice);
+    say!(out, "{} 0 {start} {} ", process.threads().len().max(1), size.virtual_bytes);
+    say!(out, "{} 18446744073709551615 ", size.resident_bytes / PAGE_SIZE as u64);
+    // Code, stack and signals of others are nobody's business; those of one's own are found elsewhere.
+    let (arg_start, arg_end) = process.arg_range();
+    let (env_start, env_end) = process.env_range();
+    let (pending, ignored, caught) = process.signal_summary();
+    let [pending, ignored, caught] = [pending, ignored, caught].map(|set| set.0 & 0x7fff_ffff);
+    say!(out, "0 0 0 0 0 {pending} 0 {ignored} {caught} 0 0 0 17 0 0 0 0 0 0 0 0 0 ");
+    say!(out, "{arg_start} {arg_end} {env_start} {env_end} 0\n");
+    Ok(())
+}
+
+fn status(key: &Key, out: &mut Text) -> Result<()> {
+    let process = process(key)?;
+    let task = find(key)?;
+    let creds = task.creds();
+    let state = hooks::state(&process, Some(&task));
+    say!(out, "Name:\t");
+    out.bytes(task.comm().bytes());
+    let umask = task.try_fs().map_or(0, |fs| fs.umask());
+    say!(
+        out,
+        "\nUmask:\t{umask:04o}\nState:\t{state} ({})\n",
+        match state {
+            'R' => "running",
+            'S' => "sleeping",
+            'D' => "disk sleep",
+            'T' => "stopped",
+            'Z' => "zombie",
+            _ => "unknown",
+        }
+    );
+    say!(out, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\n", process.pid(), task.tid());
+    say!(out, "PPid:\t{}\nTracerPid:\t0\n", process.ppid());
+    say!(out, "Uid:\t{}\t{}\t{}\t{}\n", creds.uid, creds.euid, creds.suid, creds.fsuid);
+    say!(out, "Gid:\t{}\t{}\t{}\t{}\n", creds.gid, creds.egid, creds.sgid, creds.fsgid);
+    say!(out, "FDSize:\t{}\nGroups:\t", task.try_files().map_or(0, |files| files.capacity()));
+    for group in creds.groups.iter() {
+        say!(out, "{group} ");
+    }
+    let (pid, group, session) = (process.pid(), process.pgid(), process.sid());
+    say!(out, "\nNStgid:\t{pid}\nNSpid:\t{}\nNSpgid:\t{group}\nNSsid:\t{session}\n", task.tid());
+    let size = maps::sizes(key).unwrap_or_default();
+    let peak = process.usage().max_rss.max(size.resident_bytes / 1024);
+    let kib = |bytes: u64| bytes / 1024;
+    for (name, value) in [
+        ("VmPeak", kib(size.virtual_bytes)),
+        ("VmSize", kib(size.virtual_bytes)),
+        ("VmLck", kib(size.locked_bytes)),
+        ("VmPin", 0),
+        ("VmHWM", peak),
+        ("VmRSS", kib(size.resident_bytes)),
+        ("RssAnon", kib(size.resident_bytes - size.shared_bytes.min(size.resident_bytes))),
+        ("RssFile", kib(size.shared_bytes)),
+        ("RssShmem", 0),
+        ("VmData", kib(size.data_bytes)),
+        ("VmStk", kib(size.stack_bytes)),
+        ("VmExe", kib(size.text_bytes)),
+        ("VmLib", 0),
+        ("VmPTE", 0),
+        ("VmSwap", 0),
+        ("HugetlbPages", 0),
+    ] {
+        say!(out, "{name}:\t{value:8} kB\n");
+    }
+    say!(out, "CoreDumping:\t0\nTHP_enabled:\t0\nThreads:\t{}\n", process.threads().len());
+    let (shared, ignored, caught) = process.signal_summary();
+    let (pending, blocked) = task.signal_sets();
+    say!(out, "SigQ:\t0/{}\n", process.rlimit(linux_raw_sys::general::RLIMIT_SIGPENDING));
+    say!(
+        out,
+        "SigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\n",
+        pending.0,
+        shared.0,
+        blocked.0
+    );
+    say!(out, "SigIgn:\t{:016x}\nSigCgt:\t{:016x}\n", ignored.0, caught.0);
+    say!(out, "CapInh:\t{:016x}\nCapPrm:\t{:016x}\n", creds.inheritable.0, creds.permitted.0);
+    say!(out, "CapEff:\t{:016x}\nCapBnd:\t{:016x}\n", creds.effective.0, creds.bounding.0);
+    say!(out, "CapAmb:\t{:016x}\nNoNewPrivs:\t{}\n", creds.ambient.0, u8::from(creds.no_new_privs));
+    say!(out, "Seccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tnot vulnerable\n");
+    let cpus = crate::arch::cpu::count();
+    let mask = u64::MAX >> (64 - cpus.clamp(1, 64));
+    say!(out, "Cpus_allowed:\t{mask:x}\nCpus_allowed_list:\t");
+    match cpus {
+        1 => say!(out, "0\n"),
+        cpus => say!(out, "0-{}\n", cpus - 1),
+    }
+    say!(out, "Mems_allowed:\t1\nMems_allowed_list:\t0\n");
+    let usage = process.usage();
+    say!(out, "voluntary_ctxt_switches:\t{}\n", usage.voluntary);
+    say!(out, "nonvoluntary_ctxt_switches:\t{}\n", usage.involuntary);
+    Ok(())
+}
