@@ -66,6 +66,14 @@ impl Packet {
         Some(Packet { buf, start: HEADROOM, end: HEADROOM + len, offload: Offload::default() })
     }
 
+    /// An empty buffer for a device to fill, all of it.
+    pub fn for_receive() -> Option<Packet> {
+        let mut packet = Packet::new(0)?;
+        packet.start = 0;
+        packet.end = packet.buf.len();
+        Some(packet)
+    }
+
     /// A copy of `bytes`.
     pub fn from_slice(bytes: &[u8]) -> Option<Packet> {
         let mut packet = Packet::new(bytes.len())?;
@@ -96,10 +104,6 @@ impl Packet {
     /// Cuts the packet to `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.end = self.end.min(self.start + len);
-    }
-    /// Lengthens the packet to `len` bytes as far as the buffer goes.
-    pub fn grow(&mut self, len: usize) {
-        self.end = (self.start + len).min(self.buf.len());
     }
     /// Puts `n` bytes of room in front and returns them. `n` is at most the headroom left.
     pub fn push_front(&mut self, n: usize) -> &mut [u8] {
