@@ -2,5 +2,7 @@
 
 pub mod block;
 pub mod console;
+#[cfg(guest)]
+pub mod pci;
 pub mod tty;
 pub mod virtio;

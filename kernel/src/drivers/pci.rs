@@ -30,7 +30,11 @@ pub struct Address {
 
 enum Access {
     /// Mapped configuration space: virtual address of bus `first`, and the last bus.
-    Ecam { base: usize, first: u8, last: u8 },
+    Ecam {
+        base: usize,
+        first: u8,
+        last: u8,
+    },
     Ports,
     Absent,
 }

@@ -20,6 +20,8 @@ pub mod netlink;
 pub mod packet;
 pub mod ports;
 pub mod raw;
+#[cfg(guest)]
+pub mod selftest;
 pub mod socket;
 pub mod stack;
 pub mod tcp;
@@ -30,24 +32,106 @@ pub mod unix;
 mod tests;
 
 use crate::sync::{Once, softirq};
+use crate::time::{Timer, TimerTarget};
 use alloc::sync::Arc;
 use stack::Stack;
 
 static STACK: Once<Arc<Stack>> = Once::new();
+static TIMER: Once<Timer> = Once::new();
 
 /// The kernel's stack; made on first use.
 pub fn stack() -> &'static Arc<Stack> {
-    STACK.get_or_init(|| {
-        let seed = crate::arch::clock::cycles() ^ crate::arch::clock::boot_epoch_ns();
-        Stack::new(seed)
-    })
+    STACK.get_or_init(|| Stack::new(seed()))
 }
 
-/// Starts the stack: from now on softirqs drive it.
+#[cfg(guest)]
+fn seed() -> u64 {
+    let seed = crate::arch::random::seed();
+    let word = |at: usize| {
+        seed[at..at + 8].iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte))
+    };
+    word(0) ^ word(8).rotate_left(16) ^ word(16).rotate_left(32) ^ word(24).rotate_left(48)
+}
+
+#[cfg(not(guest))]
+fn seed() -> u64 {
+    crate::arch::clock::cycles() ^ crate::arch::clock::boot_epoch_ns()
+}
+
+struct Expiry;
+
+impl TimerTarget for Expiry {
+    fn expired(&self) {
+        softirq::raise(softirq::Kind::Net);
+    }
+}
+
+/// Starts the stack: from now on softirqs and timers drive it. Needs clocks and interrupts.
 pub fn init() {
     softirq::register(softirq::Kind::Net, || stack().run());
+    TIMER.get_or_init(|| Timer::new(Arc::new(Expiry)));
     stack().go_live();
+    stack().raise();
 }
 
 /// Asks for a softirq at `deadline` (monotonic nanoseconds).
-fn arm_timer(_deadline: u64) {}
+fn arm_timer(deadline: u64) {
+    if let Some(timer) = TIMER.get() {
+        timer.arm(deadline);
+    }
+}
+
+/// Gives the first interface its addresses, as the boot record says. DHCP only starts here: [`wait_configured`].
+pub fn configure(net: &dock2uni_format::record::Net, hostname: &str) {
+    use dock2uni_format::record::V4;
+    let stack = stack();
+    stack.configure(|config| {
+        config.dns = net.dns.iter().filter_map(|server| server.parse().ok()).collect();
+        config.search = net.search.clone();
+    });
+    match &net.v4 {
+        _ if stack.device().is_none() => {}
+        V4::None => {}
+        V4::Static { addr, prefix, gateway } => {
+            let cidr = addr::Cidr { addr: addr::IpAddr::from(*addr), prefix: (*prefix).min(32) };
+            stack.configure(|config| {
+                config.addresses.insert(0, cidr);
+                config.gateway4 = gateway.map(addr::Ipv4Addr::from);
+            });
+            nd::start(stack);
+        }
+        V4::Dhcp => {
+            dhcp::start(stack, hostname);
+            nd::start(stack);
+        }
+    }
+}
+
+/// Waits until there is an IPv4 address, or until `timeout` nanoseconds have passed; returns at once if none is expected.
+/// Returns whether there is one. Task context.
+pub fn wait_configured(net: &dock2uni_format::record::Net, timeout: u64) -> bool {
+    use crate::sync::WaitMode;
+    let stack = stack();
+    let expected = net.v4 != dock2uni_format::record::V4::None && stack.device().is_some();
+    let have = || stack.config().addresses.iter().any(|cidr| cidr.addr.is_ipv4()).then_some(());
+    if !expected {
+        return have().is_some();
+    }
+    let deadline = crate::time::now_ns().saturating_add(timeout);
+    stack.configured.wait(WaitMode::Uninterruptible, Some(deadline), have).is_ok()
+}
+
+/// Text for /etc/resolv.conf.
+pub fn resolv_conf() -> alloc::string::String {
+    use core::fmt::Write;
+    let config = stack().config();
+    let mut text = alloc::string::String::new();
+    // Writing to a string can't fail.
+    if !config.search.is_empty() {
+        let _ = writeln!(text, "search {}", config.search.join(" "));
+    }
+    for server in &config.dns {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    text
+}

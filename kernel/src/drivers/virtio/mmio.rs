@@ -196,7 +196,8 @@ impl Transport for Mmio {
             write(self.base, QUEUE_SEL, queue.into());
         }
         write(self.base, QUEUE_NUM, size.into());
-        for (register, address) in [(QUEUE_DESC, desc), (QUEUE_DRIVER, driver), (QUEUE_DEVICE, device)]
+        for (register, address) in
+            [(QUEUE_DESC, desc), (QUEUE_DRIVER, driver), (QUEUE_DEVICE, device)]
         {
             write(self.base, register, address as u32);
             write(self.base, register + 4, (address >> 32) as u32);

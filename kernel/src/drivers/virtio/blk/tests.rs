@@ -45,11 +45,7 @@ fn disk(sectors: u64, answer: fn(u64) -> u8) -> Arc<VirtioBlk> {
     let mut config = alloc::vec![0; 64];
     config[..8].copy_from_slice(&sectors.to_le_bytes());
     config[12] = 8;
-    let model = Arc::new(Model {
-        config,
-        status: SpinLock::new(0),
-        device: SpinLock::new(None),
-    });
+    let model = Arc::new(Model { config, status: SpinLock::new(0), device: SpinLock::new(None) });
     let disk = start(model.clone(), "vda").unwrap();
     // Serves as long as the test process lives; the memory stays valid because the disk is leaked.
     std::thread::spawn(move || {
