@@ -15,7 +15,7 @@ pub use smp::join;
 
 type Check = fn() -> Result<(), &'static str>;
 
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     ("boot", || Ok(())),
     ("panic", || panic!("asked for on the boot line")),
     ("opcode", interrupts::invalid_opcode),
@@ -26,6 +26,7 @@ const CHECKS: [(&str, Check); 10] = [
     ("smp", smp::run),
     ("user", user::run),
     ("button", button::run),
+    ("net", crate::net::selftest::run),
 ];
 
 /// Runs the chosen check and powers off, if one is chosen.
