@@ -270,9 +270,7 @@ pub enum Error {
         source: io::Error,
     },
     /// No place for the store.
-    #[error(
-        "there is no place for the layer store: neither DOCK2UNI_STORE, XDG_CACHE_HOME nor HOME is set"
-    )]
+    #[error("no place for the layer store: DOCK2UNI_STORE, XDG_CACHE_HOME and HOME are all unset")]
     NoStore,
     /// Another transfer of the same image failed first.
     #[error("cancelled")]
@@ -357,10 +355,15 @@ impl Error {
             Self::CredentialHelper { helper, .. } => {
                 format!("install `{helper}`, or remove it from the Docker configuration")
             }
-            Self::Unreachable { .. } => "check the name, the network and HTTPS_PROXY".into(),
+            Self::Unreachable { .. } => {
+                "check the name, the network and HTTPS_PROXY; `--offline` uses what was fetched \
+                 before"
+                    .into()
+            }
+            Self::Status { status: 429, .. } => "wait, or log in for a higher limit".into(),
             Self::Tls { host, .. } => format!(
                 "give its authority with `--ca-file`, or put it into \
-                 /etc/docker/certs.d/{host}/ca.crt; `--plain-http {host}` for a registry without TLS"
+                 /etc/docker/certs.d/{host}/ca.crt; use `--plain-http {host}` if it has no TLS"
             ),
             Self::Transfer { .. } => "run again: what has arrived is kept".into(),
             Self::RateLimited { .. } => "wait, or log in for a higher limit".into(),

@@ -36,7 +36,7 @@ pub(super) struct Blob {
 /// A parsed manifest or index.
 #[derive(Debug)]
 pub(super) enum Document {
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     Manifest(Box<ImageManifest>),
 }
 
@@ -93,7 +93,7 @@ impl Document {
         }
         if is_index {
             let index = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
-            return Ok(Self::Index(index));
+            return Ok(Self::Index(Box::new(index)));
         }
         let manifest: ImageManifest =
             serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;

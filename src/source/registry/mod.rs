@@ -5,13 +5,13 @@
 
 mod auth;
 mod credentials;
+mod download;
 mod http;
 mod retry;
 mod tls;
 
 use std::io::{self, Read as _};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use reqwest::blocking::Response;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -24,13 +24,9 @@ use super::assemble::{Context, Origin, Root, in_parallel, verify};
 use super::digest::Digest;
 use super::error::Error;
 use super::manifest::{ACCEPT, Blob, MAX_DOCUMENT};
-use super::progress::{Bar, Outcome};
 use super::reference::Name;
-use super::store::{BUFFER, Slot, Writer};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// Received bytes that count as progress, after which failures are counted anew.
-const PROGRESS: u64 = 64 * 1024;
 
 /// One repository of a registry.
 pub(super) struct Registry<'a> {
@@ -290,132 +286,6 @@ impl<'a> Registry<'a> {
             }),
         }
     }
-
-    /// Brings a layer into the store.
-    fn layer(&self, blob: &Blob) -> Result<PathBuf, Error> {
-        let mut bar = self.context.progress.start(&blob.digest, blob.size);
-        let mut second_try = false;
-        loop {
-            let mut writer = match self.context.store.slot(&blob.digest, blob.size)? {
-                Slot::Present(path) => {
-                    bar.advance(blob.size);
-                    bar.finish(Outcome::Cached);
-                    return Ok(path);
-                }
-                Slot::Vacant(writer) => writer,
-            };
-            self.need_network(&format!("layer {}", blob.digest))?;
-            let mut joined = writer.is_resumed();
-            bar.advance(writer.len());
-            self.fill(blob, &mut writer, bar.as_mut(), &mut joined)?;
-            match writer.commit("layer", &self.name()) {
-                Ok((_, path)) => {
-                    bar.finish(Outcome::Fetched);
-                    return Ok(path);
-                }
-                // Kept bytes may have been damaged, say by a power cut: they get one more try
-                // without them.
-                Err(Error::DigestMismatch { .. }) if joined && !second_try => {
-                    second_try = true;
-                    bar.restart();
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Downloads until all bytes are there, resuming after each break.
-    fn fill(
-        &self,
-        blob: &Blob,
-        writer: &mut Writer,
-        bar: &mut dyn Bar,
-        joined: &mut bool,
-    ) -> Result<(), Error> {
-        let mut retrier = Retrier::new(self.context, &self.name.host);
-        let mut buffer = vec![0; BUFFER];
-        while writer.len() < blob.size {
-            let before = writer.len();
-            let result = self.transfer(blob, writer, bar, &mut buffer);
-            if writer.len() >= before + PROGRESS {
-                retrier.progressed();
-            }
-            if let Err(failure) = result {
-                retrier.pause(failure)?;
-                *joined |= writer.len() > 0;
-            }
-        }
-        Ok(())
-    }
-
-    /// One request for what is still missing.
-    fn transfer(
-        &self,
-        blob: &Blob,
-        writer: &mut Writer,
-        bar: &mut dyn Bar,
-        buffer: &mut [u8],
-    ) -> Result<(), Failure> {
-        let url = self.url("blobs", &blob.digest.to_string())?;
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if writer.len() > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={}-", writer.len()));
-            // A formatted number has no characters that a header may not have.
-            headers.extend(range.ok().map(|range| (header::RANGE, range)));
-        }
-        let mut response = self.attempt(&Method::GET, &url, &headers)?;
-        if writer.len() > 0 {
-            let continues = response.status() == StatusCode::PARTIAL_CONTENT
-                && range_start(&response) == Some(writer.len());
-            if !continues {
-                writer.restart()?;
-                bar.restart();
-                if response.status() != StatusCode::OK {
-                    let refused = matches!(response.status().as_u16(), 206 | 416);
-                    if refused {
-                        let error = transfer(&url, "it can't continue a broken download".into());
-                        return Err(Failure { error, retry: Retry::Soon });
-                    }
-                }
-            }
-        }
-        self.check_blob_status(&url, &blob.digest, &response)?;
-        let missing = blob.size - writer.len();
-        let too_long = |found| Error::SizeMismatch {
-            what: "layer",
-            origin: self.name(),
-            digest: blob.digest,
-            expected: blob.size,
-            found,
-        };
-        if let Some(length) = response.content_length().filter(|length| *length != missing) {
-            return Err(too_long(writer.len() + length).into());
-        }
-        loop {
-            if self.context.cancelled.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled.into());
-            }
-            let (filled, result) = fill_buffer(&mut response, buffer);
-            if writer.len() + filled as u64 > blob.size {
-                return Err(too_long(writer.len() + filled as u64).into());
-            }
-            writer.write(&buffer[..filled])?;
-            bar.advance(filled as u64);
-            match result {
-                Err(error) => return Err(read_failure(&url, error)),
-                Ok(()) if filled < buffer.len() => break,
-                Ok(()) => {}
-            }
-        }
-        if writer.len() < blob.size {
-            let reason =
-                format!("the connection closed after {} of {} bytes", writer.len(), blob.size);
-            return Err(Failure { error: transfer(&url, reason), retry: Retry::Soon });
-        }
-        Ok(())
-    }
 }
 
 impl Origin for Registry<'_> {
@@ -454,26 +324,6 @@ fn content_digest(response: &Response) -> Option<Digest> {
         return None;
     }
     response.headers().get(CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
-}
-
-/// Where a partial answer starts: `Content-Range: bytes START-END/TOTAL`.
-fn range_start(response: &Response) -> Option<u64> {
-    let value = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
-    value.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
-}
-
-/// Reads until the buffer is full, the stream ends or fails; says how much was read either way.
-fn fill_buffer(response: &mut Response, buffer: &mut [u8]) -> (usize, io::Result<()>) {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match response.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return (filled, Err(e)),
-        }
-    }
-    (filled, Ok(()))
 }
 
 /// Reads a whole answer of at most `limit` bytes.
