@@ -1,1 +1,160 @@
-fn main() {}
+//! The dock2uni VM beside a Linux microVM made from the same files, measured in turn on the same machine type.
+//!
+//! ```text
+//! cargo run --release -p bench-vm -- IMAGE [--machine q35|microvm] [--rounds N] [--seconds S]
+//! ```
+//!
+//! IMAGE is what `dock2uni convert` takes, and has to serve HTTP on port 80. The Linux side is Debian's stock cloud kernel with
+//! the same EROFS root and the smallest init that can start the image (`linux-init`).
+
+mod http;
+mod linux;
+mod vm;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use vm::{Guest, Machine, Vm};
+
+struct Options {
+    image: String,
+    machine: Machine,
+    rounds: usize,
+    seconds: u64,
+    only: Option<String>,
+}
+
+fn options() -> Result<Options, String> {
+    let mut options =
+        Options { image: String::new(), machine: Machine::Q35, rounds: 5, seconds: 5, only: None };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("`{arg}` needs a value"));
+        match arg.as_str() {
+            "--machine" => options.machine = Machine::parse(&value()?)?,
+            "--rounds" => {
+                options.rounds = value()?.parse().map_err(|_| "`--rounds` takes a number")?
+            }
+            "--seconds" => {
+                options.seconds = value()?.parse().map_err(|_| "`--seconds` takes a number")?
+            }
+            "--only" => options.only = Some(value()?),
+            _ if options.image.is_empty() && !arg.starts_with('-') => options.image = arg,
+            _ => return Err(format!("`{arg}` is not an option")),
+        }
+    }
+    if options.image.is_empty() {
+        return Err("usage: bench-vm IMAGE [--machine q35|microvm] [--rounds N] [--seconds S] [--only MEASURE]".into());
+    }
+    Ok(options)
+}
+
+fn main() -> ExitCode {
+    match options().and_then(|options| run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let ours = vm::prepare(&options.image)?;
+    let linux = linux::prepare(&ours)?;
+    let guests = [&ours, &linux];
+    println!(
+        "machine {}, accel {}, {} rounds in turn",
+        options.machine.name(),
+        vm::ACCEL,
+        options.rounds
+    );
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
+    println!("{:34} {:>12} {:>12} {:>8}", "", "dock2uni", "linux", "ratio");
+    if wanted("size") {
+        row("kernel and initramfs, bytes", guests.map(|guest| guest.kernel_bytes() as f64));
+    }
+    if wanted("boot") {
+        row("VMM start to first 200, ms", in_turn(options, guests, boot)?);
+    }
+    if wanted("host-memory") {
+        row("host memory serving (256 MiB), MiB", in_turn(options, guests, host_memory)?);
+    }
+    if wanted("memory") {
+        row(
+            "smallest memory that serves, MiB",
+            [smallest(options, guests[0])?, smallest(options, guests[1])?],
+        );
+    }
+    for (keep_alive, connections) in
+        [(true, 1), (true, 16), (true, 64), (false, 1), (false, 16), (false, 64)]
+    {
+        let name = if keep_alive { "keep-alive" } else { "close" };
+        if wanted(name) {
+            let measure = |options: &Options, guest: &Guest| {
+                requests(options, guest, keep_alive, connections)
+            };
+            row(&format!("requests/s, {name}, {connections}"), in_turn(options, guests, measure)?);
+        }
+    }
+    Ok(())
+}
+
+fn row(name: &str, [ours, linux]: [f64; 2]) {
+    println!("{name:34} {ours:>12.0} {linux:>12.0} {:>8.3}", ours / linux);
+}
+
+/// Measures both guests in turn, round after round, so that a noisy minute hits both; gives the medians.
+fn in_turn(
+    options: &Options,
+    guests: [&Guest; 2],
+    measure: impl Fn(&Options, &Guest) -> Result<f64, String>,
+) -> Result<[f64; 2], String> {
+    let mut results = [Vec::new(), Vec::new()];
+    for _ in 0..options.rounds {
+        for (list, guest) in results.iter_mut().zip(guests) {
+            list.push(measure(options, guest)?);
+        }
+    }
+    Ok(results.map(|mut list| {
+        list.sort_by(f64::total_cmp);
+        list[list.len() / 2]
+    }))
+}
+
+fn boot(options: &Options, guest: &Guest) -> Result<f64, String> {
+    let start = Instant::now();
+    let vm = Vm::start(guest, options.machine, 256, 1)?;
+    http::wait_for_200(vm.port, Duration::from_secs(120))?;
+    Ok(start.elapsed().as_secs_f64() * 1000.0)
+}
+
+fn host_memory(options: &Options, guest: &Guest) -> Result<f64, String> {
+    let vm = Vm::start(guest, options.machine, 256, 1)?;
+    http::wait_for_200(vm.port, Duration::from_secs(120))?;
+    vm.resident_mib()
+}
+
+fn smallest(options: &Options, guest: &Guest) -> Result<f64, String> {
+    let serves = |mib: u32| -> Result<bool, String> {
+        let vm = Vm::start(guest, options.machine, mib, 1)?;
+        let served = http::wait_for_200(vm.port, Duration::from_secs(40)).is_ok();
+        Ok(served && (0..50).all(|_| http::get(vm.port, Duration::from_secs(5)).is_ok()))
+    };
+    for mib in [12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 160, 192, 256] {
+        if serves(mib)? {
+            return Ok(f64::from(mib));
+        }
+    }
+    Err("does not serve in 256 MiB".into())
+}
+
+fn requests(
+    options: &Options,
+    guest: &Guest,
+    keep_alive: bool,
+    connections: u32,
+) -> Result<f64, String> {
+    let vm = Vm::start(guest, options.machine, 256, 1)?;
+    http::wait_for_200(vm.port, Duration::from_secs(120))?;
+    http::wrk(vm.port, keep_alive, connections, options.seconds)
+}

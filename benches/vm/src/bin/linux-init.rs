@@ -24,7 +24,8 @@ fn boot() -> Result<(), String> {
     for name in lines("/modules")? {
         load_module(&name)?;
     }
-    let entrypoint = std::fs::read("/entrypoint").map_err(|error| format!("/entrypoint: {error}"))?;
+    let entrypoint =
+        std::fs::read("/entrypoint").map_err(|error| format!("/entrypoint: {error}"))?;
     mount(c"/dev/vda", c"/lower", c"erofs", libc::MS_RDONLY, c"")?;
     mount(c"tmpfs", c"/upper", c"tmpfs", 0, c"")?;
     for dir in ["/upper/data", "/upper/work"] {
@@ -38,7 +39,9 @@ fn boot() -> Result<(), String> {
     mount(c"/dev", c"/root/dev", c"", libc::MS_MOVE, c"")?;
     mount(c"proc", c"/root/proc", c"proc", 0, c"")?;
     mount(c"sysfs", c"/root/sys", c"sysfs", 0, c"")?;
-    for (link, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+    for (link, target) in
+        [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
         let _ = std::os::unix::fs::symlink(target, format!("/root/dev/{link}"));
     }
     for name in [c"lo", c"eth0"] {
@@ -60,7 +63,13 @@ fn lines(path: &str) -> Result<Vec<String>, String> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, options: &CStr) -> Result<(), String> {
+fn mount(
+    source: &CStr,
+    target: &CStr,
+    kind: &CStr,
+    flags: u64,
+    options: &CStr,
+) -> Result<(), String> {
     // SAFETY: all strings are valid and terminated.
     let result = unsafe {
         libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast())
@@ -72,7 +81,8 @@ fn load_module(name: &str) -> Result<(), String> {
     use std::os::fd::AsRawFd;
     let file = std::fs::File::open(name).map_err(|error| format!("{name}: {error}"))?;
     // SAFETY: the descriptor is open and the parameter string is empty and terminated.
-    let result = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
     check(result as i32, name)
 }
 

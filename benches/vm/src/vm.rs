@@ -1,0 +1,185 @@
+//! Starting guests under QEMU, both in the same way.
+
+use dock2uni_format::record::{BLOCK, Footer, Record};
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// How the guests' instructions are executed.
+pub const ACCEL: &str = "tcg";
+
+/// QEMU machine types that both kernels boot on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// A PC with PCI Express.
+    Q35,
+    /// Virtio over MMIO, no PCI.
+    Microvm,
+}
+
+impl Machine {
+    /// By its QEMU name.
+    pub fn parse(name: &str) -> Result<Machine, String> {
+        match name {
+            "q35" => Ok(Machine::Q35),
+            "microvm" => Ok(Machine::Microvm),
+            _ => Err(format!("machine `{name}` is not q35 or microvm")),
+        }
+    }
+
+    /// Its QEMU name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Machine::Q35 => "q35",
+            Machine::Microvm => "microvm",
+        }
+    }
+
+    fn device(self, kind: &str) -> String {
+        match self {
+            Machine::Q35 => format!("virtio-{kind}-pci"),
+            Machine::Microvm => format!("virtio-{kind}-device"),
+        }
+    }
+}
+
+/// A bootable system: kernel, initial module and root disk.
+pub struct Guest {
+    /// Kernel.
+    pub kernel: PathBuf,
+    /// Boot record or initramfs.
+    pub module: PathBuf,
+    /// Root filesystem.
+    pub root: PathBuf,
+    /// Kernel command line.
+    pub cmdline: &'static str,
+    /// What the image wants to run.
+    pub record: Record,
+}
+
+impl Guest {
+    /// Bytes beyond the application's own files.
+    pub fn kernel_bytes(&self) -> u64 {
+        [&self.kernel, &self.module]
+            .iter()
+            .filter_map(|path| path.metadata().ok())
+            .map(|meta| meta.len())
+            .sum()
+    }
+}
+
+/// Where the benchmark keeps what it makes.
+pub fn work_dir() -> Result<PathBuf, String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench-vm");
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    dir.canonicalize().map_err(|error| error.to_string())
+}
+
+/// Runs a command and fails with its own words.
+pub fn sh(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Converts the image and takes it apart for direct boot.
+pub fn prepare(image: &str) -> Result<Guest, String> {
+    let dir = work_dir()?;
+    let tool = dir.join("../release/dock2uni");
+    let disk = dir.join("image.img");
+    sh(Command::new(&tool).args(["convert", "--quiet", "--output"]).arg(&disk).arg(image))?;
+    let (kernel, root, module) = (dir.join("kernel"), dir.join("root.img"), dir.join("record.img"));
+    sh(Command::new(&tool)
+        .args(["image", "extract"])
+        .arg(&disk)
+        .arg("--kernel")
+        .arg(&kernel)
+        .arg("--root")
+        .arg(&root)
+        .arg("--record")
+        .arg(&module))?;
+    Ok(Guest { record: read_record(&module)?, kernel, module, root, cmdline: "" })
+}
+
+fn read_record(path: &Path) -> Result<Record, String> {
+    let attempt = || -> Result<Record, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let len = file.metadata().map_err(|error| error.to_string())?.len();
+        let mut block = [0; BLOCK];
+        file.read_exact_at(&mut block, len.saturating_sub(BLOCK as u64))
+            .map_err(|error| error.to_string())?;
+        let footer = Footer::parse(&block, len).map_err(|error| format!("{error:?}"))?;
+        let mut bytes = vec![0; footer.record_len as usize];
+        file.read_exact_at(&mut bytes, footer.record_offset).map_err(|error| error.to_string())?;
+        Record::decode(&bytes, &footer).map_err(|error| format!("{error:?}"))
+    };
+    attempt().map_err(|why| format!("{}: {why}", path.display()))
+}
+
+/// A running guest; killed when dropped.
+pub struct Vm {
+    child: Child,
+    /// Host port that leads to port 80 of the guest.
+    pub port: u16,
+}
+
+impl Vm {
+    /// Starts a guest with `mib` MiB of memory.
+    pub fn start(guest: &Guest, machine: Machine, mib: u32, cpus: u32) -> Result<Vm, String> {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .map_err(|error| format!("no free port: {error}"))?
+            .port();
+        let log =
+            File::create(work_dir()?.join("console.log")).map_err(|error| error.to_string())?;
+        let child = Command::new("qemu-system-x86_64")
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+                "-serial",
+                "stdio",
+            ])
+            .args(["-accel", ACCEL, "-cpu", "max", "-M", machine.name()])
+            .args(["-m", &mib.to_string(), "-smp", &cpus.to_string()])
+            .arg("-kernel")
+            .arg(&guest.kernel)
+            .arg("-initrd")
+            .arg(&guest.module)
+            .args(["-append", guest.cmdline])
+            .arg("-drive")
+            .arg(format!("if=none,id=root,format=raw,readonly=on,file={}", guest.root.display()))
+            .args(["-device", &format!("{},drive=root", machine.device("blk"))])
+            .args(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:80")])
+            .args(["-device", &format!("{},netdev=net", machine.device("net"))])
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
+        Ok(Vm { child, port })
+    }
+
+    /// Memory of the host that the VM takes, emulator included.
+    pub fn resident_mib(&self) -> Result<f64, String> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let kib: f64 =
+            line.trim().trim_end_matches(" kB").parse().map_err(|_| "VmRSS is not a number")?;
+        Ok(kib / 1024.0)
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
