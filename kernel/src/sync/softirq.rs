@@ -14,9 +14,11 @@ pub enum Kind {
     Block = 1,
     /// Terminal input, power button and other rare events.
     Misc = 2,
+    /// Timers that measure CPU time.
+    CpuTimers = 3,
 }
 
-const KINDS: usize = 3;
+const KINDS: usize = 4;
 /// Pending bit: the scheduler should run.
 pub const RESCHEDULE: u32 = 1 << 31;
 

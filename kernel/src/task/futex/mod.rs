@@ -1,0 +1,31 @@
+//! Futexes (futex(7)): sleeping on a word of user memory.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`queue`] | the hashed wait queues |
+//! | [`ops`] | wait, wake, requeue, wake-op on them |
+//! | [`pi`] | the operations that hand over a lock's ownership |
+//! | [`robust`] | what the death of a thread does to locks it held |
+//!
+//! A word is known by a [`Key`]: the address space and address for private futexes, the memory object and offset for shared
+//! ones, so that processes which map the same page at different addresses meet.
+
+pub mod ops;
+pub mod pi;
+mod queue;
+pub mod robust;
+
+pub use queue::Key;
+
+use crate::errno::{Errno, Result};
+use crate::io::check_user;
+use crate::task::current;
+
+/// The word's key. EINVAL for a misaligned address, EFAULT for one that isn't mapped.
+fn key(addr: usize, private: bool) -> Result<Key> {
+    if addr % 4 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    check_user(addr, 4)?;
+    current().with_mm(|mm| mm.futex_key(addr, !private)).unwrap_or(Err(Errno::EFAULT))
+}

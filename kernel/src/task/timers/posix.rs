@@ -1,0 +1,232 @@
+//! POSIX timers (timer_create(2)).
+
+use super::Schedule;
+use crate::errno::{Errno, Result};
+use crate::sync::IrqLock;
+use crate::task::signal::{SigInfo, Signal, code, send_to_process, send_to_task};
+use crate::task::{Process, Task, current, find_task};
+use crate::time::{Timer, TimerTarget, clock, now_ns};
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicI32, Ordering};
+use linux_raw_sys::general::*;
+
+/// Most timers of one process; Linux counts them against `RLIMIT_SIGPENDING`.
+const LIMIT: usize = 16384;
+
+/// The clock a timer follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Monotonic time.
+    Monotonic,
+    /// Wall-clock time.
+    Realtime,
+}
+
+/// Who hears of an expiration.
+enum Target {
+    Nobody,
+    Process(Weak<Process>, Signal),
+    Thread(Weak<Task>, Signal),
+}
+
+struct State {
+    id: AtomicI32,
+    base: Base,
+    target: Target,
+    value: u64,
+    schedule: IrqLock<Schedule>,
+    /// Expirations beyond the first of the signal that is (or was last) pending, and of the one before it.
+    overrun: [AtomicI32; 2],
+    owner: Weak<PosixTimer>,
+}
+
+/// One timer.
+pub struct PosixTimer {
+    state: Arc<State>,
+    timer: Timer,
+}
+
+impl State {
+    fn now(&self) -> u64 {
+        match self.base {
+            Base::Monotonic => now_ns(),
+            Base::Realtime => clock::realtime_ns(),
+        }
+    }
+
+    fn deadline(&self, at: u64) -> u64 {
+        match self.base {
+            Base::Monotonic => at,
+            Base::Realtime => clock::realtime_to_monotonic(at),
+        }
+    }
+
+    /// Whether this timer's signal is still pending; adds `more` to its overrun count if so.
+    fn add_to_pending(&self, more: i32) -> bool {
+        let id = self.id.load(Ordering::Relaxed);
+        let mut add = |info: &mut SigInfo| {
+            let mine = info.code == code::SI_TIMER && info.body[0] as u32 == id as u32;
+            if mine {
+                let count = ((info.body[0] >> 32) as i32).saturating_add(more);
+                info.body[0] = u64::from(id as u32) | u64::from(count as u32) << 32;
+            }
+            mine
+        };
+        match &self.target {
+            Target::Nobody => false,
+            Target::Process(process, _) => {
+                process.upgrade().is_some_and(|process| process.signal.lock().pending.find(&mut add))
+            }
+            Target::Thread(task, _) => {
+                task.upgrade().is_some_and(|task| task.signal.lock().pending.find(&mut add))
+            }
+        }
+    }
+
+    fn notify(&self, expired: u64) {
+        let expired = i32::try_from(expired).unwrap_or(i32::MAX);
+        if self.add_to_pending(expired) {
+            self.overrun[0].fetch_add(expired, Ordering::Relaxed);
+            return;
+        }
+        let last = self.overrun[0].swap(expired - 1, Ordering::Relaxed);
+        self.overrun[1].store(last, Ordering::Relaxed);
+        let info = |signal| SigInfo::timer(signal, self.id.load(Ordering::Relaxed), expired - 1, self.value);
+        match &self.target {
+            Target::Nobody => {}
+            Target::Process(process, signal) => {
+                if let Some(process) = process.upgrade() {
+                    send_to_process(&process, *signal, info(*signal));
+                }
+            }
+            Target::Thread(task, signal) => {
+                if let Some(task) = task.upgrade() {
+                    send_to_task(&task, *signal, info(*signal));
+                }
+            }
+        }
+    }
+}
+
+impl TimerTarget for State {
+    fn expired(&self) {
+        let (expired, next) = {
+            let mut schedule = self.schedule.lock();
+            (schedule.advance(self.now()), schedule.next)
+        };
+        if next != 0
+            && let Some(owner) = self.owner.upgrade()
+        {
+            owner.timer.arm(self.deadline(next));
+        }
+        if expired > 0 {
+            self.notify(expired);
+        }
+    }
+}
+
+/// `struct sigevent`, as far as it matters.
+pub struct Event {
+    /// `SIGEV_*`.
+    pub notify: u32,
+    /// Signal number.
+    pub signal: u32,
+    /// The word the signal carries.
+    pub value: u64,
+    /// Thread for `SIGEV_THREAD_ID`.
+    pub tid: i32,
+}
+
+/// Makes a timer of the current process; returns its ID. Without an event, SIGALRM carries the ID.
+pub fn create(base: Base, event: Option<Event>) -> Result<i32> {
+    let process = current().process();
+    let signal = |number: u32| Signal::new(number).ok_or(Errno::EINVAL);
+    let target = match &event {
+        None => Target::Process(Arc::downgrade(process), Signal::ALRM),
+        Some(event) => match event.notify {
+            SIGEV_NONE => Target::Nobody,
+            // SIGEV_THREAD is the library's affair; it asks for one of the others.
+            SIGEV_SIGNAL => Target::Process(Arc::downgrade(process), signal(event.signal)?),
+            SIGEV_THREAD_ID => {
+                let task = find_task(event.tid).filter(|task| Arc::ptr_eq(task.process(), process));
+                Target::Thread(Arc::downgrade(&task.ok_or(Errno::EINVAL)?), signal(event.signal)?)
+            }
+            _ => return Err(Errno::EINVAL),
+        },
+    };
+    let mut timers = process.timers.lock();
+    if timers.posix.len() >= LIMIT {
+        return Err(Errno::EAGAIN);
+    }
+    let mut id = timers.next_id;
+    while timers.posix.contains_key(&id) {
+        id = if id == i32::MAX { 0 } else { id + 1 };
+    }
+    timers.next_id = if id == i32::MAX { 0 } else { id + 1 };
+    let timer = Arc::new_cyclic(|owner| {
+        let state = Arc::new(State {
+            id: AtomicI32::new(id),
+            base,
+            target,
+            value: event.map_or(id as u64, |event| event.value),
+            schedule: IrqLock::new(Schedule::default()),
+            overrun: [const { AtomicI32::new(0) }; 2],
+            owner: owner.clone(),
+        });
+        PosixTimer { timer: Timer::new(state.clone()), state }
+    });
+    timers.posix.insert(id, timer);
+    Ok(id)
+}
+
+/// A timer of the current process. EINVAL if there is none with this ID.
+pub fn find(id: i32) -> Result<Arc<PosixTimer>> {
+    current().process().timers.lock().posix.get(&id).cloned().ok_or(Errno::EINVAL)
+}
+
+/// Deletes a timer of the current process.
+pub fn delete(id: i32) -> Result<()> {
+    let timer = current().process().timers.lock().posix.remove(&id).ok_or(Errno::EINVAL)?;
+    timer.timer.cancel();
+    Ok(())
+}
+
+/// execve(2) and exit delete all of them.
+pub fn delete_all(process: &Process) {
+    let all = core::mem::take(&mut process.timers.lock().posix);
+    for timer in all.values() {
+        timer.timer.cancel();
+    }
+}
+
+impl PosixTimer {
+    /// Arms (with `value` other than zero) or disarms; returns time left and period before.
+    pub fn set(&self, value: u64, interval: u64, absolute: bool) -> Schedule {
+        let old = self.get();
+        let now = self.state.now();
+        let next = match (value, absolute) {
+            (0, _) => 0,
+            (value, true) => value,
+            (value, false) => now.saturating_add(value),
+        };
+        *self.state.schedule.lock() = Schedule { next, interval };
+        if next == 0 {
+            self.timer.cancel();
+        } else {
+            self.timer.arm(self.state.deadline(next));
+        }
+        old
+    }
+
+    /// Time left and period.
+    pub fn get(&self) -> Schedule {
+        let schedule = *self.state.schedule.lock();
+        Schedule { next: schedule.left(self.state.now()), interval: schedule.interval }
+    }
+
+    /// Expirations beyond the first that the signal delivered last stands for.
+    pub fn overrun(&self) -> i32 {
+        let pending = self.state.add_to_pending(0);
+        self.state.overrun[usize::from(pending)].load(Ordering::Relaxed)
+    }
+}
