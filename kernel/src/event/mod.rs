@@ -4,5 +4,6 @@ pub mod epoll;
 pub mod eventfd;
 pub mod poll;
 pub mod select;
+pub mod signalfd;
 pub mod timerfd;
 pub use poll::{Events, PollTable};

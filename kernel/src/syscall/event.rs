@@ -1,16 +1,16 @@
 //! System calls that wait for readiness, and those that make files to wait for.
 
 use crate::errno::{Errno, Result};
+use crate::event::Events;
 use crate::event::epoll::{Epoll, EpollFile, Event};
 use crate::event::eventfd::EventFd;
 use crate::event::select::{self, Watch};
 use crate::event::signalfd::SignalFd;
 use crate::event::timerfd::{Base, Spec, TimerFd};
-use crate::event::Events;
 use crate::fs::{File, FileOps};
 use crate::io::{get_user, get_user_slice, put_user, put_user_slice};
-use crate::task::signal::{SigSet, take};
 use crate::task::current;
+use crate::task::signal::{SigSet, take};
 use crate::time::{SECOND, now_ns};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -62,7 +62,13 @@ pub fn poll(fds: usize, count: usize, timeout: i32) -> Result<usize> {
 }
 
 /// ppoll(2).
-pub fn ppoll(fds: usize, count: usize, timeout: usize, mask: usize, mask_len: usize) -> Result<usize> {
+pub fn ppoll(
+    fds: usize,
+    count: usize,
+    timeout: usize,
+    mask: usize,
+    mask_len: usize,
+) -> Result<usize> {
     let deadline = deadline_timespec(timeout)?;
     with_mask(mask, mask_len, || {
         let result = poll_until(fds, count, deadline);
@@ -116,7 +122,13 @@ fn poll_until(addr: usize, count: usize, deadline: Option<u64>) -> Result<usize>
 }
 
 /// select(2).
-pub fn select(count: i32, read: usize, write: usize, except: usize, timeout: usize) -> Result<usize> {
+pub fn select(
+    count: i32,
+    read: usize,
+    write: usize,
+    except: usize,
+    timeout: usize,
+) -> Result<usize> {
     let deadline = match timeout {
         0 => None,
         _ => {
@@ -125,7 +137,11 @@ pub fn select(count: i32, read: usize, write: usize, except: usize, timeout: usi
             if seconds < 0 || micros < 0 {
                 return Err(Errno::EINVAL);
             }
-            deadline_after((seconds as u64).saturating_mul(SECOND).saturating_add((micros as u64).saturating_mul(1000)))
+            deadline_after(
+                (seconds as u64)
+                    .saturating_mul(SECOND)
+                    .saturating_add((micros as u64).saturating_mul(1000)),
+            )
         }
     };
     let result = select_until(count, [read, write, except], deadline);
@@ -134,7 +150,14 @@ pub fn select(count: i32, read: usize, write: usize, except: usize, timeout: usi
 }
 
 /// pselect6(2): `mask` points at a pair of pointer and length.
-pub fn pselect6(count: i32, read: usize, write: usize, except: usize, timeout: usize, mask: usize) -> Result<usize> {
+pub fn pselect6(
+    count: i32,
+    read: usize,
+    write: usize,
+    except: usize,
+    timeout: usize,
+    mask: usize,
+) -> Result<usize> {
     let deadline = deadline_timespec(timeout)?;
     let [mask, len] = if mask == 0 { [0, 0] } else { get_user(mask)? };
     with_mask(mask, len, || {
@@ -147,7 +170,11 @@ pub fn pselect6(count: i32, read: usize, write: usize, except: usize, timeout: u
 fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<usize> {
     /// What each of the three sets asks for, and what counts as yes (Linux's `POLLIN_SET` and friends).
     const MEANING: [Events; 3] = [
-        Events::IN.union(Events::RDNORM).union(Events::RDBAND).union(Events::HUP).union(Events::ERR),
+        Events::IN
+            .union(Events::RDNORM)
+            .union(Events::RDBAND)
+            .union(Events::HUP)
+            .union(Events::ERR),
         Events::OUT.union(Events::WRNORM).union(Events::WRBAND).union(Events::ERR),
         Events::PRI,
     ];
@@ -173,7 +200,11 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
             }
         }
         if !events.is_empty() {
-            watches.push(Watch { file: Some(files.get(fd as i32)?), events, ready: Events::empty() });
+            watches.push(Watch {
+                file: Some(files.get(fd as i32)?),
+                events,
+                ready: Events::empty(),
+            });
             numbers.push(fd);
         }
     }
@@ -243,13 +274,27 @@ pub fn epoll_wait(epfd: i32, events: usize, max: i32, timeout: i32) -> Result<us
 }
 
 /// epoll_pwait(2).
-pub fn epoll_pwait(epfd: i32, events: usize, max: i32, timeout: i32, mask: usize, len: usize) -> Result<usize> {
+pub fn epoll_pwait(
+    epfd: i32,
+    events: usize,
+    max: i32,
+    timeout: i32,
+    mask: usize,
+    len: usize,
+) -> Result<usize> {
     let deadline = deadline_ms(timeout);
     with_mask(mask, len, || epoll_wait_until(epfd, events, max, deadline))
 }
 
 /// epoll_pwait2(2).
-pub fn epoll_pwait2(epfd: i32, events: usize, max: i32, timeout: usize, mask: usize, len: usize) -> Result<usize> {
+pub fn epoll_pwait2(
+    epfd: i32,
+    events: usize,
+    max: i32,
+    timeout: usize,
+    mask: usize,
+    len: usize,
+) -> Result<usize> {
     let deadline = deadline_timespec(timeout)?;
     with_mask(mask, len, || epoll_wait_until(epfd, events, max, deadline))
 }
@@ -283,12 +328,12 @@ pub fn eventfd2(initial: u32, flags: u32) -> Result<usize> {
 
 /// signalfd4(2).
 pub fn signalfd4(fd: i32, mask: usize, len: usize, flags: u32) -> Result<usize> {
-    if len != size_of::<SigSet>() || flags & !(SFD_CLOEXEC | SFD_NONBLOCK) != 0 {
+    if len != size_of::<SigSet>() || flags & !(O_CLOEXEC | O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
     let mask = SigSet(get_user(mask)?);
     if fd == -1 {
-        return install(SignalFd::new(mask), O_RDWR | flags & SFD_NONBLOCK, flags & SFD_CLOEXEC != 0);
+        return install(SignalFd::new(mask), O_RDWR | flags & O_NONBLOCK, flags & O_CLOEXEC != 0);
     }
     let file = current().files().get(fd)?;
     file.downcast::<SignalFd>().ok_or(Errno::EINVAL)?.set_mask(mask);
@@ -326,7 +371,8 @@ pub fn timerfd_settime(fd: i32, flags: u32, new: usize, old: usize) -> Result<us
     let [is, ins, vs, vns]: [i64; 4] = get_user(new)?;
     let spec = Spec { value: interval([vs, vns], 1)?, interval: interval([is, ins], 1)? };
     let absolute = flags & TFD_TIMER_ABSTIME != 0;
-    let before = with_timerfd(fd, |timer| timer.set(spec, absolute, flags & TFD_TIMER_CANCEL_ON_SET != 0))?;
+    let before =
+        with_timerfd(fd, |timer| timer.set(spec, absolute, flags & TFD_TIMER_CANCEL_ON_SET != 0))?;
     if old != 0 {
         put_user(old, &emit_spec(before))?;
     }

@@ -3,11 +3,10 @@
 use crate::errno::{Errno, Result};
 use crate::io::{get_user, get_user_slice};
 use crate::task::futex::ops::{self, WAITV_MAX, WaitOn};
-use crate::task::futex::pi;
+use crate::task::futex::{pi, robust};
 use crate::task::{current, find_task};
 use crate::time::{SECOND, clock, now_ns};
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 use linux_raw_sys::general::*;
 
 /// Nanoseconds of a `struct timespec`.
@@ -29,7 +28,14 @@ fn absolute(addr: usize, realtime: bool) -> Result<Option<u64>> {
 }
 
 /// futex(2).
-pub fn futex(addr: usize, op: u32, value: u32, timeout: usize, addr2: usize, value3: u32) -> Result<usize> {
+pub fn futex(
+    addr: usize,
+    op: u32,
+    value: u32,
+    timeout: usize,
+    addr2: usize,
+    value3: u32,
+) -> Result<usize> {
     let private = op & FUTEX_PRIVATE_FLAG != 0;
     let realtime = op & FUTEX_CLOCK_REALTIME != 0;
     let command = op & FUTEX_CMD_MASK as u32;
@@ -42,7 +48,8 @@ pub fn futex(addr: usize, op: u32, value: u32, timeout: usize, addr2: usize, val
     let count2 = (timeout as i32).max(0) as usize;
     match command {
         FUTEX_WAIT => {
-            let until = if timeout == 0 { None } else { Some(now_ns().saturating_add(timespec(timeout)?)) };
+            let until =
+                if timeout == 0 { None } else { Some(now_ns().saturating_add(timespec(timeout)?)) };
             ops::wait_restartable(addr, value, private, !0, until).map(|()| 0)
         }
         FUTEX_WAIT_BITSET => {
@@ -64,7 +71,13 @@ pub fn futex(addr: usize, op: u32, value: u32, timeout: usize, addr2: usize, val
 }
 
 /// futex_waitv(2).
-pub fn futex_waitv(waiters: usize, count: usize, flags: u32, timeout: usize, clock: u32) -> Result<usize> {
+pub fn futex_waitv(
+    waiters: usize,
+    count: usize,
+    flags: u32,
+    timeout: usize,
+    clock: u32,
+) -> Result<usize> {
     /// `FUTEX2_SIZE_U32`.
     const SIZE_U32: u32 = 2;
     /// `struct futex_waitv`: value, address, flags and a reserved word.
@@ -100,16 +113,16 @@ pub fn set_robust_list(head: usize, len: usize) -> Result<usize> {
     if len != 24 {
         return Err(Errno::EINVAL);
     }
-    current().robust_list.store(head, Ordering::Relaxed);
+    robust::set_head(current(), head);
     Ok(0)
 }
 
 /// get_robust_list(2).
 pub fn get_robust_list(tid: i32, head: usize, len: usize) -> Result<usize> {
     let list = if tid == 0 {
-        current().robust_list.load(Ordering::Relaxed)
+        robust::head(current())
     } else {
-        find_task(tid).ok_or(Errno::ESRCH)?.robust_list.load(Ordering::Relaxed)
+        robust::head(&*find_task(tid).ok_or(Errno::ESRCH)?)
     };
     crate::io::put_user(len, &24usize)?;
     crate::io::put_user(head, &list)?;

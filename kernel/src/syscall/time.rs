@@ -22,18 +22,28 @@ enum Clock {
 /// Interprets a clock number; negative ones encode a process or thread (`CPUCLOCK_*` in Linux).
 fn clock_of(id: i32) -> Result<Clock> {
     Ok(match id as u32 {
-        CLOCK_REALTIME | CLOCK_REALTIME_COARSE | CLOCK_TAI | CLOCK_REALTIME_ALARM => Clock::Realtime,
-        CLOCK_MONOTONIC | CLOCK_MONOTONIC_RAW | CLOCK_MONOTONIC_COARSE | CLOCK_BOOTTIME
+        CLOCK_REALTIME | CLOCK_REALTIME_COARSE | CLOCK_TAI | CLOCK_REALTIME_ALARM => {
+            Clock::Realtime
+        }
+        CLOCK_MONOTONIC
+        | CLOCK_MONOTONIC_RAW
+        | CLOCK_MONOTONIC_COARSE
+        | CLOCK_BOOTTIME
         | CLOCK_BOOTTIME_ALARM => Clock::Monotonic,
         CLOCK_PROCESS_CPUTIME_ID => Clock::ProcessCpu(current().process().clone()),
         CLOCK_THREAD_CPUTIME_ID => Clock::ThreadCpu(crate::task::current_arc()),
         _ if id < 0 && id & 3 != 3 => {
             let number = !(id >> 3);
             if id & 4 != 0 {
-                let task = if number == 0 { Some(crate::task::current_arc()) } else { find_task(number) };
+                let task =
+                    if number == 0 { Some(crate::task::current_arc()) } else { find_task(number) };
                 Clock::ThreadCpu(task.ok_or(Errno::EINVAL)?)
             } else {
-                let process = if number == 0 { Some(current().process().clone()) } else { find_process(number) };
+                let process = if number == 0 {
+                    Some(current().process().clone())
+                } else {
+                    find_process(number)
+                };
                 Clock::ProcessCpu(process.ok_or(Errno::EINVAL)?)
             }
         }
@@ -51,7 +61,7 @@ impl Clock {
                 usage.user_ns + usage.system_ns
             }
             Clock::ThreadCpu(task) => {
-                let usage = task.usage();
+                let usage = task.sched.usage();
                 usage.user_ns + usage.system_ns
             }
         }
@@ -162,7 +172,10 @@ pub fn clock_nanosleep(id: i32, flags: u32, request: usize, remaining: usize) ->
     let time = get_time(request, 1)?;
     let absolute = flags & TIMER_ABSTIME != 0;
     if let Clock::ProcessCpu(_) = clock {
-        return sleep_on_cpu_time(&clock, if absolute { time } else { clock.now().saturating_add(time) });
+        return sleep_on_cpu_time(
+            &clock,
+            if absolute { time } else { clock.now().saturating_add(time) },
+        );
     }
     if !absolute {
         return relative_sleep(id, now_ns().saturating_add(time), remaining);
@@ -222,7 +235,10 @@ pub fn restart_syscall() -> Result<usize> {
 
 /// `struct itimerval`: interval, value.
 fn put_itimer(addr: usize, interval: u64, value: u64, unit: u64) -> Result<()> {
-    put_user(addr, &[interval / SECOND, interval % SECOND / unit, value / SECOND, value % SECOND / unit])
+    put_user(
+        addr,
+        &[interval / SECOND, interval % SECOND / unit, value / SECOND, value % SECOND / unit],
+    )
 }
 
 fn cpu_timer(which: u32) -> Result<cpu::Which> {
@@ -260,7 +276,12 @@ pub fn setitimer(which: u32, new: usize, old: usize) -> Result<usize> {
         _ => cpu::set(current().process(), cpu_timer(which)?, value, period),
     };
     if old != 0 {
-        put_itimer(old, before.interval, if before.next == 0 { 0 } else { before.next.max(1000) }, 1000)?;
+        put_itimer(
+            old,
+            before.interval,
+            if before.next == 0 { 0 } else { before.next.max(1000) },
+            1000,
+        )?;
     }
     Ok(0)
 }
@@ -288,7 +309,12 @@ pub fn timer_create(id: i32, event: usize, to: usize) -> Result<usize> {
     } else {
         // sigev_value, sigev_signo and sigev_notify, the thread's number.
         let [value, kind, tid]: [u64; 3] = get_user(event)?;
-        Some(posix::Event { value, signal: kind as u32, notify: (kind >> 32) as u32, tid: tid as i32 })
+        Some(posix::Event {
+            value,
+            signal: kind as u32,
+            notify: (kind >> 32) as u32,
+            tid: tid as i32,
+        })
     };
     let timer = posix::create(base, event)?;
     if let Err(error) = put_user(to, &timer) {

@@ -1,4 +1,5 @@
 //! Terminals: line discipline, console, pseudo-terminals.
 
 pub mod ldisc;
+pub mod terminal;
 pub mod termios;

@@ -310,7 +310,9 @@ impl Tty {
                 let raw = self.discipline.lock().termios.emit();
                 put_user(arg, &raw)?;
             }
-            TCSETS | TCSETSW | TCSETSF | TCSETS2 | TCSETSW2 | TCSETSF2 => self.set_termios(request, arg)?,
+            TCSETS | TCSETSW | TCSETSF | TCSETS2 | TCSETSW2 | TCSETSF2 => {
+                self.set_termios(request, arg)?
+            }
             TIOCGWINSZ => {
                 let size = *self.size.lock();
                 put_user(arg, &size)?;

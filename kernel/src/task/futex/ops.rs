@@ -1,7 +1,7 @@
 //! The operations of futex(2) but those on priority-inheriting locks.
 
-use super::queue::{self, Key, Waiter};
 use super::key;
+use super::queue::{self, Key, Waiter};
 use crate::arch::uaccess;
 use crate::errno::{Errno, Result};
 use crate::mm::fault_in_user;
@@ -22,7 +22,13 @@ fn load(addr: usize) -> Option<u32> {
 
 /// Sleeps while the word at `addr` is `value`, until woken with a common bit or `deadline` (monotonic nanoseconds) passes.
 /// EAGAIN if the word is something else.
-pub fn wait(addr: usize, value: u32, private: bool, bitset: u32, deadline: Option<u64>) -> Result<()> {
+pub fn wait(
+    addr: usize,
+    value: u32,
+    private: bool,
+    bitset: u32,
+    deadline: Option<u64>,
+) -> Result<()> {
     if bitset == 0 {
         return Err(Errno::EINVAL);
     }
@@ -37,12 +43,18 @@ pub fn wait(addr: usize, value: u32, private: bool, bitset: u32, deadline: Optio
 }
 
 /// As [`wait`] with a relative timeout: an interrupted call goes on with the time that is left (restart_syscall(2)).
-pub fn wait_restartable(addr: usize, value: u32, private: bool, bitset: u32, until: Option<u64>) -> Result<()> {
+pub fn wait_restartable(
+    addr: usize,
+    value: u32,
+    private: bool,
+    bitset: u32,
+    until: Option<u64>,
+) -> Result<()> {
     let result = wait(addr, value, private, bitset, until);
     match (result, until) {
         (Err(Errno::ERESTARTSYS), Some(until)) => {
             let restart = Restart::Futex { addr, value, until, bitset, private };
-            *current().restart.lock() = Some(restart);
+            current().set_restart(restart);
             Err(Errno::ERESTART_RESTARTBLOCK)
         }
         _ => result,
@@ -226,7 +238,12 @@ pub fn wait_any(words: &[WaitOn], deadline: Option<u64>) -> Result<usize> {
     let mut waiters: Vec<Arc<Waiter>> = Vec::new();
     let unqueue_all = |waiters: &[Arc<Waiter>]| {
         // The last one woken is what Linux reports, too.
-        waiters.iter().enumerate().filter(|(_, waiter)| !waiter.unqueue()).map(|(index, _)| index).last()
+        waiters
+            .iter()
+            .enumerate()
+            .filter(|(_, waiter)| !waiter.unqueue())
+            .map(|(index, _)| index)
+            .last()
     };
     for word in words {
         match queue_if(word.addr, word.value, word.private, !0) {

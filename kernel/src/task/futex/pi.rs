@@ -4,8 +4,8 @@
 //! ended. Ownership is handed to the longest waiter; its priority isn't lent to the owner, which only a real-time scheduler
 //! would notice.
 
-use super::queue::{self, Key};
 use super::key;
+use super::queue::{self, Key};
 use crate::arch::uaccess;
 use crate::errno::{Errno, Result};
 use crate::mm::fault_in_user;

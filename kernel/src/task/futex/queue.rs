@@ -47,7 +47,10 @@ pub fn lock(key: Key) -> IrqGuard<'static, Bucket> {
 }
 
 /// Locks the buckets of two keys, in table order; the second guard is `None` if they share one.
-pub fn lock_two(first: Key, second: Key) -> (IrqGuard<'static, Bucket>, Option<IrqGuard<'static, Bucket>>) {
+pub fn lock_two(
+    first: Key,
+    second: Key,
+) -> (IrqGuard<'static, Bucket>, Option<IrqGuard<'static, Bucket>>) {
     let (a, b) = (index(first), index(second));
     if a == b {
         return (TABLE[a].lock(), None);
@@ -120,7 +123,13 @@ impl Bucket {
 }
 
 /// Moves up to `max` waiters of `from` to `to`. `target` is the bucket of `to` if it isn't `source` itself.
-pub fn requeue(source: &mut Bucket, target: Option<&mut Bucket>, from: Key, to: Key, max: usize) -> usize {
+pub fn requeue(
+    source: &mut Bucket,
+    target: Option<&mut Bucket>,
+    from: Key,
+    to: Key,
+    max: usize,
+) -> usize {
     let mut moved = source.take(from, max);
     for entry in &mut moved {
         entry.key = to;

@@ -14,6 +14,16 @@ const LIMIT: usize = 2048;
 /// `struct robust_list_head`: first entry, offset of the word in an entry, entry being (un)locked.
 type Head = [usize; 3];
 
+/// Head of a thread's list; 0 if it has none.
+pub fn head(task: &Task) -> usize {
+    task.robust_list.load(Ordering::Relaxed)
+}
+
+/// Replaces the head of a thread's list.
+pub fn set_head(task: &Task, head: usize) {
+    task.robust_list.store(head, Ordering::Relaxed);
+}
+
 /// The current thread ends or replaces its memory: mark its locks, clear its thread number where it asked for that.
 pub fn release_all(task: &Task) {
     let head = task.robust_list.swap(0, Ordering::Relaxed);

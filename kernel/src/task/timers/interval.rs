@@ -42,7 +42,11 @@ impl Real {
     fn new(process: &Arc<Process>) -> Arc<Real> {
         Arc::new_cyclic(|owner| {
             let schedule = IrqLock::new(Schedule::default());
-            let state = Arc::new(State { process: Arc::downgrade(process), schedule, owner: owner.clone() });
+            let state = Arc::new(State {
+                process: Arc::downgrade(process),
+                schedule,
+                owner: owner.clone(),
+            });
             Real { timer: Timer::new(state.clone()), state }
         })
     }

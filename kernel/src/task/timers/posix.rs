@@ -74,9 +74,9 @@ impl State {
         };
         match &self.target {
             Target::Nobody => false,
-            Target::Process(process, _) => {
-                process.upgrade().is_some_and(|process| process.signal.lock().pending.find(&mut add))
-            }
+            Target::Process(process, _) => process
+                .upgrade()
+                .is_some_and(|process| process.signal.lock().pending.find(&mut add)),
             Target::Thread(task, _) => {
                 task.upgrade().is_some_and(|task| task.signal.lock().pending.find(&mut add))
             }
@@ -91,7 +91,9 @@ impl State {
         }
         let last = self.overrun[0].swap(expired - 1, Ordering::Relaxed);
         self.overrun[1].store(last, Ordering::Relaxed);
-        let info = |signal| SigInfo::timer(signal, self.id.load(Ordering::Relaxed), expired - 1, self.value);
+        let info = |signal| {
+            SigInfo::timer(signal, self.id.load(Ordering::Relaxed), expired - 1, self.value)
+        };
         match &self.target {
             Target::Nobody => {}
             Target::Process(process, signal) => {
