@@ -24,5 +24,6 @@ pub mod sync;
 pub mod syscall;
 pub mod task;
 pub mod time;
+pub mod uts;
 
 pub use errno::{Errno, Result};

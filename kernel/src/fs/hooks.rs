@@ -207,5 +207,5 @@ pub fn nice(task: Option<&Task>) -> i32 {
 
 /// The host name.
 pub fn host_name() -> Vec<u8> {
-    Vec::new()
+    crate::uts::HOST.get()
 }
