@@ -1,5 +1,6 @@
 //! System calls.
 
+pub mod event;
 pub mod fs_attr;
 pub mod fs_control;
 pub mod fs_dir;
@@ -9,3 +10,17 @@ pub mod fs_open;
 pub mod fs_path;
 pub mod fs_space;
 pub mod fs_stat;
+pub mod misc;
+pub mod time;
+
+use crate::errno::Result;
+use crate::fs::File;
+use alloc::sync::Arc;
+use linux_raw_sys::general::RLIMIT_NOFILE;
+
+/// Gives a file the lowest free descriptor of the current task.
+pub fn install_file(file: Arc<File>, cloexec: bool) -> Result<usize> {
+    let task = crate::task::current();
+    let limit = task.process().rlimit(RLIMIT_NOFILE);
+    Ok(task.files().alloc(file, cloexec, limit)? as usize)
+}

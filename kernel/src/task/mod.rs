@@ -11,6 +11,7 @@ pub mod family;
 mod own;
 pub mod pid;
 pub mod process;
+mod restart;
 pub mod rlimit;
 pub mod sched;
 pub mod session;

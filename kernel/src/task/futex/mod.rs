@@ -19,6 +19,7 @@ pub use queue::Key;
 
 use crate::errno::{Errno, Result};
 use crate::io::check_user;
+use crate::mm::FutexKey;
 use crate::task::current;
 
 /// The word's key. EINVAL for a misaligned address, EFAULT for one that isn't mapped.
@@ -27,5 +28,10 @@ fn key(addr: usize, private: bool) -> Result<Key> {
         return Err(Errno::EINVAL);
     }
     check_user(addr, 4)?;
-    current().with_mm(|mm| mm.futex_key(addr, !private)).unwrap_or(Err(Errno::EFAULT))
+    let found = current().with_mm(|mm| mm.futex_key(addr, private)).unwrap_or(Err(Errno::EFAULT))?;
+    // Spaces and objects are numbered apart: the lowest bit tells which kind of number it is.
+    Ok(match found {
+        FutexKey::Private { space, addr } => (space as usize * 2, addr),
+        FutexKey::Shared { object, offset } => (object as usize * 2 + 1, offset as usize),
+    })
 }

@@ -23,6 +23,13 @@ pub struct ProcessTimers {
     pub(super) next_id: i32,
 }
 
+impl ProcessTimers {
+    /// Disarms and forgets everything: the process ends.
+    pub fn clear(&mut self) {
+        *self = ProcessTimers::default();
+    }
+}
+
 /// When a timer expires next and how often after that, in nanoseconds of its clock; a `next` of zero is a disarmed timer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
