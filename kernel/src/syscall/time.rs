@@ -223,6 +223,10 @@ fn relative_sleep(clock: i32, until: u64, remaining: usize) -> Result<usize> {
 pub fn restart_syscall() -> Result<usize> {
     match current().take_restart() {
         Some(Restart::Sleep { clock, until, remaining }) => relative_sleep(clock, until, remaining),
+        Some(Restart::Futex { addr, value, until, bitset, private }) => {
+            let wait = crate::task::futex::ops::wait_restartable;
+            wait(addr, value, private, bitset, Some(until)).map(|()| 0)
+        }
         _ => Err(Errno::EINTR),
     }
 }

@@ -80,11 +80,7 @@ fn release_resources(task: &Arc<Task>) {
 
 /// Leaves the address space: at exit, and in execve(2) just before the new one is set.
 pub(super) fn release_memory(task: &Arc<Task>) {
-    let clear = task.clear_child_tid.swap(0, Ordering::Relaxed);
-    if clear != 0 && task.mm().is_some_and(|mm| Arc::strong_count(&mm) > 2) {
-        // Failing is the program's own fault: it gave the address.
-        let _ = crate::io::put_user(clear, &0u32);
-    }
+    super::futex::robust::release_all(task);
     task.rseq.store(0, Ordering::Relaxed);
     let mm = task.set_mm(None);
     sched::reload_mm();

@@ -8,6 +8,7 @@
 pub mod creds;
 pub mod exit;
 pub mod family;
+pub mod futex;
 mod own;
 pub mod pid;
 pub mod process;

@@ -28,7 +28,8 @@ fn key(addr: usize, private: bool) -> Result<Key> {
         return Err(Errno::EINVAL);
     }
     check_user(addr, 4)?;
-    let found = current().with_mm(|mm| mm.futex_key(addr, private)).unwrap_or(Err(Errno::EFAULT))?;
+    let found =
+        current().with_mm(|mm| mm.futex_key(addr, private)).unwrap_or(Err(Errno::EFAULT))?;
     // Spaces and objects are numbered apart: the lowest bit tells which kind of number it is.
     Ok(match found {
         FutexKey::Private { space, addr } => (space as usize * 2, addr),
