@@ -1,6 +1,5 @@
 //! The pipeline after the source: from a resolved image to files that boot.
 
-use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -146,23 +145,18 @@ impl<R: ReadAt> Files for Rootfs<'_, R> {
     }
 }
 
-/// Writes a container with the record alone, for direct boot with the root on a disk.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn write_record(record: &Record, out: &Path) -> io::Result<()> {
-    fs::write(out, record::trailer(record, 0, [0; 32]))
-}
-
 /// Writes a container with root and record, for direct boot with the root in memory.
 ///
 /// # Errors
-/// If the root cannot be read or the file cannot be written.
-pub fn write_module(root: &mut impl io::Read, record: &Record, out: &Path) -> io::Result<()> {
-    let mut file = File::create(out)?;
-    let len = io::copy(root, &mut file)?;
+/// If the root cannot be read or the container cannot be written.
+pub fn write_module(
+    root: &mut impl io::Read,
+    record: &Record,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let len = io::copy(root, out)?;
     let padding = len.next_multiple_of(record::BLOCK as u64) - len;
     // Less than a block.
-    file.write_all(&vec![0; padding as usize])?;
-    file.write_all(&record::trailer(record, len, [0; 32]))
+    out.write_all(&vec![0; padding as usize])?;
+    out.write_all(&record::trailer(record, len, [0; 32]))
 }

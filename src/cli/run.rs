@@ -1,12 +1,14 @@
 //! `dock2uni run`.
 
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dock2uni_format::record::{Record, Root};
+use dock2uni_format::record::{Record, Root, trailer};
+use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 
 use super::args::{BootType, RunArgs};
 use super::progress::Display;
@@ -43,21 +45,20 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     Ok(vmm::run::run(&config, &mut notice)?.code())
 }
 
-/// Everything up to the start. The files live as long as what is returned with the configuration.
-fn prepare(args: &RunArgs) -> Result<(Config, Option<TempDir>), Failure> {
+/// Everything up to the start. The configuration names the files that are returned with it.
+fn prepare(args: &RunArgs) -> Result<(Config, Files), Failure> {
     let overrides = args.container.overrides()?;
     let qemu = qemu::find(args.machine.qemu.as_deref())?;
+    let memory = Store::open_default()?.root().join("kvm");
+    let accel = accel::choose(&qemu, args.machine.accel.map(Into::into), Some(&memory))?;
     let subject = subject(args, &overrides)?;
-    let dir = tempfile::Builder::new()
-        .prefix("dock2uni-")
-        .tempdir()
-        .map_err(|error| Failure::io("cannot make a temporary directory".into(), error))?;
+    let mut files = Files::new(args.machine.dry_run)?;
     let grace = Duration::from_secs(subject.record.stop_grace_secs.into());
     let tty = subject.record.tty;
-    let boot = boot(args.machine.boot, subject, dir.path())?;
+    let boot = boot(args.machine.boot, subject, &mut files)?;
     let config = Config {
         machine: args.machine.machine.into(),
-        accel: accel::choose(&qemu, args.machine.accel.map(Into::into))?,
+        accel,
         qemu,
         memory_mib: args.machine.memory,
         cpus: args.machine.cpus,
@@ -70,12 +71,7 @@ fn prepare(args: &RunArgs) -> Result<(Config, Option<TempDir>), Failure> {
         launcher: launcher(),
     };
     config.check()?;
-    if args.machine.dry_run {
-        // The command is for the user to start, so its files stay.
-        let _ = dir.keep();
-        return Ok((config, None));
-    }
-    Ok((config, Some(dir)))
+    Ok((config, files))
 }
 
 /// What is to be booted.
@@ -207,8 +203,8 @@ fn cached(
     Ok(dir.join(format!("{}.{extension}", Digest(key).hex())))
 }
 
-/// Writes what QEMU is to load into `dir`.
-fn boot(how: BootType, subject: Subject, dir: &Path) -> Result<Boot, Failure> {
+/// Makes what QEMU is to load.
+fn boot(how: BootType, subject: Subject, files: &mut Files) -> Result<Boot, Failure> {
     let Subject { mut record, file, root, bootable } = subject;
     if how == BootType::Disk {
         if !bootable {
@@ -220,19 +216,68 @@ fn boot(how: BootType, subject: Subject, dir: &Path) -> Result<Boot, Failure> {
         }
         return Ok(Boot::Disk { disk: file });
     }
-    let failed = |error| Failure::io(format!("cannot write to `{}`", dir.display()), error);
-    let kernel = dir.join("kernel.elf");
-    fs::write(&kernel, guest::kernel().map_err(convert::Error::from)?).map_err(failed)?;
-    let module = dir.join("module");
-    if how == BootType::Direct {
-        convert::write_record(&record, &module).map_err(failed)?;
-        return Ok(Boot::Direct { kernel, module, disk: file });
+    let mut kernel = files.create("kernel.elf")?;
+    kernel.write_all(guest::kernel().map_err(convert::Error::from)?).map_err(Files::failed)?;
+    let mut module = files.create("module")?;
+    let disk = if how == BootType::Direct {
+        // The record alone; the root stays where it is.
+        module.write_all(&trailer(&record, 0, [0; 32])).map_err(Files::failed)?;
+        Some(file)
+    } else {
+        record.root = Root::Here;
+        let source = File::open(&file)
+            .map_err(|error| Failure::io(format!("cannot read `{}`", file.display()), error))?;
+        let mut root = target::part(&source, root.0, root.1);
+        convert::write_module(&mut root, &record, &mut module).map_err(Files::failed)?;
+        None
+    };
+    let (kernel, module) = (files.keep(kernel, "kernel.elf"), files.keep(module, "module"));
+    Ok(match disk {
+        Some(disk) => Boot::Direct { kernel, module, disk },
+        None => Boot::Ram { kernel, module },
+    })
+}
+
+/// Files for QEMU to load. They have no names and leave nothing behind, however this process ends;
+/// for a command that the user will start they are in a directory.
+#[derive(Default)]
+struct Files {
+    open: Vec<File>,
+    dir: Option<PathBuf>,
+}
+
+impl Files {
+    fn new(named: bool) -> Result<Files, Failure> {
+        let mut files = Files::default();
+        if named {
+            let dir = tempfile::Builder::new().prefix("dock2uni-").tempdir();
+            files.dir = Some(dir.map_err(Files::failed)?.keep());
+        }
+        Ok(files)
     }
-    record.root = Root::Here;
-    let source = File::open(&file).map_err(failed)?;
-    convert::write_module(&mut target::part(&source, root.0, root.1), &record, &module)
-        .map_err(failed)?;
-    Ok(Boot::Ram { kernel, module })
+
+    fn create(&self, name: &str) -> Result<File, Failure> {
+        match &self.dir {
+            Some(dir) => File::create_new(dir.join(name)),
+            // Not closed on exec: QEMU opens it by its number.
+            None => memfd_create(name, MemfdFlags::empty()).map(File::from).map_err(Into::into),
+        }
+        .map_err(Files::failed)
+    }
+
+    /// Keeps a file that was created by `name`, and says by which path QEMU finds it.
+    fn keep(&mut self, file: File, name: &str) -> PathBuf {
+        let path = match &self.dir {
+            Some(dir) => dir.join(name),
+            None => format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
+        };
+        self.open.push(file);
+        path
+    }
+
+    fn failed(error: std::io::Error) -> Failure {
+        Failure::io("cannot write the files that the VM boots from".into(), error)
+    }
 }
 
 /// Host ports, and a word about those that were chosen here.

@@ -13,14 +13,39 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Chooses KVM where it works and TCG otherwise; a given one is only checked.
 ///
+/// What is found out is kept in the file `memory` until the machine or QEMU changes, since it
+/// takes a moment where KVM works and longer where it does not.
+///
 /// # Errors
 /// If KVM was asked for and does not work.
-pub fn choose(qemu: &Path, given: Option<Accel>) -> Result<Accel, Error> {
+pub fn choose(qemu: &Path, given: Option<Accel>, memory: Option<&Path>) -> Result<Accel, Error> {
     match given {
-        Some(Accel::Tcg) => Ok(Accel::Tcg),
-        Some(Accel::Kvm) => kvm(qemu).map(|()| Accel::Kvm).map_err(Error::NoKvm),
-        None => Ok(kvm(qemu).map_or(Accel::Tcg, |()| Accel::Kvm)),
+        Some(Accel::Tcg) => return Ok(Accel::Tcg),
+        Some(Accel::Kvm) => return kvm(qemu).map(|()| Accel::Kvm).map_err(Error::NoKvm),
+        None => {}
     }
+    let circumstances = circumstances(qemu);
+    let known = memory.and_then(|path| fs::read_to_string(path).ok());
+    if let Some(answer) = known.as_deref().and_then(|text| text.strip_prefix(&circumstances)) {
+        return Ok(if answer == WORKS { Accel::Kvm } else { Accel::Tcg });
+    }
+    let works = kvm(qemu).is_ok();
+    if let Some(path) = memory {
+        let answer = if works { WORKS } else { "no" };
+        // If it cannot be written, it is found out again next time.
+        let _ = fs::write(path, circumstances + answer);
+    }
+    Ok(if works { Accel::Kvm } else { Accel::Tcg })
+}
+
+const WORKS: &str = "works";
+
+/// What the answer depends on: this boot of the machine, who may open the device, and QEMU.
+fn circumstances(qemu: &Path) -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let changed = fs::metadata(qemu).and_then(|file| file.modified()).ok();
+    let open = fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    format!("{} {changed:?} {open} {}\n", boot.trim(), qemu.display())
 }
 
 /// Whether KVM executes guests, or why not.

@@ -23,6 +23,9 @@ pub enum Error {
     /// microvm has no disk firmware.
     #[error("the microvm machine cannot boot from disk")]
     MicrovmDisk,
+    /// There is no command line on disk.
+    #[error("a kernel that boots from disk takes no command line")]
+    DiskArguments,
     /// A host port is taken.
     #[error("port {port} of {ip} cannot be listened on")]
     Port {
@@ -76,6 +79,7 @@ impl Error {
                 "install it (Debian: `apt install qemu-system-x86`), or name it with `--qemu`"
             }
             Error::NoKvm(_) => "leave `--accel` away to have the accelerator chosen",
+            Error::DiskArguments => "use `--boot direct` with `--kernel-arg`",
             Error::MicrovmDisk => "use `--machine q35` or `--boot direct`",
             Error::Port { .. } => "choose another port with `-p HOST:GUEST`, or end its owner",
             Error::Ipv6(_) => "publish on 127.0.0.1 or leave the address away",

@@ -125,6 +125,9 @@ impl Config {
         if self.machine == Machine::Microvm && matches!(self.boot, Boot::Disk { .. }) {
             return Err(Error::MicrovmDisk);
         }
+        if !self.kernel_args.is_empty() && matches!(self.boot, Boot::Disk { .. }) {
+            return Err(Error::DiskArguments);
+        }
         Ok(())
     }
 }
