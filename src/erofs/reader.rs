@@ -269,11 +269,11 @@ impl<R: ReadAt> Reader<R> {
         let left = inode.size.checked_sub(at).ok_or_else(bounds)?;
         let blocks = u64::from(inode.u) << BLOCK_BITS;
         match inode.layout {
-            Layout::Plain => Ok((Some(blocks + at), left)),
+            Layout::Plain => Ok((Some(blocks.saturating_add(at)), left)),
             Layout::Inline => {
                 let whole = inode.size - inode.tail_len() as u64;
                 if at < whole {
-                    return Ok((Some(blocks + at), whole - at));
+                    return Ok((Some(blocks.saturating_add(at)), whole - at));
                 }
                 let tail = self.after_inode(node)? + inode.xattr_len() as u64;
                 Ok((Some(tail + (at - whole)), left))
@@ -284,7 +284,9 @@ impl<R: ReadAt> Reader<R> {
                 let table = self.after_inode(node)? + inode.xattr_len() as u64;
                 let table = table.next_multiple_of(len as u64);
                 let mut element = [0; 8];
-                self.read(&mut element[..len], table + (at >> info.bits) * len as u64)?;
+                // Chunks have 12 bits or more and elements 3, so the product fits.
+                let place = table.saturating_add((at >> info.bits) * len as u64);
+                self.read(&mut element[..len], place)?;
                 let within = at & ((1 << info.bits) - 1);
                 let place = info.block(&element[..len])?;
                 let place = place.map(|block| (u64::from(block) << BLOCK_BITS) + within);
@@ -310,6 +312,7 @@ impl<R: ReadAt> Reader<R> {
         let offset = self.superblock.inode_offset(node.nid).ok_or(ReadError::Bounds(node.nid))?;
         let mut first = [0; 2];
         self.read(&mut first, offset)?;
+        // The read has shown that the offset is one of a file.
         Ok(offset + inode_len(first) as u64)
     }
 

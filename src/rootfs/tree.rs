@@ -1,6 +1,6 @@
 //! The merged file tree: what the image's files are, without any I/O.
 //!
-//! Built for millions of files: a name costs 24 bytes and its text, an inode 48. Paths are a trie
+//! Built for millions of files: a name costs 28 bytes and its text, an inode 48. Paths are a trie
 //! of [`NodeId`]s; a node is *live* when it names an [`Inode`], and every ancestor of a live node
 //! is a live directory. Nodes that only ever occurred in hidden entries stay in the trie, dead,
 //! and are passed over by every public method.
@@ -167,8 +167,10 @@ struct Node {
     parent: u32,
     /// Start of the name in `names`: a length byte, then the text.
     name: u32,
+    /// Live names in this directory, and the live neighbours in the directory above.
     first_child: u32,
     next_sibling: u32,
+    previous_sibling: u32,
     /// The inode while the node is live.
     inode: u32,
     marks: u8,
@@ -212,6 +214,7 @@ impl Default for Tree {
             name: 0,
             first_child: NONE,
             next_sibling: NONE,
+            previous_sibling: NONE,
             inode: NONE,
             marks: 0,
         };
@@ -298,7 +301,11 @@ impl Tree {
 
     /// The names in a directory, sorted as bytes once the tree is complete.
     pub fn children(&self, directory: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        self.all_children(directory).filter(|&node| self.is_live(node))
+        let first = self.nodes[directory.index()].first_child;
+        std::iter::successors(Some(first).filter(|&n| n != NONE), |&node| {
+            Some(self.nodes[node as usize].next_sibling).filter(|&n| n != NONE)
+        })
+        .map(NodeId)
     }
 
     /// A name in a directory.
@@ -333,14 +340,6 @@ impl Tree {
 
     fn is_live(&self, node: NodeId) -> bool {
         self.nodes[node.index()].inode != NONE
-    }
-
-    fn all_children(&self, directory: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        let first = self.nodes[directory.index()].first_child;
-        std::iter::successors(Some(first).filter(|&n| n != NONE), |&node| {
-            Some(self.nodes[node as usize].next_sibling).filter(|&n| n != NONE)
-        })
-        .map(NodeId)
     }
 
     fn find(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
@@ -379,13 +378,12 @@ impl Tree {
         let (at, id) = (at as u32, self.nodes.len() as u32);
         self.names.push(len);
         self.names.extend_from_slice(name);
-        let parent = &mut self.nodes[directory.index()];
-        let next_sibling = std::mem::replace(&mut parent.first_child, id);
         self.nodes.push(Node {
             parent: directory.0,
             name: at,
             first_child: NONE,
-            next_sibling,
+            next_sibling: NONE,
+            previous_sibling: NONE,
             inode: NONE,
             marks: 0,
         });
@@ -431,25 +429,49 @@ impl Tree {
 
     /// Makes the node name the inode. The node's parent is a live directory.
     pub(crate) fn set(&mut self, node: NodeId, inode: InodeId) {
+        let was_live = self.is_live(node);
         self.nodes[node.index()].inode = inode.0;
+        if was_live || node == NodeId::ROOT {
+            return;
+        }
+        let parent = self.parent(node);
+        let next = std::mem::replace(&mut self.nodes[parent.index()].first_child, node.0);
+        if next != NONE {
+            self.nodes[next as usize].previous_sibling = node.0;
+        }
+        let linked = &mut self.nodes[node.index()];
+        (linked.previous_sibling, linked.next_sibling) = (NONE, next);
     }
 
-    /// Takes a name and everything below it out of the tree.
+    /// Takes a name and everything below it out of the tree. Takes time by what is taken out,
+    /// whatever else has been in the directory before.
     pub(crate) fn remove(&mut self, node: NodeId) {
-        let mut stack = vec![node];
-        while let Some(node) = stack.pop() {
-            if self.is_live(node) {
-                self.nodes[node.index()].inode = NONE;
-                stack.extend(self.all_children(node));
-            }
+        if !self.is_live(node) {
+            return;
+        }
+        self.remove_children(node);
+        let Node { parent, next_sibling, previous_sibling, .. } = self.nodes[node.index()];
+        self.nodes[node.index()].inode = NONE;
+        if next_sibling != NONE {
+            self.nodes[next_sibling as usize].previous_sibling = previous_sibling;
+        }
+        if previous_sibling != NONE {
+            self.nodes[previous_sibling as usize].next_sibling = next_sibling;
+        } else if node != NodeId::ROOT {
+            self.nodes[parent as usize].first_child = next_sibling;
         }
     }
 
     /// Takes everything below a name out of the tree.
     pub(crate) fn remove_children(&mut self, node: NodeId) {
-        let children: Vec<NodeId> = self.children(node).collect();
-        for child in children {
-            self.remove(child);
+        let mut stack = vec![node];
+        while let Some(node) = stack.pop() {
+            let start = stack.len();
+            stack.extend(self.children(node));
+            for child in &stack[start..] {
+                self.nodes[child.index()].inode = NONE;
+            }
+            self.nodes[node.index()].first_child = NONE;
         }
     }
 
@@ -461,7 +483,7 @@ impl Tree {
         self.nodes[node.index()].marks |= marks;
     }
 
-    /// Sorts every directory by name, unlinks dead nodes and counts links. Returns the live
+    /// Sorts every directory by name and counts links. Returns the live
     /// inodes' number.
     pub(crate) fn complete(&mut self) -> u32 {
         for inode in &mut self.inodes {
@@ -482,6 +504,9 @@ impl Tree {
             let mut next = NONE;
             for &child in children.iter().rev() {
                 self.nodes[child.index()].next_sibling = next;
+                if next != NONE {
+                    self.nodes[next as usize].previous_sibling = child.0;
+                }
                 next = child.0;
                 let Some(inode) = self.inode_id(child) else { continue };
                 if self.inodes[inode.index()].is_dir() {
@@ -492,6 +517,9 @@ impl Tree {
                     live += u32::from(self.inodes[inode.index()].nlink == 0);
                     self.inodes[inode.index()].nlink += 1;
                 }
+            }
+            if next != NONE {
+                self.nodes[next as usize].previous_sibling = NONE;
             }
             self.nodes[directory.index()].first_child = next;
         }
@@ -526,7 +554,7 @@ mod tests {
     #[test]
     fn an_inode_stays_small() {
         assert_eq!(size_of::<Inode>(), 48);
-        assert_eq!(size_of::<Node>(), 24);
+        assert_eq!(size_of::<Node>(), 28);
     }
 
     #[test]

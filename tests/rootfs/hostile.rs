@@ -254,3 +254,17 @@ fn random_damage_never_panics() {
         let _ = lab.build_with("root", &Options { limits, ..Options::default() });
     }
 }
+
+#[test]
+fn directories_replaced_over_and_over_take_linear_time() {
+    let mut tar = LayerTar::new().dir("p/", 0o755);
+    for i in 0..20_000 {
+        tar = tar.file(&format!("p/{i}"), "");
+    }
+    for _ in 0..20_000 {
+        tar = tar.file("p", "").dir("p/", 0o755).file("p/x", "").whiteout("p/.wh..wh..opq");
+    }
+    let started = std::time::Instant::now();
+    assert_eq!(Lab::new([tar.finish()]).build().paths(), ["/p", "/p/x"]);
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dock2uni::rootfs::Options;
+use dock2uni::{erofs::Reader, rootfs::Options};
 use dock2uni_format::erofs::{BLOCK, Layout};
 
 use crate::{
@@ -144,4 +144,42 @@ fn a_root_with_attributes_and_many_names() {
     let xattrs = built.reader().xattrs(&root).unwrap();
     assert_eq!(xattrs, [(b"user.root".to_vec(), b"yes".to_vec())]);
     assert_eq!(built.paths().len(), 1000);
+}
+
+#[test]
+fn damaged_images_never_panic() {
+    let lab = varied();
+    let built = lab.build();
+    let image = fs::read(&built.path).unwrap();
+    // The metadata of this image is its last part; block 0 has the root.
+    let metadata = built.node("short link").unwrap().nid as usize * 32 / BLOCK * BLOCK;
+    let noise = noise(3000, 5);
+    for case in noise.chunks_exact(6) {
+        let mut damaged = image.clone();
+        let at = u32::from_le_bytes([case[0], case[1], case[2], 0]) as usize;
+        let span = image.len() - metadata;
+        let at = if case[5] & 1 == 0 { metadata + at % span } else { 1152 + at % (BLOCK - 1152) };
+        damaged[at] = case[3];
+        damaged[at / 32 * 32 + usize::from(case[4] % 32)] ^= case[5];
+        // The superblock's checksum would catch the rest of its block.
+        damaged[1024 + 8] &= !1;
+        let Ok(reader) = Reader::open(damaged.as_slice(), 0) else { continue };
+        let Ok(root) = reader.root() else { continue };
+        let mut stack = vec![root];
+        let mut budget = 2000;
+        while let Some(node) = stack.pop() {
+            budget -= 1;
+            if budget == 0 {
+                break;
+            }
+            let _ = reader.xattrs(&node);
+            let _ = reader.read_at(&node, 0, &mut [0; 5000]);
+            let _ = reader.read_at(&node, node.inode.size / 2, &mut [0; 100]);
+            if node.is_dir() {
+                let entries = reader.read_dir(&node).unwrap_or_default();
+                stack.extend(entries.iter().filter_map(|entry| reader.node(entry.nid).ok()));
+            }
+        }
+        let _ = reader.lookup(b"/short link/../many/x/y");
+    }
 }

@@ -11,7 +11,24 @@ pub(super) const UID: &[u8] = b"uid";
 pub(super) const GID: &[u8] = b"gid";
 pub(super) const MTIME: &[u8] = b"mtime";
 const XATTR: &[u8] = b"SCHILY.xattr.";
-const SPARSE: &[u8] = b"GNU.sparse.";
+/// Records with one value that are kept.
+const KNOWN: [&[u8]; 13] = [
+    PATH,
+    LINKPATH,
+    SIZE,
+    UID,
+    GID,
+    MTIME,
+    b"GNU.sparse.major",
+    b"GNU.sparse.minor",
+    b"GNU.sparse.name",
+    b"GNU.sparse.realsize",
+    b"GNU.sparse.size",
+    b"GNU.sparse.map",
+    b"GNU.sparse.numblocks",
+];
+/// Attributes in one header; no filesystem takes more. Looking one up is linear.
+const MAX_XATTRS: usize = 1024;
 
 /// The records that mean something to us, of one extended header or of all global ones.
 ///
@@ -52,14 +69,16 @@ impl Records {
         if let Some(name) = key.strip_prefix(XATTR) {
             // Unlike other records, an attribute may well have an empty value.
             replace(&mut self.xattrs, name, Some(value));
+            if self.xattrs.len() > MAX_XATTRS {
+                return Err(Fault::Range("number of extended attributes"));
+            }
         } else if key == b"GNU.sparse.offset" || key == b"GNU.sparse.numbytes" {
             let list = if key.ends_with(b"offset") { &mut self.offsets } else { &mut self.lengths };
             list.push(decimal(value).ok_or(Fault::Sparse)?);
             if list.len() > max_segments {
                 return Err(Fault::SparseLimit(max_segments));
             }
-        } else if [PATH, LINKPATH, SIZE, UID, GID, MTIME].contains(&key) || key.starts_with(SPARSE)
-        {
+        } else if KNOWN.contains(&key) {
             replace(&mut self.plain, key, Some(value).filter(|value| !value.is_empty()));
         }
         Ok(())
