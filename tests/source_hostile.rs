@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -461,9 +461,9 @@ fn a_part_damaged_on_disk_is_fetched_anew() {
     assert_eq!(count(dir.path(), "staging"), 0);
 }
 
-/// Not a test by itself: what [`a_killed_run_leaves_a_part_that_the_next_one_resumes`] kills.
+/// Not a test by itself: the process that the tests below start and kill.
 #[test]
-fn child_that_is_killed() {
+fn child_process() {
     let (Ok(reference), Ok(dir)) =
         (std::env::var("D2U_TEST_REFERENCE"), std::env::var("D2U_TEST_STORE"))
     else {
@@ -471,6 +471,65 @@ fn child_that_is_killed() {
     };
     let store = Store::open(dir).unwrap();
     let _ = source::resolve(&reference.parse().unwrap(), &options(), &store, &Quiet);
+}
+
+/// Resolves the server's image in another process.
+fn start_child(server: &Server, store: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_process"])
+        .env("D2U_TEST_REFERENCE", format!("{}/app", server.addr))
+        .env("D2U_TEST_STORE", store)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn processes_at_once_fetch_each_blob_once() {
+    let content = Content::new((0..6).map(|n| noise(200_000, n + 1)).collect());
+    let honest = content.clone();
+    let server = Server::start(move |request| {
+        std::thread::sleep(Duration::from_millis(30));
+        honest.answer(request)
+    });
+    let (dir, store) = store();
+    let mut children = [(); 4].map(|()| start_child(&server, dir.path()));
+    children.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
+    for layer in 0..6 {
+        assert_eq!(server.requests_for(&content.path(layer)).len(), 1);
+    }
+    check(&resolve(&server, &options(), &store).unwrap(), &content);
+    assert_eq!(count(dir.path(), "staging"), 0);
+}
+
+#[test]
+fn whenever_a_run_is_killed_only_whole_blobs_are_visible() {
+    let content = Content::new((0..5).map(|n| noise(1_500_000, n + 1)).collect());
+    let honest = content.clone();
+    let server = Server::start(move |request| honest.answer(request));
+    let (dir, store) = store();
+    for round in 0..30 {
+        let mut child = start_child(&server, dir.path());
+        std::thread::sleep(Duration::from_millis(3 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for blob in fs::read_dir(dir.path().join("blobs/sha256")).unwrap() {
+            let path = blob.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_string();
+            assert_eq!(Digest::of(&fs::read(&path).unwrap()).hex(), name, "round {round}");
+        }
+        // Start over now and then, so that every stage is met.
+        if round % 3 == 2 {
+            content.layers.iter().for_each(|l| store.discard(&Digest::of(l)).unwrap());
+        }
+    }
+    check(&resolve(&server, &options(), &store).unwrap(), &content);
+    let parts = fs::read_dir(dir.path().join("staging")).unwrap().flatten();
+    let left: Vec<_> = parts.map(|part| part.file_name()).collect();
+    // What was killed while its name was not known yet goes when the store is opened next.
+    assert!(left.iter().all(|name| name.to_str().unwrap().starts_with("new-")), "{left:?}");
+    Store::open(dir.path()).unwrap();
+    assert_eq!(count(dir.path(), "staging"), 0);
 }
 
 #[test]
@@ -485,13 +544,7 @@ fn a_killed_run_leaves_a_part_that_the_next_one_resumes() {
         reply
     });
     let (dir, store) = store();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_is_killed"])
-        .env("D2U_TEST_REFERENCE", format!("{}/app", server.addr))
-        .env("D2U_TEST_STORE", dir.path())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = start_child(&server, dir.path());
     let digest = Digest::of(&content.layers[0]);
     let part = dir.path().join("staging").join(format!("{}.part", digest.hex()));
     let end = Instant::now() + Duration::from_secs(20);

@@ -291,4 +291,18 @@ mod tests {
         assert_eq!(parse_challenges(r#"Basic realm="open"#), [challenge("basic", &[])]);
         assert_eq!(parse_challenges(r#"Basic realm="x\"#), [challenge("basic", &[])]);
     }
+
+    #[test]
+    fn no_header_makes_the_parser_panic_or_loop() {
+        let alphabet: Vec<char> = "aB=\", \\\t~é".chars().collect();
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            let mut text = String::new();
+            for _ in 0..12 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                text.push(alphabet[(state >> 33) as usize % alphabet.len()]);
+            }
+            parse_challenges(&text);
+        }
+    }
 }
