@@ -9,7 +9,7 @@ static GO: AtomicBool = AtomicBool::new(false);
 static DONE: AtomicUsize = AtomicUsize::new(0);
 static SHARED: SpinLock<BTreeMap<usize, usize>> = SpinLock::new(BTreeMap::new());
 
-const ROUNDS: usize = 300;
+const ROUNDS: usize = 100;
 
 fn work() {
     for round in 0..ROUNDS {

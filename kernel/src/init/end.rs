@@ -1,0 +1,29 @@
+//! How the machine ends, and what the host is told.
+
+use crate::arch;
+use crate::task::exit::MainExit;
+use dock2uni_format::status::Status;
+
+/// Learns when the main process ends.
+pub(super) struct MainProcess;
+
+impl MainExit for MainProcess {
+    /// Tells the host the status as a container's would be told, and powers off.
+    fn main_exited(&self, status: i32) {
+        let signal = status & 0x7f;
+        if signal == 0 {
+            let code = (status >> 8) as u8;
+            report(Status::Exit(code));
+            arch::power::power_off(code)
+        }
+        report(Status::Signal(signal as u8));
+        // As a shell says it.
+        arch::power::power_off(128 + signal as u8)
+    }
+}
+
+/// Tells the host. Task context.
+pub(super) fn report(_status: Status<'_>) {}
+
+/// Last call of a panic, to tell the host.
+pub fn panicked() {}

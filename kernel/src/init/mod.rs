@@ -1,0 +1,73 @@
+//! The boot flow, from the machine's memory map to the main process, and its end.
+//!
+//! Memory, the machine and the scheduler come up on the boot CPU alone. What may sleep (disks, the root filesystem) comes
+//! up in a kernel thread, which starts the main process and ends.
+
+mod end;
+mod record;
+
+use crate::arch::{self, BootInfo, cpu};
+use crate::task::sched;
+use crate::{debug, error};
+use alloc::string::String;
+use core::ops::Range;
+use dock2uni_format::status::Status;
+
+pub use end::panicked;
+
+/// Goes on from the machine-dependent start-up, on the boot CPU with interrupts off.
+pub fn start(boot: &'static BootInfo, free: &[Range<usize>]) -> ! {
+    let mut usable = [(0, 0); 96];
+    for (slot, range) in usable.iter_mut().zip(free) {
+        *slot = (range.start, range.len());
+    }
+    // SAFETY: once, before anything allocates; `free` is RAM that nobody uses.
+    unsafe { crate::mm::init(&usable[..free.len().min(usable.len())], &[]) };
+    arch::init(boot);
+    crate::time::clock::init();
+    // Before the others run: idle CPUs look at the scheduler's state of every CPU.
+    if let Err(why) = sched::init_cpu() {
+        panic!("no memory for the scheduler: {why:?}");
+    }
+    let cpus = arch::smp::start(secondary);
+    debug!("boot: {cpus} CPUs, up after {} us", arch::clock::now_ns() / 1000);
+    crate::selftest::run(boot);
+    crate::task::exit::on_main_exit(&end::MainProcess);
+    if let Err(why) = sched::spawn_kernel("init", move || bring_up(boot)) {
+        panic!("no memory for the first thread: {why:?}");
+    }
+    enter_idle()
+}
+
+fn secondary() -> ! {
+    crate::selftest::join();
+    if let Err(why) = sched::init_cpu() {
+        panic!("no memory for the scheduler: {why:?}");
+    }
+    enter_idle()
+}
+
+fn enter_idle() -> ! {
+    // Until here nobody may be preempted, since there is nobody to go on with.
+    cpu::set_preempt_count(0);
+    arch::irq::enable();
+    sched::run_idle()
+}
+
+/// The first thread: devices, root filesystem, main process.
+fn bring_up(boot: &'static BootInfo) {
+    if let Err(why) = start_main(boot) {
+        error!("dock2uni: {why}");
+        end::report(Status::Failed(&why));
+        arch::power::power_off(1)
+    }
+}
+
+fn start_main(boot: &BootInfo) -> Result<(), String> {
+    let found = record::find(boot)?;
+    let (record, root) = found.into_root()?;
+    crate::fs::boot::mount_namespace(root, &record)
+        .map_err(|error| alloc::format!("the root filesystem can't be mounted: {error:?}"))?;
+    debug!("boot: root mounted after {} us", arch::clock::now_ns() / 1000);
+    Err("programs can't be run yet".into())
+}
