@@ -2,8 +2,8 @@
 
 pub mod block;
 pub mod console;
+pub mod partition;
 #[cfg(guest)]
 pub mod pci;
-pub mod partition;
 pub mod tty;
 pub mod virtio;

@@ -25,11 +25,12 @@ impl Context {
         entry: extern "C" fn(usize) -> !,
         arg: usize,
     ) -> Context {
-        // rbp 0 ends backtraces.
-        let words = [0, 0, arg, entry as usize, 0, context_start as *const () as usize, 0, 0];
+        let start = context_start as *const () as usize;
+        // As `switch` pops them, with rbp 0 to end backtraces; two words stay, so that the stack is aligned at the call.
+        let words = [0, 0, arg, entry as usize, 0, 0, start, 0, 0];
         let rsp = stack_top - size_of_val(&words);
         // SAFETY: the caller's promise.
-        unsafe { (rsp as *mut [usize; 8]).write(words) };
+        unsafe { (rsp as *mut [usize; 9]).write(words) };
         Context { rsp }
     }
 }
