@@ -2,7 +2,6 @@
 
 use crate::arch::PAGE_SIZE;
 use crate::errno::Result;
-use crate::mm::frame;
 use crate::net::socket::ifreq;
 use crate::sync::WaitMode;
 use crate::task::signal::{SigInfo, Signal, send_to_task};
@@ -88,11 +87,18 @@ pub struct MemoryStat {
 
 /// Frames by use, now.
 pub fn memory_stat() -> MemoryStat {
-    let (cached, shared) = crate::mm::cached_frames();
-    let total = frame::total_frames() as u64;
-    let free = frame::free_frames() as u64;
-    let (cached, shared) = (cached as u64, shared as u64);
-    MemoryStat { total, free, cached, shared, ..MemoryStat::default() }
+    let info = crate::mm::meminfo();
+    let frames = |bytes: usize| (bytes / PAGE_SIZE) as u64;
+    let rest = info.total.saturating_sub(info.free + info.cached + info.slab);
+    MemoryStat {
+        total: frames(info.total),
+        free: frames(info.free),
+        cached: frames(info.cached),
+        shared: frames(info.shmem),
+        // Page tables and kernel stacks are a small part of what is left.
+        anon: frames(rest),
+        slab: frames(info.slab),
+    }
 }
 
 /// A network interface and its counters: bytes and packets received, bytes and packets sent.

@@ -2,54 +2,291 @@
 
 use super::GONE;
 use super::process::{check_access, find, process};
+use crate::arch::{PAGE_SIZE, USER_END};
 use crate::errno::{Errno, Result};
-use crate::fs::inode::Opened;
+use crate::fs::inode::{Opened, dev_major, dev_minor};
 use crate::fs::pseudo::{Key, Text};
+use crate::fs::{File, FileOps, Inode, anon};
+use crate::io::{IoDst, IoSrc};
+use crate::mm::{AddressSpace, MapInfo, Prot, Smaps, Stats, VmFlags};
+use crate::say;
+use alloc::sync::Arc;
 
-/// Sizes of an address space in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sizes {
-    pub virtual_bytes: u64,
-    pub resident_bytes: u64,
-    pub shared_bytes: u64,
-    pub text_bytes: u64,
-    pub data_bytes: u64,
-    pub stack_bytes: u64,
-    pub locked_bytes: u64,
+/// Longest arguments or environment that are shown.
+const AREA_MAX: usize = 2 << 20;
+
+/// The memory of the process, if the caller may look at it. `None` for zombies and kernel threads.
+fn space(key: &Key) -> Result<Option<Arc<AddressSpace>>> {
+    Ok(check_access(key)?.mm())
 }
 
-pub fn sizes(key: &Key) -> Result<Sizes> {
-    let _ = find(key)?;
-    Ok(Sizes::default())
+/// Sizes of the process's memory; all zero if it has none.
+pub fn sizes(key: &Key) -> Stats {
+    let space = find(key).ok().and_then(|task| task.mm());
+    space.map_or_else(Stats::default, |space| space.stats())
 }
 
-pub fn maps(key: &Key, _out: &mut Text) -> Result<()> {
-    check_access(key).map(drop)
+/// Bytes of code mapped.
+pub fn text_size(key: &Key) -> u64 {
+    let Some(space) = find(key).ok().and_then(|task| task.mm()) else { return 0 };
+    let code = space.vmas().into_iter().filter(|map| map.prot.contains(Prot::EXEC));
+    code.map(|map| (map.end - map.start) as u64).sum()
 }
 
-pub fn smaps(key: &Key, _out: &mut Text) -> Result<()> {
-    check_access(key).map(drop)
+/// The line that heads a mapping in maps and smaps.
+fn line(out: &mut Text, map: &MapInfo) {
+    let start = out.0.len();
+    let letter = |flag, letter| if map.prot.contains(flag) { letter } else { '-' };
+    let (read, write) = (letter(Prot::READ, 'r'), letter(Prot::WRITE, 'w'));
+    let (exec, share) = (letter(Prot::EXEC, 'x'), if map.shared { 's' } else { 'p' });
+    let (dev, ino) = match &map.file {
+        Some(file) => file.with_inode(|inode| {
+            let meta = inode.metadata();
+            (meta.dev, meta.ino)
+        }),
+        None => (0, map.object.filter(|_| map.shared).unwrap_or(0)),
+    };
+    let (major, minor) = (dev_major(dev), dev_minor(dev));
+    say!(out, "{:08x}-{:08x} {read}{write}{exec}{share} ", map.start, map.end);
+    say!(out, "{:08x} {major:02x}:{minor:02x} {ino} ", map.offset);
+    let name = match &map.file {
+        Some(file) => super::process::file_name(file),
+        None if map.shared && map.name.is_empty() => b"/dev/zero (deleted)".to_vec(),
+        None => map.name.as_bytes().to_vec(),
+    };
+    if !name.is_empty() {
+        // Names stand in a column of their own.
+        while out.0.len() - start < 73 {
+            out.bytes(b" ");
+        }
+        for &byte in &name {
+            if byte == b'\n' {
+                out.bytes(b"\\012");
+            } else {
+                out.bytes(&[byte]);
+            }
+        }
+    }
+    say!(out, "\n");
 }
 
-pub fn smaps_rollup(key: &Key, _out: &mut Text) -> Result<()> {
-    check_access(key).map(drop)
-}
-
-pub fn auxv(key: &Key, _out: &mut Text) -> Result<()> {
-    check_access(key).map(drop)
-}
-
-pub fn cmdline(key: &Key, _out: &mut Text) -> Result<()> {
-    let _ = process(key)?;
+pub fn maps(key: &Key, out: &mut Text) -> Result<()> {
+    let Some(space) = space(key)? else { return Ok(()) };
+    for map in space.vmas() {
+        line(out, &map);
+    }
     Ok(())
 }
 
-pub fn environ(key: &Key, _out: &mut Text) -> Result<()> {
-    check_access(key).map(drop)
+fn numbers(out: &mut Text, size: usize, sums: &Smaps, locked: bool) {
+    let kib = |bytes: usize| bytes / 1024;
+    let mut field = |name: &str, bytes: usize| {
+        let name = alloc::format!("{name}:");
+        say!(out, "{name:<16}{:>8} kB\n", kib(bytes));
+    };
+    if size != 0 {
+        field("Size", size);
+        field("KernelPageSize", PAGE_SIZE);
+        field("MMUPageSize", PAGE_SIZE);
+    }
+    field("Rss", sums.rss);
+    field("Pss", sums.pss);
+    field("Pss_Dirty", sums.private_dirty);
+    field("Shared_Clean", sums.shared_clean);
+    field("Shared_Dirty", sums.shared_dirty);
+    field("Private_Clean", sums.private_clean);
+    field("Private_Dirty", sums.private_dirty);
+    field("Referenced", sums.referenced);
+    field("Anonymous", sums.anonymous);
+    for name in [
+        "KSM",
+        "LazyFree",
+        "AnonHugePages",
+        "ShmemPmdMapped",
+        "FilePmdMapped",
+        "Shared_Hugetlb",
+        "Private_Hugetlb",
+        "Swap",
+        "SwapPss",
+    ] {
+        field(name, 0);
+    }
+    field("Locked", if locked { sums.pss } else { 0 });
+}
+
+pub fn smaps(key: &Key, out: &mut Text) -> Result<()> {
+    let Some(space) = space(key)? else { return Ok(()) };
+    for map in space.vmas() {
+        line(out, &map);
+        let sums = space.smaps(map.start, map.end);
+        numbers(out, map.end - map.start, &sums, map.flags.contains(VmFlags::LOCKED));
+        say!(out, "THPeligible:           0\nVmFlags:");
+        for (set, name) in [
+            (map.prot.contains(Prot::READ), "rd"),
+            (map.prot.contains(Prot::WRITE), "wr"),
+            (map.prot.contains(Prot::EXEC), "ex"),
+            (map.shared, "sh"),
+            (true, "mr mw me"),
+            (map.flags.contains(VmFlags::GROWS_DOWN), "gd"),
+            (map.flags.contains(VmFlags::LOCKED), "lo"),
+            (map.flags.contains(VmFlags::DONT_FORK), "dc"),
+            (map.flags.contains(VmFlags::DONT_DUMP), "dd"),
+            (map.flags.contains(VmFlags::WIPE_ON_FORK), "wf"),
+        ] {
+            if set {
+                say!(out, " {name}");
+            }
+        }
+        say!(out, "\n");
+    }
+    Ok(())
+}
+
+pub fn smaps_rollup(key: &Key, out: &mut Text) -> Result<()> {
+    let Some(space) = space(key)? else { return Ok(()) };
+    let all = space.vmas();
+    let mut sums = Smaps::default();
+    for map in &all {
+        let one = space.smaps(map.start, map.end);
+        sums.rss += one.rss;
+        sums.pss += one.pss;
+        sums.shared_clean += one.shared_clean;
+        sums.shared_dirty += one.shared_dirty;
+        sums.private_clean += one.private_clean;
+        sums.private_dirty += one.private_dirty;
+        sums.referenced += one.referenced;
+        sums.anonymous += one.anonymous;
+    }
+    let (start, end) =
+        (all.first().map_or(0, |map| map.start), all.last().map_or(0, |map| map.end));
+    say!(out, "{start:08x}-{end:08x} ---p 00000000 00:00 0                          [rollup]\n");
+    numbers(out, 0, &sums, false);
+    Ok(())
+}
+
+/// Copies a range of the process's memory, as far as it is there.
+fn area(out: &mut Text, space: &AddressSpace, start: usize, end: usize) {
+    let len = end.saturating_sub(start).min(AREA_MAX);
+    let mut done = 0;
+    let mut piece = [0; 512];
+    while done < len {
+        let n = piece.len().min(len - done);
+        if space.peek(start + done, &mut piece[..n]).is_err() {
+            return;
+        }
+        out.bytes(&piece[..n]);
+        done += n;
+    }
+}
+
+pub fn cmdline(key: &Key, out: &mut Text) -> Result<()> {
+    let process = process(key)?;
+    let Some(space) = find(key).ok().and_then(|task| task.mm()) else { return Ok(()) };
+    let (start, end) = process.arg_range();
+    area(out, &space, start, end);
+    // A program that wrote a longer title over its arguments (setproctitle) goes on into its environment.
+    if out.0.last().is_some_and(|&last| last != 0) {
+        let (start, end) = process.env_range();
+        area(out, &space, start, end);
+        if let Some(stop) = out.0.iter().position(|&byte| byte == 0) {
+            out.0.truncate(stop + 1);
+        }
+    }
+    Ok(())
+}
+
+pub fn environ(key: &Key, out: &mut Text) -> Result<()> {
+    let Some(space) = space(key)? else { return Ok(()) };
+    let (start, end) = process(key)?.env_range();
+    area(out, &space, start, end);
+    Ok(())
+}
+
+/// The auxiliary vector. It stands on the stack behind the environment's pointers, which stand behind the arguments'
+/// pointers, the first of which points to where the arguments' text starts.
+pub fn auxv(key: &Key, out: &mut Text) -> Result<()> {
+    const WORD: usize = size_of::<usize>();
+    // The pointers to arguments and environment and the vector itself, for all but absurdly many arguments.
+    const WINDOW: usize = 64 * 1024;
+    let Some(space) = space(key)? else { return Ok(()) };
+    let (text, _) = process(key)?.arg_range();
+    let end = text & !(WORD - 1);
+    let mut stack = Text::default();
+    let window = WINDOW.min(end);
+    // The stack's lowest pages may not be there; what counts is right below the text.
+    let start = (0..=window / PAGE_SIZE).map(|pages| end - pages * PAGE_SIZE);
+    let start = start.take_while(|&at| space.peek(at, &mut [0]).is_ok()).last().unwrap_or(end);
+    area(&mut stack, &space, start, end);
+    let words: alloc::vec::Vec<usize> = stack
+        .0
+        .chunks_exact(WORD)
+        // Chunks have exactly eight bytes, so the default is never used.
+        .map(|word| usize::from_ne_bytes(word.try_into().unwrap_or_default()))
+        .collect();
+    let first = (1..words.len()).find(|&at| {
+        let count = words[at - 1];
+        words[at] == text && count > 0 && words.get(at.saturating_add(count)) == Some(&0)
+    });
+    let Some(first) = first else { return Ok(()) };
+    let environment = first + words[first - 1] + 1;
+    let vector = words[environment..].iter().position(|&word| word == 0);
+    let vector = vector.map_or(words.len(), |nulls| environment + nulls + 1);
+    for pair in words[vector.min(words.len())..].chunks_exact(2) {
+        out.bytes(&pair[0].to_ne_bytes());
+        out.bytes(&pair[1].to_ne_bytes());
+        if pair[0] == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// /proc/PID/mem: the process's memory at its own addresses.
+struct Memory {
+    space: Arc<AddressSpace>,
 }
 
 pub fn open_mem(key: &Key, _flags: u32) -> Result<Opened> {
-    check_access(key)?;
-    let _ = GONE;
-    Err(Errno::EIO)
+    let space = space(key)?.ok_or(GONE)?;
+    Ok(Opened::Ops(Arc::new(Memory { space })))
+}
+
+impl FileOps for Memory {
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn read_at(&self, _file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
+        let mut piece = [0; 1024];
+        let mut done = 0;
+        while dst.remaining() > 0 {
+            let at = usize::try_from(offset).map_err(|_| Errno::EIO)? + done;
+            // Pieces end with pages, so that what is mapped before a hole still arrives.
+            let n = (PAGE_SIZE - at % PAGE_SIZE).min(piece.len()).min(dst.remaining());
+            if at >= USER_END || self.space.peek(at, &mut piece[..n]).is_err() {
+                break;
+            }
+            done += dst.write(&piece[..n])?;
+        }
+        if done == 0 && dst.remaining() > 0 { Err(Errno::EIO) } else { Ok(done) }
+    }
+
+    fn write_at(&self, _file: &File, offset: u64, src: &mut IoSrc<'_>) -> Result<(usize, u64)> {
+        let mut piece = [0; 1024];
+        let mut done = 0;
+        while src.remaining() > 0 {
+            let at = usize::try_from(offset).map_err(|_| Errno::EIO)? + done;
+            let want = (PAGE_SIZE - at % PAGE_SIZE).min(piece.len());
+            let n = src.read(&mut piece[..want])?;
+            if at >= USER_END || self.space.poke(at, &piece[..n]).is_err() {
+                break;
+            }
+            done += n;
+        }
+        if done == 0 { Err(Errno::EIO) } else { Ok((done, offset + done as u64)) }
+    }
+
+    fn inode(&self) -> Arc<dyn Inode> {
+        anon::inode()
+    }
 }

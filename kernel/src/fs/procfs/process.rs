@@ -223,7 +223,7 @@ fn list_fds(key: &Key, from: u64, kind: FileType, emit: Emit<'_>) {
 }
 
 /// The name of an open file as the caller sees it.
-fn file_name(file: &File) -> Vec<u8> {
+pub fn file_name(file: &File) -> Vec<u8> {
     match &file.path {
         Some(path) => name_of(path, &current().fs().root()),
         None => file.ops.describe().into_bytes(),
@@ -380,16 +380,13 @@ fn limits(key: &Key, out: &mut Text) -> Result<()> {
 }
 
 fn statm(key: &Key, out: &mut Text) -> Result<()> {
-    let size = maps::sizes(key)?;
-    let page = PAGE_SIZE as u64;
-    let (total, resident) = (size.virtual_bytes / page, size.resident_bytes / page);
-    let data = size.data_bytes / page;
-    say!(
-        out,
-        "{total} {resident} {} {} 0 {data} 0\n",
-        size.shared_bytes / page,
-        size.text_bytes / page
-    );
+    process(key)?;
+    let size = maps::sizes(key);
+    let [total, resident, shared, data] =
+        [size.virtual_size, size.resident, size.resident_file + size.resident_shmem, size.data]
+            .map(|bytes| bytes / PAGE_SIZE);
+    let text = maps::text_size(key) / PAGE_SIZE as u64;
+    say!(out, "{total} {resident} {shared} {text} 0 {data} 0\n");
     Ok(())
 }
 
@@ -424,11 +421,11 @@ fn stat(key: &Key, out: &mut Text) -> Result<()> {
     let [user, system, child_user, child_system] =
         [usage.user_ns, usage.system_ns, children.user_ns, children.system_ns].map(ticks);
     let start = ticks(process.start_ns.load(Relaxed));
-    let size = maps::sizes(key).unwrap_or_default();
+    let size = maps::sizes(key);
     let nice = hooks::nice(task.as_deref());
     say!(out, "{user} {system} {child_user} {child_system} {} {nice} ", 20 + nice);
-    say!(out, "{} 0 {start} {} ", process.threads().len().max(1), size.virtual_bytes);
-    say!(out, "{} 18446744073709551615 ", size.resident_bytes / PAGE_SIZE as u64);
+    say!(out, "{} 0 {start} {} ", process.threads().len().max(1), size.virtual_size);
+    say!(out, "{} 18446744073709551615 ", size.resident / PAGE_SIZE);
     // Code, stack and signals of others are nobody's business; those of one's own are found elsewhere.
     let (arg_start, arg_end) = process.arg_range();
     let (env_start, env_end) = process.env_range();
@@ -469,24 +466,23 @@ fn status(key: &Key, out: &mut Text) -> Result<()> {
     }
     let (pid, group, session) = (process.pid(), process.pgid(), process.sid());
     say!(out, "\nNStgid:\t{pid}\nNSpid:\t{}\nNSpgid:\t{group}\nNSsid:\t{session}\n", task.tid());
-    let size = maps::sizes(key).unwrap_or_default();
-    let peak = process.usage().max_rss.max(size.resident_bytes / 1024);
-    let kib = |bytes: u64| bytes / 1024;
+    let size = maps::sizes(key);
+    let kib = |bytes: usize| bytes / 1024;
     for (name, value) in [
-        ("VmPeak", kib(size.virtual_bytes)),
-        ("VmSize", kib(size.virtual_bytes)),
-        ("VmLck", kib(size.locked_bytes)),
+        ("VmPeak", kib(size.virtual_size)),
+        ("VmSize", kib(size.virtual_size)),
+        ("VmLck", kib(size.locked)),
         ("VmPin", 0),
-        ("VmHWM", peak),
-        ("VmRSS", kib(size.resident_bytes)),
-        ("RssAnon", kib(size.resident_bytes - size.shared_bytes.min(size.resident_bytes))),
-        ("RssFile", kib(size.shared_bytes)),
-        ("RssShmem", 0),
-        ("VmData", kib(size.data_bytes)),
-        ("VmStk", kib(size.stack_bytes)),
-        ("VmExe", kib(size.text_bytes)),
+        ("VmHWM", kib(size.peak_resident)),
+        ("VmRSS", kib(size.resident)),
+        ("RssAnon", kib(size.resident_anon)),
+        ("RssFile", kib(size.resident_file)),
+        ("RssShmem", kib(size.resident_shmem)),
+        ("VmData", kib(size.data)),
+        ("VmStk", kib(size.stack)),
+        ("VmExe", kib(maps::text_size(key) as usize)),
         ("VmLib", 0),
-        ("VmPTE", 0),
+        ("VmPTE", kib(size.page_tables)),
         ("VmSwap", 0),
         ("HugetlbPages", 0),
     ] {
