@@ -10,6 +10,7 @@ pub mod fs_open;
 pub mod fs_path;
 pub mod fs_space;
 pub mod fs_stat;
+pub mod fs_table;
 pub mod futex;
 pub mod misc;
 pub mod time;

@@ -1,0 +1,123 @@
+//! The numbers of the file system calls.
+
+use super::fs_attr::{self, XattrTarget};
+use super::{fs_control, fs_dir, fs_io, fs_mount, fs_open, fs_space, fs_stat};
+use crate::errno::Result;
+use linux_raw_sys::general::*;
+
+/// Makes the call, if `nr` is one of files.
+#[expect(non_upper_case_globals, reason = "the names are those of the kernel headers")]
+#[inline(always)]
+pub fn call(nr: u32, args: [usize; 6]) -> Option<Result<usize>> {
+    let [a, b, c, d, e, f] = args;
+    let fd = a as i32;
+    Some(match nr {
+        __NR_read => fs_io::read(fd, b, c),
+        __NR_write => fs_io::write(fd, b, c),
+        __NR_readv => fs_io::readv(fd, b, c),
+        __NR_writev => fs_io::writev(fd, b, c),
+        __NR_pread64 => fs_io::pread64(fd, b, c, d as i64),
+        __NR_pwrite64 => fs_io::pwrite64(fd, b, c, d as i64),
+        __NR_preadv => fs_io::preadv(fd, b, c, d as i64),
+        __NR_pwritev => fs_io::pwritev(fd, b, c, d as i64),
+        __NR_preadv2 => fs_io::preadv2(fd, b, c, d as i64, f as u32),
+        __NR_pwritev2 => fs_io::pwritev2(fd, b, c, d as i64, f as u32),
+        __NR_lseek => fs_io::lseek(fd, b as i64, c as u32),
+        __NR_sendfile => fs_io::sendfile(fd, b as i32, c, d),
+        __NR_splice => fs_io::splice(fd, b, c as i32, d, e, f as u32),
+        __NR_tee => fs_io::tee(fd, b as i32, c, d as u32),
+        __NR_vmsplice => fs_io::vmsplice(fd, b, c, d as u32),
+        __NR_copy_file_range => fs_io::copy_file_range(fd, b, c as i32, d, e, f as u32),
+
+        __NR_open => fs_open::open(a, b as u32, c as u32),
+        __NR_creat => fs_open::creat(a, b as u32),
+        __NR_openat => fs_open::openat(fd, b, c as u32, d as u32),
+        __NR_openat2 => fs_open::openat2(fd, b, c, d),
+        __NR_close => fs_open::close(fd),
+        __NR_close_range => fs_open::close_range(a as u32, b as u32, c as u32),
+        __NR_dup => fs_open::dup(fd),
+        __NR_dup2 => fs_open::dup2(fd, b as i32),
+        __NR_dup3 => fs_open::dup3(fd, b as i32, c as u32),
+        __NR_pipe => fs_open::pipe(a),
+        __NR_pipe2 => fs_open::pipe2(a, b as u32),
+
+        __NR_stat => fs_stat::stat(a, b),
+        __NR_lstat => fs_stat::lstat(a, b),
+        __NR_fstat => fs_stat::fstat(fd, b),
+        __NR_newfstatat => fs_stat::newfstatat(fd, b, c, d as u32),
+        __NR_statx => fs_stat::statx(fd, b, c as u32, d as u32, e),
+        __NR_statfs => fs_stat::statfs(a, b),
+        __NR_fstatfs => fs_stat::fstatfs(fd, b),
+        __NR_access => fs_stat::access(a, b as u32),
+        __NR_faccessat => fs_stat::faccessat(fd, b, c as u32),
+        __NR_faccessat2 => fs_stat::faccessat2(fd, b, c as u32, d as u32),
+
+        __NR_getdents => fs_dir::getdents(fd, b, c),
+        __NR_getdents64 => fs_dir::getdents64(fd, b, c),
+        __NR_mkdir => fs_dir::mkdir(a, b as u32),
+        __NR_mkdirat => fs_dir::mkdirat(fd, b, c as u32),
+        __NR_mknod => fs_dir::mknod(a, b as u32, c as u64),
+        __NR_mknodat => fs_dir::mknodat(fd, b, c as u32, d as u64),
+        __NR_rmdir => fs_dir::rmdir(a),
+        __NR_unlink => fs_dir::unlink(a),
+        __NR_unlinkat => fs_dir::unlinkat(fd, b, c as u32),
+        __NR_rename => fs_dir::rename(a, b),
+        __NR_renameat => fs_dir::renameat2(fd, b, c as i32, d, 0),
+        __NR_renameat2 => fs_dir::renameat2(fd, b, c as i32, d, e as u32),
+        __NR_link => fs_dir::link(a, b),
+        __NR_linkat => fs_dir::linkat(fd, b, c as i32, d, e as u32),
+        __NR_symlink => fs_dir::symlink(a, b),
+        __NR_symlinkat => fs_dir::symlinkat(a, b as i32, c),
+        __NR_readlink => fs_dir::readlink(a, b, c),
+        __NR_readlinkat => fs_dir::readlinkat(fd, b, c, d),
+        __NR_chdir => fs_dir::chdir(a),
+        __NR_fchdir => fs_dir::fchdir(fd),
+        __NR_chroot => fs_dir::chroot(a),
+        __NR_getcwd => fs_dir::getcwd(a, b),
+
+        __NR_umask => fs_attr::umask(a as u32),
+        __NR_chmod => fs_attr::chmod(a, b as u32),
+        __NR_fchmod => fs_attr::fchmod(fd, b as u32),
+        __NR_fchmodat => fs_attr::fchmodat(fd, b, c as u32),
+        __NR_fchmodat2 => fs_attr::fchmodat2(fd, b, c as u32, d as u32),
+        __NR_chown => fs_attr::chown(a, b as u32, c as u32),
+        __NR_lchown => fs_attr::lchown(a, b as u32, c as u32),
+        __NR_fchown => fs_attr::fchown(fd, b as u32, c as u32),
+        __NR_fchownat => fs_attr::fchownat(fd, b, c as u32, d as u32, e as u32),
+        __NR_utime => fs_attr::utime(a, b),
+        __NR_utimes => fs_attr::utimes(a, b),
+        __NR_futimesat => fs_attr::futimesat(fd, b, c),
+        __NR_utimensat => fs_attr::utimensat(fd, b, c, d as u32),
+        __NR_setxattr => fs_attr::setxattr(XattrTarget::Path(a), b, c, d, e as u32),
+        __NR_lsetxattr => fs_attr::setxattr(XattrTarget::Link(a), b, c, d, e as u32),
+        __NR_fsetxattr => fs_attr::setxattr(XattrTarget::Fd(fd), b, c, d, e as u32),
+        __NR_getxattr => fs_attr::getxattr(XattrTarget::Path(a), b, c, d),
+        __NR_lgetxattr => fs_attr::getxattr(XattrTarget::Link(a), b, c, d),
+        __NR_fgetxattr => fs_attr::getxattr(XattrTarget::Fd(fd), b, c, d),
+        __NR_listxattr => fs_attr::listxattr(XattrTarget::Path(a), b, c),
+        __NR_llistxattr => fs_attr::listxattr(XattrTarget::Link(a), b, c),
+        __NR_flistxattr => fs_attr::listxattr(XattrTarget::Fd(fd), b, c),
+        __NR_removexattr => fs_attr::removexattr(XattrTarget::Path(a), b),
+        __NR_lremovexattr => fs_attr::removexattr(XattrTarget::Link(a), b),
+        __NR_fremovexattr => fs_attr::removexattr(XattrTarget::Fd(fd), b),
+
+        __NR_fcntl => fs_control::fcntl(fd, b as u32, c),
+        __NR_flock => fs_control::flock(fd, b as u32),
+        __NR_ioctl => fs_control::ioctl(fd, b as u32, c),
+
+        __NR_truncate => fs_space::truncate(a, b as i64),
+        __NR_ftruncate => fs_space::ftruncate(fd, b as i64),
+        __NR_fallocate => fs_space::fallocate(fd, b as u32, c as i64, d as i64),
+        __NR_fadvise64 => fs_space::fadvise64(fd, b as i64, c as i64, d as u32),
+        __NR_readahead => fs_space::readahead(fd, b as i64, c),
+        __NR_fsync => fs_space::fsync(fd),
+        __NR_fdatasync => fs_space::fdatasync(fd),
+        __NR_sync => fs_space::sync(),
+        __NR_syncfs => fs_space::syncfs(fd),
+        __NR_sync_file_range => fs_space::sync_file_range(fd, b as i64, c as i64, d as u32),
+
+        __NR_mount => fs_mount::mount(a, b, c, d as u32, e),
+        __NR_umount2 => fs_mount::umount2(a, b as u32),
+        _ => return None,
+    })
+}
