@@ -4,7 +4,7 @@
 //! scripts do not run. What they would leave behind is written by [`base`].
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -48,23 +48,35 @@ pub const BASE: &[&str] = &[
 pub fn fetch(packages: &[&str], have: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let debs = cache_dir()?.join("debs");
     fs::create_dir_all(debs.join("partial"))?;
+    // apt's own locks are for root.
+    let lock = File::create(debs.join("fetch.lock"))?;
+    lock.lock()?;
     let status = debs.join("empty-status");
     fs::write(&status, "")?;
-    let apt = |action: &[&str]| -> Result<String> {
+    let lists = debs.join("lists");
+    let apt = |words: &[&str]| -> Result<String> {
         let mut command = Command::new("apt-get");
         command
             .arg(format!("-oDir::State::status={}", status.display()))
             .arg(format!("-oDir::Cache::archives={}", debs.display()))
             .args(["-oDebug::NoLocking=1", "-oAPT::Install-Recommends=0"])
-            .args(["-oAPT::Sandbox::User=root", "-qq", "-y"])
-            .args(action)
-            .arg("install")
-            .args(packages);
-        run(&mut command)
+            .args(["-oAPT::Sandbox::User=root", "-qq", "-y"]);
+        if lists.exists() {
+            command.arg(format!("-oDir::State::lists={}", lists.display()));
+            command.arg(format!("-oDir::Cache::pkgcache={}", lists.join("cache").display()));
+            command.arg(format!("-oDir::Cache::srcpkgcache={}", lists.join("src").display()));
+        }
+        run(command.args(words))
     };
-    apt(&["--download-only"])?;
+    let install = |action| [&[action, "install"], packages].concat();
+    // The machine's package lists will do unless they are missing or out of date.
+    if apt(&install("--download-only")).is_err() {
+        fs::create_dir_all(lists.join("partial"))?;
+        apt(&["update"])?;
+        apt(&install("--download-only"))?;
+    }
     // With everything downloaded, `--print-uris` prints nothing: simulate instead.
-    let plan = apt(&["--simulate"])?;
+    let plan = apt(&install("--simulate"))?;
     let mut files = Vec::new();
     for line in plan.lines().filter_map(|line| line.strip_prefix("Inst ")) {
         // Inst NAME (VERSION ORIGIN [ARCH])
