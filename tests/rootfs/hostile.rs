@@ -268,3 +268,22 @@ fn directories_replaced_over_and_over_take_linear_time() {
     assert_eq!(Lab::new([tar.finish()]).build().paths(), ["/p", "/p/x"]);
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
+
+#[test]
+fn a_failure_in_one_layer_stops_the_others() {
+    let large = |seed| LayerTar::new().file("large", noise(12 << 20, seed)).finish();
+    for bad in 0..3 {
+        let mut tars = vec![large(1), large(2), large(3)];
+        tars[bad] = LayerTar::new().file("../out", "").file("large", noise(12 << 20, 4)).finish();
+        let lab = Lab::new(tars);
+        for threads in [1, 4] {
+            let options = Options { threads, ..Options::default() };
+            let error = lab.build_with("root", &options).unwrap_err();
+            let layer = lab.layers[bad].digest;
+            assert!(
+                matches!(error, Error::Entry { layer: named, .. } if named == layer),
+                "{error}"
+            );
+        }
+    }
+}
