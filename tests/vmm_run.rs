@@ -24,14 +24,14 @@ struct Lab {
 
 impl Lab {
     /// An image of one static program, and a QEMU that does `script` with the status channel as
-    /// file descriptor 8 and the monitor as 9.
+    /// file descriptor 98 and the monitor as 99.
     fn new(script: &str) -> Lab {
         let dir = tempfile::tempdir().unwrap();
         let qemu = dir.path().join("qemu");
         let head = "#!/bin/bash\n\
             for word; do case $word in\n\
-            socket,id=status,fd=*) exec 8<>/dev/null; eval \"exec 8>&${word##*=}\";;\n\
-            socket,id=monitor,fd=*) eval \"exec 9<&${word##*=}\";;\n\
+            socket,id=status,fd=*) eval \"exec 98>&${word##*=}\";;\n\
+            socket,id=monitor,fd=*) eval \"exec 99<&${word##*=}\";;\n\
             esac; done\n";
         fs::write(&qemu, format!("{head}{script}\n")).unwrap();
         fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
@@ -75,11 +75,11 @@ fn the_applications_status_is_the_tools() {
     if !can_boot() {
         return;
     }
-    assert_eq!(Lab::new("echo hi; echo 'exit 3' >&8").code(), (3, "hi".into()));
-    assert_eq!(Lab::new("echo 'start 5' >&8; echo 'exit 0' >&8").code().0, 0);
-    assert_eq!(Lab::new("echo 'signal 11' >&8").code().0, 139);
+    assert_eq!(Lab::new("echo hi; echo 'exit 3' >&98").code(), (3, "hi".into()));
+    assert_eq!(Lab::new("echo 'start 5' >&98; echo 'exit 0' >&98").code().0, 0);
+    assert_eq!(Lab::new("echo 'signal 11' >&98").code().0, 139);
     // The first word about the end counts.
-    assert_eq!(Lab::new("echo 'exit 4' >&8; echo 'panic late' >&8; exit 1").code().0, 4);
+    assert_eq!(Lab::new("echo 'exit 4' >&98; echo 'panic late' >&98; exit 1").code().0, 4);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn what_is_not_the_applications_doing_is_125_and_said_once() {
     if !can_boot() {
         return;
     }
-    let (code, text) = Lab::new("echo 'panic index out of bounds' >&8; sleep 60").code();
+    let (code, text) = Lab::new("echo 'panic index out of bounds' >&98; sleep 60").code();
     assert_eq!(code, 125);
     assert!(text.contains("error: the guest kernel panicked: index out of bounds"), "{text}");
     let (code, text) = Lab::new("echo 'qemu: no such machine' >&2; exit 1").code();
@@ -96,7 +96,7 @@ fn what_is_not_the_applications_doing_is_125_and_said_once() {
     let (code, text) = Lab::new("exit 0").code();
     assert_eq!(code, 125);
     assert!(text.contains("the VM stopped without an exit status"), "{text}");
-    let (code, text) = Lab::new("echo 'failed /hello: no such file' >&8").code();
+    let (code, text) = Lab::new("echo 'failed /hello: no such file' >&98").code();
     assert_eq!(code, 126);
     assert!(text.contains("could not be started: /hello: no such file"), "{text}");
 }
@@ -106,8 +106,8 @@ fn a_signal_presses_the_power_button_and_the_status_still_counts() {
     if !can_boot() {
         return;
     }
-    let script = "echo ready; while read -r line <&9; do case $line in \
-                  *system_powerdown*) echo 'exit 7' >&8; exit 0;; esac; done";
+    let script = "echo ready; while read -r line <&99; do case $line in \
+                  *system_powerdown*) echo 'exit 7' >&98; exit 0;; esac; done";
     for signal in [Signal::INT, Signal::TERM] {
         let lab = Lab::new(script);
         let mut vm = lab.start(&[]);

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use dock2uni_format::status::{Health, Status};
 use rustix::io::FdFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::arguments::{self, Channels};
 use super::{Config, Error, terminal};
@@ -85,6 +86,8 @@ pub fn run(config: &Config, notice: &mut dyn FnMut(Notice)) -> Result<Outcome, E
             .map_err(|error| Error::io("passing a socket on")(error.into()))?;
     }
     let channels = Channels { monitor: far_monitor.as_raw_fd(), status: far_status.as_raw_fd() };
+    // From here on a signal must not end this process and leave the VM to its fate.
+    let stops = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Error::io("handling signals"))?;
     let started = Instant::now();
     let mut child = spawn(config, channels)?;
     drop((far_monitor, far_status));
@@ -95,7 +98,8 @@ pub fn run(config: &Config, notice: &mut dyn FnMut(Notice)) -> Result<Outcome, E
         None
     };
     let (sender, events) = mpsc::channel();
-    let signals = watch(config, &mut child, status, &sender)?;
+    let signals = stops.handle();
+    watch(config, &mut child, status, stops, &sender);
     let mut vm = Vm {
         events,
         monitor: Monitor::new(monitor)?,
@@ -142,8 +146,9 @@ fn watch(
     config: &Config,
     child: &mut Child,
     status: UnixStream,
+    mut stops: Signals,
     sender: &Sender<Event>,
-) -> Result<signal_hook::iterator::Handle, Error> {
+) {
     if let Some(mut console) = child.stdout.take() {
         let sender = sender.clone();
         thread::spawn(move || {
@@ -181,16 +186,12 @@ fn watch(
         }
         let _ = lines.send(Event::StatusClosed);
     });
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(Error::io("handling signals"))?;
-    let handle = signals.handle();
     let sender = sender.clone();
     thread::spawn(move || {
-        for _ in signals.forever() {
+        for _ in stops.forever() {
             let _ = sender.send(Event::Stop);
         }
     });
-    Ok(handle)
 }
 
 /// Copies until either end closes, passing every piece on at once.
