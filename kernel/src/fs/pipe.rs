@@ -1,8 +1,8 @@
 //! Pipes and FIFOs (pipe(7), fifo(7)).
 
 use super::anon::AnonInode;
-use super::inode::{Inode, mode::*};
-use super::{File, FileOps};
+use super::inode::{Access, Change, Inode, Metadata, Opened, mode::*};
+use super::{File, FileOps, Path};
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc, put_user};
@@ -396,10 +396,48 @@ impl FileOps for PipeEnd {
     }
 }
 
-/// pipe2(2): the reading and the writing end. `flags`: `O_NONBLOCK`, `O_DIRECT` (accepted, without packets).
-pub fn pipe(flags: u32) -> (Arc<File>, Arc<File>) {
-    let inode: Arc<dyn Inode> = AnonInode::new(S_IFIFO | 0o600);
+/// The inode of an unnamed pipe, by which /proc/PID/fd opens it again.
+struct PipeInode {
+    attributes: Arc<AnonInode>,
+    pipe: Weak<Pipe>,
+}
+
+impl Inode for PipeInode {
+    fn metadata(&self) -> Metadata {
+        self.attributes.metadata()
+    }
+
+    fn access(&self) -> Access {
+        self.attributes.access()
+    }
+
+    fn change(&self, change: &Change) -> Result<()> {
+        self.attributes.change(change)
+    }
+
+    fn open(self: Arc<Self>, flags: u32, _path: &Path) -> Result<Opened> {
+        let pipe = self.pipe.upgrade().ok_or(Errno::ENXIO)?;
+        let (read, write) = access_of(flags)?;
+        Ok(Opened::Ops(pipe.open_end(self, read, write)))
+    }
+}
+
+/// What `O_ACCMODE` asks for: reading, writing.
+fn access_of(flags: u32) -> Result<(bool, bool)> {
+    match flags & O_ACCMODE {
+        O_RDONLY => Ok((true, false)),
+        O_WRONLY => Ok((false, true)),
+        O_RDWR => Ok((true, true)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// pipe2(2) for a user and group: the reading and the writing end. `flags`: `O_NONBLOCK`, `O_DIRECT` (accepted,
+/// without packets).
+pub fn pipe(flags: u32, uid: u32, gid: u32) -> (Arc<File>, Arc<File>) {
     let pipe = Pipe::new();
+    let attributes = AnonInode::owned(S_IFIFO | 0o600, uid, gid);
+    let inode: Arc<dyn Inode> = Arc::new(PipeInode { attributes, pipe: Arc::downgrade(&pipe) });
     let read = pipe.open_end(inode.clone(), true, false);
     let write = pipe.open_end(inode, false, true);
     let flags = flags & O_NONBLOCK;
@@ -422,12 +460,7 @@ impl Fifo {
             })
         };
         let nonblocking = flags & O_NONBLOCK != 0;
-        let (read, write) = match flags & O_ACCMODE {
-            O_RDONLY => (true, false),
-            O_WRONLY => (false, true),
-            O_RDWR => (true, true),
-            _ => return Err(Errno::EINVAL),
-        };
+        let (read, write) = access_of(flags)?;
         if write && !read && nonblocking && pipe.readers.load(SeqCst) == 0 {
             return Err(Errno::ENXIO);
         }
@@ -468,7 +501,7 @@ mod tests {
 
     #[test]
     fn bytes_come_out_in_order_across_the_wrap() {
-        let (r, w) = pipe(O_NONBLOCK);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0);
         let mut next = 0u8;
         let mut expected = 0u8;
         for round in 0..300 {
@@ -497,7 +530,7 @@ mod tests {
 
     #[test]
     fn small_writes_are_whole_and_large_ones_partial() {
-        let (r, w) = pipe(O_NONBLOCK);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0);
         assert_eq!(write(&w, &[1; 100_000]), Ok(65536));
         assert!(!ready(&w).contains(Events::OUT));
         assert_eq!(read(&r, 100).unwrap().len(), 100);
@@ -508,14 +541,14 @@ mod tests {
 
     #[test]
     fn ends_that_are_gone_show() {
-        let (r, w) = pipe(O_NONBLOCK);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0);
         assert_eq!(read(&r, 1), Err(Errno::EAGAIN));
         write(&w, b"x").unwrap();
         drop(w);
         assert_eq!(ready(&r), Events::IN | Events::RDNORM | Events::HUP);
         assert_eq!(read(&r, 10).unwrap(), b"x");
         assert_eq!(read(&r, 10).unwrap(), b"");
-        let (r, w) = pipe(O_NONBLOCK);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0);
         drop(r);
         assert!(ready(&w).contains(Events::ERR));
         assert_eq!(write(&w, b"x"), Err(Errno::EPIPE));
@@ -523,7 +556,7 @@ mod tests {
 
     #[test]
     fn capacity_can_be_set_but_not_below_the_contents() {
-        let (r, w) = pipe(O_NONBLOCK);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0);
         let end = w.downcast::<PipeEnd>().unwrap();
         assert_eq!(end.pipe.set_capacity(5000, false), Ok(8192));
         assert_eq!(write(&w, &[0; 10000]), Ok(8192));
@@ -543,5 +576,36 @@ mod tests {
         let writer = open(O_WRONLY).unwrap();
         drop((reader, writer));
         assert!(open(O_RDWR).is_ok());
+    }
+
+    #[test]
+    fn a_pipe_can_be_opened_again_by_its_descriptor_link() {
+        let (r, w) = pipe(O_NONBLOCK, 7, 7);
+        let place = crate::fs::anon::place(w.inode());
+        let open = |flags| {
+            crate::fs::ops::open_found(&crate::fs::perm::Kernel, place.clone(), flags, false)
+        };
+        let again = open(O_WRONLY).unwrap();
+        drop(w);
+        write(&again, b"still").unwrap();
+        assert_eq!(read(&r, 10).unwrap(), b"still");
+        assert_eq!(read(&r, 10), Err(Errno::EAGAIN));
+        drop(again);
+        assert_eq!(read(&r, 10).unwrap(), b"");
+        drop(r);
+        assert_eq!(open(O_RDONLY).err(), Some(Errno::ENXIO));
+    }
+
+    #[test]
+    fn bytes_put_back_come_out_first() {
+        let (r, w) = pipe(O_NONBLOCK, 0, 0);
+        let end = r.downcast::<PipeEnd>().unwrap();
+        write(&w, b"abcdef").unwrap();
+        assert_eq!(read(&r, 4).unwrap(), b"abcd");
+        end.pipe.unread(b"cd").unwrap();
+        assert_eq!(end.pipe.peek(3).unwrap(), b"cde");
+        assert_eq!(read(&r, 10).unwrap(), b"cdef");
+        end.pipe.unread(b"xyz").unwrap();
+        assert_eq!(read(&r, 10).unwrap(), b"xyz");
     }
 }

@@ -152,7 +152,8 @@ pub fn pipe2(fds: usize, flags: u32) -> Result<usize> {
     let cloexec = flags & O_CLOEXEC != 0;
     let limit = hooks::descriptor_limit();
     let files = current().files();
-    let (read, write) = pipe::pipe(flags);
+    let creds = current().creds();
+    let (read, write) = pipe::pipe(flags, creds.fsuid, creds.fsgid);
     let one = files.alloc(read, cloexec, limit)?;
     let two = match files.alloc(write, cloexec, limit) {
         Ok(fd) => fd,
