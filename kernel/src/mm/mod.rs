@@ -6,11 +6,12 @@ pub mod heap;
 pub mod oom;
 mod pagetable;
 pub mod reclaim;
+pub mod shm;
 mod space;
 mod stat;
 mod tlb;
 
-pub use cache::{PageCache, Pager, Quota, cached_frames};
+pub use cache::{PageCache, Pager, Quota, Seals, cached_frames};
 pub use frame::{Block, PageRef, init};
 pub use space::{
     AddressSpace, Advice, FaultError, FileMapping, FutexKey, Layout, MapFlags, MapInfo, Prot, Rss,

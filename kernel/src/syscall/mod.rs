@@ -13,6 +13,8 @@ pub mod fs_stat;
 pub mod fs_table;
 pub mod futex;
 pub mod misc;
+pub mod mm;
+pub mod shm;
 pub mod time;
 
 use crate::errno::Result;

@@ -7,11 +7,12 @@ use crate::event::{Events, PollTable};
 use crate::fs::erofs::FilePager;
 use crate::fs::{File, FileOps, Inode};
 use crate::io::{IoDst, IoSrc, put_user};
-use crate::mm::PageCache;
+use crate::mm::{PageCache, Seals};
 use crate::sync::{Mutex, Once};
 use alloc::sync::Arc;
 use linux_raw_sys::general::{
-    FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_APPEND,
+    F_ADD_SEALS, F_GET_SEALS, F_GETOWN, F_GETSIG, F_SETOWN, F_SETSIG, FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_APPEND,
 };
 
 /// Largest file in bytes.
@@ -165,6 +166,24 @@ impl FileOps for MemInode {
                 Ok(0)
             }
             _ => Err(Errno::ENOTTY),
+        }
+    }
+
+    fn fcntl(&self, file: &File, command: u32, arg: usize) -> Result<usize> {
+        match command {
+            F_GET_SEALS => Ok(self.cache().map_err(|_| Errno::EINVAL)?.seals().bits() as usize),
+            F_ADD_SEALS => {
+                let seals = Seals::from_bits(arg as u32).ok_or(Errno::EINVAL)?;
+                let cache = self.cache().map_err(|_| Errno::EINVAL)?;
+                if !file.writable() {
+                    return Err(Errno::EPERM);
+                }
+                cache.add_seals(seals)?;
+                Ok(0)
+            }
+            // Nothing sends SIGIO for it, so who would get it doesn't matter.
+            F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG => Ok(0),
+            _ => Err(Errno::EINVAL),
         }
     }
 

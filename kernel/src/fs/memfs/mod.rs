@@ -14,8 +14,8 @@ mod xattr;
 
 pub use inode::MemInode;
 
-use super::erofs;
 use super::inode::{FileSystem, Inode, NewNode, StatFs, Time, anonymous_dev, mode::*};
+use super::{Dentry, Mount, Path, erofs};
 use crate::errno::{Errno, Result};
 use crate::mm::{PageCache, Pager, Quota};
 use crate::sync::{Once, SpinLock};
@@ -121,6 +121,20 @@ impl MemFs {
         let root = MemInode::create(&fs, &node);
         let _ = fs.root.set(root);
         fs
+    }
+
+    /// A regular file that no directory names (memfd_create(2), shared memory). `shown` is what /proc calls it.
+    pub fn unnamed(shown: &[u8], mode: u32, uid: u32, gid: u32) -> (Arc<MemInode>, Path) {
+        static UNNAMED: Once<(Arc<MemFs>, Arc<Mount>)> = Once::new();
+        let (fs, mount) = UNNAMED.get_or_init(|| {
+            let fs = MemFs::tmpfs(&Options::default());
+            (fs.clone(), Mount::internal(fs))
+        });
+        let node = NewNode { mode: S_IFREG | mode, uid, gid, rdev: 0 };
+        let inode = MemInode::create(fs, &node);
+        inode.nlink.store(0, Relaxed);
+        let dentry = Dentry::detached(None, shown, inode.clone());
+        (inode, Path { mount: mount.clone(), dentry })
     }
 
     /// The root filesystem over an image. EUCLEAN if the image's root isn't a directory.

@@ -40,6 +40,7 @@ impl PageCache {
         if total == 0 {
             return if src.remaining() == 0 { Ok(0) } else { Err(Errno::EFBIG) };
         }
+        let total = self.check_sealed_write(offset, total)?;
         if offset > self.len() {
             self.clear_tail();
         }

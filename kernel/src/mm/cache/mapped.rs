@@ -24,9 +24,10 @@ impl Mappings {
 }
 
 impl PageCache {
-    /// Notes a mapping in `space`. `writable` for a shared mapping that may ever be written.
+    /// Notes a mapping in `space`. `writable` for a shared mapping that may ever be written; EPERM if that is sealed.
     pub fn add_mapping(&self, id: u64, space: &Weak<AddressSpace>, writable: bool) -> Result<()> {
         if writable {
+            self.check_sealed_write(0, 0)?;
             self.written_by_mapping.store(true, Ordering::Relaxed);
         }
         let mut map = self.mappings.0.lock();
@@ -52,6 +53,11 @@ impl PageCache {
     /// Whether anybody maps the cache.
     pub fn is_mapped(&self) -> bool {
         self.mappings.0.lock().as_ref().is_some_and(|map| !map.is_empty())
+    }
+
+    /// Mappings of the cache in all address spaces.
+    pub fn mapping_count(&self) -> usize {
+        self.mappings.0.lock().iter().flat_map(HashMap::values).map(|entry| entry.mappings).sum()
     }
 
     /// Takes the pages `start..end` out of all page tables; private copies too if `copies`. The caller has removed

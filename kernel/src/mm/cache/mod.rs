@@ -15,6 +15,7 @@ mod mapped;
 mod quota;
 mod radix;
 mod resize;
+mod seal;
 mod slot;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 
 pub use evict::{age_mappings, shrink};
 pub use quota::Quota;
+pub use seal::Seals;
 
 use super::PageRef;
 use crate::arch::{PAGE_SHIFT, PAGE_SIZE};
@@ -83,6 +85,8 @@ pub struct PageCache {
     written_by_mapping: AtomicBool,
     /// Whether the reclaim list knows this cache.
     enrolled: AtomicBool,
+    /// What may not be done any more.
+    seals: SpinLock<Seals>,
 }
 
 struct Inner {
@@ -165,6 +169,7 @@ impl PageCache {
             resize: Mutex::new(()),
             written_by_mapping: AtomicBool::new(false),
             enrolled: AtomicBool::new(false),
+            seals: SpinLock::new(Seals::SEAL),
         })
     }
 

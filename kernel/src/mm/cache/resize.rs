@@ -19,6 +19,7 @@ impl PageCache {
         }
         let _resize = self.resize.lock();
         let old = self.len();
+        self.check_sealed_resize(old, len)?;
         if len > old {
             self.clear_tail();
             self.len.store(len, Ordering::Release);
@@ -36,6 +37,7 @@ impl PageCache {
     /// Makes `start..end` read as zeros and frees its whole pages; the length stays (fallocate
     /// `FALLOC_FL_PUNCH_HOLE`).
     pub fn punch_hole(&self, start: u64, end: u64) -> Result<()> {
+        self.check_sealed_write(start, 0)?;
         let _resize = self.resize.lock();
         let end = end.min(self.len());
         if start >= end {

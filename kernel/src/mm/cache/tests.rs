@@ -197,3 +197,20 @@ fn data_and_holes_are_found() {
     backed.punch_hole(PAGE, 2 * PAGE).unwrap();
     assert_eq!((backed.seek_hole(0), backed.seek_data(PAGE)), (Some(PAGE), Some(2 * PAGE)));
 }
+
+#[test]
+fn seals_hold_and_can_be_sealed() {
+    let cache = PageCache::anonymous(0);
+    assert_eq!(cache.add_seals(Seals::GROW), Err(Errno::EPERM), "not a memfd with sealing");
+    cache.allow_sealing();
+    write(&cache, 0, &[1; 100]);
+    cache.add_seals(Seals::GROW | Seals::SHRINK).unwrap();
+    assert_eq!(cache.write_at(50, &mut IoSrc::kernel(&[2; 100])).unwrap(), 50);
+    assert_eq!(cache.write_at(100, &mut IoSrc::kernel(b"x")), Err(Errno::EPERM));
+    assert_eq!(cache.truncate(10), Err(Errno::EPERM));
+    assert_eq!(cache.truncate(1000), Err(Errno::EPERM));
+    cache.add_seals(Seals::WRITE | Seals::SEAL).unwrap();
+    assert_eq!(cache.write_at(0, &mut IoSrc::kernel(b"x")), Err(Errno::EPERM));
+    assert_eq!(cache.punch_hole(0, 10), Err(Errno::EPERM));
+    assert_eq!(cache.add_seals(Seals::EXEC), Err(Errno::EPERM));
+}

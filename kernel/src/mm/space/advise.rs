@@ -103,8 +103,8 @@ impl AddressSpace {
     }
 
     /// mlock2(2): keeps pages in memory, which they are anyway once touched; so it counts and (unless `on_fault`)
-    /// touches them.
-    pub fn mlock(&self, start: usize, len: usize, on_fault: bool) -> Result<()> {
+    /// touches them. `privileged` callers (`CAP_IPC_LOCK`) are not limited.
+    pub fn mlock(&self, start: usize, len: usize, on_fault: bool, privileged: bool) -> Result<()> {
         let offset = start % PAGE_SIZE;
         let (start, len) = (start - offset, len.checked_add(offset).ok_or(Errno::EINVAL)?);
         let end = checked_range(start, len)?;
@@ -119,7 +119,7 @@ impl AddressSpace {
                 .filter(unlocked)
                 .map(|vma| vma.end.min(end) - vma.start.max(start))
                 .sum();
-            if maps.locked() + more > self.lock_limit() {
+            if !privileged && maps.locked() + more > self.lock_limit() {
                 return Err(if self.lock_limit() == 0 { Errno::EPERM } else { Errno::ENOMEM });
             }
             if start < end {
@@ -148,11 +148,14 @@ impl AddressSpace {
     }
 
     /// mlockall(2): what is mapped now, and what will be.
-    pub fn mlock_all(&self, current: bool, future: bool) -> Result<()> {
+    pub fn mlock_all(&self, current: bool, future: bool, privileged: bool) -> Result<()> {
         let mut ranges = Vec::new();
         {
             let mut maps = self.maps.write();
-            if current && maps.total() > self.lock_limit() {
+            if !privileged && self.lock_limit() == 0 {
+                return Err(Errno::EPERM);
+            }
+            if !privileged && current && maps.total() > self.lock_limit() {
                 return Err(Errno::ENOMEM);
             }
             maps.lock_future = future;

@@ -197,6 +197,44 @@ impl AddressSpace {
         zapped
     }
 
+    /// The start of the mapping at `addr` if it grows down (mprotect(2) `PROT_GROWSDOWN`).
+    pub fn grows_down_start(&self, addr: usize) -> Option<usize> {
+        let maps = self.maps.read();
+        maps.find(addr).filter(|vma| vma.flags.contains(VmFlags::GROWS_DOWN)).map(|vma| vma.start)
+    }
+
+    /// Unmaps every mapping of the object whose first page is mapped at `addr`, if `wanted` accepts the object's number
+    /// (shmdt(2)); returns the number. EINVAL if there is none.
+    pub fn unmap_object(&self, addr: usize, wanted: impl Fn(u64) -> bool) -> Result<u64> {
+        let (object, end) = {
+            let maps = self.maps.read();
+            let first = |vma: &Vma| {
+                let backing = vma.backing.as_ref()?;
+                (vma.start == addr + ((backing.index as usize) << PAGE_SHIFT))
+                    .then(|| (backing.cache.id(), backing.cache.len()))
+            };
+            let found = maps.range(addr, USER_END).find_map(first).filter(|&(id, _)| wanted(id));
+            let (object, len) = found.ok_or(Errno::EINVAL)?;
+            (object, addr + round_up(len as usize).ok_or(Errno::EINVAL)?)
+        };
+        let pieces: alloc::vec::Vec<(usize, usize)> = self
+            .maps
+            .read()
+            .range(addr, end)
+            .filter(|vma| {
+                vma.backing.as_ref().is_some_and(|backing| {
+                    backing.cache.id() == object
+                        && vma.start.wrapping_sub((backing.index as usize) << PAGE_SHIFT) == addr
+                })
+            })
+            .map(|vma| (vma.start, vma.len()))
+            .collect();
+        for (start, len) in pieces {
+            self.munmap(start, len)?;
+        }
+        Ok(object)
+    }
+
     /// Changes the protection of every page of `start..start + len`.
     pub fn mprotect(&self, start: usize, len: usize, prot: Prot) -> Result<()> {
         let end = checked_range(start, len)?;
