@@ -39,7 +39,7 @@ pub enum Error {
         found: Digest,
     },
     /// The layer is not a tar archive that can be read.
-    #[error("layer {layer} is not a valid tar archive: {reason} (at byte {offset}{})", in_entry(.entry))]
+    #[error("layer {layer} is not a valid tar archive: {reason} ({})", place(*.offset, .entry))]
     Tar {
         /// The layer's blob.
         layer: Digest,
@@ -157,8 +157,11 @@ pub(crate) fn show(path: &[u8]) -> String {
         .collect()
 }
 
-fn in_entry(entry: &str) -> String {
-    if entry.is_empty() { String::new() } else { format!(", entry `{entry}`") }
+fn place(offset: u64, entry: &str) -> String {
+    match entry {
+        "" => format!("at byte {offset}"),
+        entry => format!("at byte {offset}, entry `{entry}`"),
+    }
 }
 
 fn compression_name(compression: Compression) -> &'static str {
