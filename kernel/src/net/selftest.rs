@@ -16,6 +16,9 @@ use linux_raw_sys::net::{AF_INET, SOCK_STREAM};
 /// Runs it.
 pub fn run() -> core::result::Result<(), &'static str> {
     crate::drivers::virtio::probe(crate::arch::boot_info::get().map_or("", |boot| boot.cmdline()));
+    // There is no scheduler that this could let in; softirqs are what we want.
+    crate::arch::cpu::set_preempt_count(0);
+    crate::arch::irq::enable();
     super::init();
     for disk in block::disks() {
         let mut first = [0; 1536];
