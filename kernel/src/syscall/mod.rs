@@ -14,6 +14,7 @@ pub mod fs_table;
 pub mod futex;
 pub mod misc;
 pub mod mm;
+pub mod net;
 pub mod shm;
 pub mod time;
 

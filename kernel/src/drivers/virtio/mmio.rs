@@ -31,12 +31,6 @@ const WINDOW: usize = 0x200;
 
 /// "virt".
 const MAGIC_VALUE: u32 = 0x7472_6976;
-/// Where QEMU's microvm has its devices, how many, and the first one's interrupt (hw/i386/microvm.c).
-const MICROVM_BASE: usize = 0xfeb0_0000;
-const MICROVM_GSI: u32 = 16;
-/// Without ACPI: eight devices from IOAPIC pin 5 up (the command line says so as well, and is tried first).
-const MICROVM_DEVICES: usize = 24;
-
 /// One device.
 pub struct Mmio {
     base: usize,
@@ -61,7 +55,7 @@ fn write(base: usize, offset: usize, value: u32) {
     unsafe { ((base + offset) as *mut u32).write_volatile(value.to_le()) }
 }
 
-/// Every device that the command line names (`virtio_mmio.device=SIZE@BASE:IRQ`), or else that QEMU's microvm has.
+/// Every device that the command line names (`virtio_mmio.device=SIZE@BASE:IRQ`), or else that the firmware's tables name.
 pub fn find(cmdline: &str) -> Vec<Arc<dyn Transport>> {
     let mut found: Vec<Arc<dyn Transport>> = Vec::new();
     let named = cmdline.split_ascii_whitespace();
@@ -71,19 +65,31 @@ pub fn find(cmdline: &str) -> Vec<Arc<dyn Transport>> {
             None => crate::error!("virtio: `virtio_mmio.device={spec}` is not SIZE@BASE:IRQ"),
         }
     }
-    // Windows of a machine that has a PCI host bridge, or RAM there, aren't microvm's.
-    if found.is_empty() && !crate::drivers::pci::present() && microvm() {
-        for n in 0..MICROVM_DEVICES {
-            found.extend(open(MICROVM_BASE + n * WINDOW, MICROVM_GSI + n as u32));
+    if found.is_empty() {
+        let dsdt = crate::arch::firmware::get().dsdt().unwrap_or_default();
+        for (base, gsi) in acpi(dsdt) {
+            found.extend(open(base, gsi));
         }
     }
     found
 }
 
-/// Whether the firmware's tables name QEMU's microvm devices (`LNRO0005` in the DSDT).
-fn microvm() -> bool {
-    let dsdt = crate::arch::firmware::get().dsdt().unwrap_or_default();
-    dsdt.windows(8).any(|at| at == b"LNRO0005")
+/// Devices with the hardware ID `LNRO0005` in a DSDT: base address and interrupt. Their resources are plain templates,
+/// so no AML needs to be run: a Memory32Fixed and an Extended Interrupt descriptor (ACPI 6.5, section 6.4.3) follow
+/// the ID.
+fn acpi(dsdt: &[u8]) -> Vec<(usize, u32)> {
+    const REACH: usize = 128;
+    let mut found = Vec::new();
+    for at in (0..dsdt.len()).filter(|&at| dsdt[at..].starts_with(b"LNRO0005")) {
+        let tail = &dsdt[at + 8..dsdt.len().min(at + REACH)];
+        let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let memory = tail.windows(12).find(|item| item[..3] == [0x86, 9, 0]);
+        let interrupt = tail.windows(9).find(|item| item[..3] == [0x89, 6, 0] && item[4] == 1);
+        if let (Some(memory), Some(interrupt)) = (memory, interrupt) {
+            found.push((word(&memory[4..]) as usize, word(&interrupt[5..])));
+        }
+    }
+    found
 }
 
 fn number(text: &str) -> Option<usize> {

@@ -37,6 +37,9 @@ pub struct Ucred {
     pub gid: u32,
 }
 
+/// capabilities(7).
+const CAP_NET_RAW: u32 = 13;
+
 /// Who makes a call.
 pub struct Caller<'a> {
     /// Identity.
@@ -53,6 +56,21 @@ impl Caller<'_> {
     /// The kernel itself.
     pub fn kernel() -> Caller<'static> {
         Caller { cred: Ucred::default(), privileged: true, resolver: None, umask: 0 }
+    }
+
+    /// The current task, without a way to resolve names; the kernel where there are no tasks.
+    pub fn current() -> Caller<'static> {
+        if crate::arch::cpu::current_task().is_null() {
+            return Caller::kernel();
+        }
+        let task = crate::task::current();
+        let pid = task.pid() as u32;
+        task.with_creds(|creds| Caller {
+            cred: Ucred { pid, uid: creds.euid, gid: creds.egid },
+            privileged: creds.capable(CAP_NET_RAW),
+            resolver: None,
+            umask: 0,
+        })
     }
 }
 
@@ -226,7 +244,7 @@ impl FileOps for SocketFile {
     fn write(&self, file: &File, src: &mut IoSrc<'_>) -> Result<usize> {
         let nonblock = file.nonblocking();
         let mut message = Outgoing { to: None, src, flags: 0, control: Vec::new(), nonblock };
-        send(&*self.socket, &Caller::kernel(), &mut message)
+        send(&*self.socket, &Caller::current(), &mut message)
     }
     fn poll(&self, _file: &File, table: &mut PollTable<'_>) -> Events {
         self.socket.poll(table)

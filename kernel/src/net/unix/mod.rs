@@ -65,7 +65,6 @@ struct State {
     reset: bool,
     /// Somebody waits for room in the peer.
     no_space: bool,
-    cred: Ucred,
     peer_cred: Option<Ucred>,
     peer_name: UnixName,
 }
@@ -98,7 +97,6 @@ impl UnixSocket {
                 peer_shut: false,
                 reset: false,
                 no_space: false,
-                cred: Ucred::default(),
                 peer_cred: None,
                 peer_name: UnixName::Unnamed,
             }),
@@ -109,16 +107,15 @@ impl UnixSocket {
     /// socketpair(2).
     pub fn pair(kind: u32, cred: Ucred) -> (Arc<UnixSocket>, Arc<UnixSocket>) {
         let (a, b) = (UnixSocket::new(kind), UnixSocket::new(kind));
-        a.join(&b, cred, cred);
-        b.join(&a, cred, cred);
+        a.join(&b, cred);
+        b.join(&a, cred);
         (a, b)
     }
 
-    fn join(&self, peer: &Arc<UnixSocket>, own: Ucred, theirs: Ucred) {
+    fn join(&self, peer: &Arc<UnixSocket>, theirs: Ucred) {
         let name = peer.state.lock().name.clone();
         let mut state = self.state.lock();
         state.role = Role::Connected(Arc::downgrade(peer));
-        state.cred = own;
         state.peer_cred = Some(theirs);
         state.peer_name = name;
     }
@@ -198,8 +195,8 @@ impl UnixSocket {
                 let mut state = server.state.lock();
                 state.name = name;
             }
-            server.join(&this, cred, who.cred);
-            self.join(&server, who.cred, cred);
+            server.join(&this, who.cred);
+            self.join(&server, cred);
             if !names::enqueue(&listener, server) {
                 let mut state = self.state.lock();
                 state.role = Role::Idle;

@@ -4,8 +4,8 @@ use super::{MAX_DATAGRAMS, Message, Role, UnixSocket};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::net::addr::{Address, UnixName};
-use crate::net::socket::{Caller, Control, Outgoing, Ucred, wait};
-use alloc::sync::Arc;
+use crate::net::socket::{Caller, Control, Outgoing, wait};
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use linux_raw_sys::net::{MSG_DONTWAIT, MSG_OOB, SOCK_DGRAM};
 
@@ -64,15 +64,10 @@ impl UnixSocket {
         }
         let nonblock = message.nonblock || message.flags & MSG_DONTWAIT != 0;
         let target = self.target(who, message.to.as_ref())?;
-        let (own, name) = {
-            let state = self.state.lock();
-            (state.cred, state.name.clone())
-        };
+        let name = self.state.lock().name.clone();
         let mut rights = core::mem::take(&mut message.control);
-        // The sender's identity goes along; explicit credentials must be the sender's own, or it is privileged.
-        // Writes by descriptor have no identity at hand: the one at connect time serves.
-        let mut cred =
-            if who.resolver.is_none() && own != Ucred::default() { own } else { who.cred };
+        // The sender's identity goes along; given credentials must be the sender's own, or it is privileged.
+        let mut cred = who.cred;
         for control in &rights {
             match control {
                 Control::Credentials(given) => {
@@ -169,8 +164,6 @@ impl UnixSocket {
         result
     }
 }
-
-use alloc::sync::Weak;
 
 fn read_piece(message: &mut Outgoing<'_, '_>, len: usize) -> Result<Vec<u8>> {
     let mut data = Vec::new();
