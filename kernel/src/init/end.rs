@@ -22,8 +22,12 @@ impl MainExit for MainProcess {
     }
 }
 
-/// Tells the host. Task context.
-pub(super) fn report(_status: Status<'_>) {}
+/// Tells the host over the status channel, if it listens.
+pub(super) fn report(status: Status<'_>) {
+    crate::drivers::virtio::console::report(status);
+}
 
-/// Last call of a panic, to tell the host.
-pub fn panicked() {}
+/// Last call of a panic, to tell the host. `what` fits on a line.
+pub fn panicked(what: &str) {
+    report(Status::Panic(what));
+}

@@ -9,8 +9,10 @@ mod record;
 use crate::arch::{self, BootInfo, cpu};
 use crate::task::sched;
 use crate::{debug, error};
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::ops::Range;
+use dock2uni_format::record::Record;
 use dock2uni_format::status::Status;
 
 pub use end::panicked;
@@ -64,10 +66,35 @@ fn bring_up(boot: &'static BootInfo) {
 }
 
 fn start_main(boot: &BootInfo) -> Result<(), String> {
+    crate::net::init();
+    crate::drivers::virtio::probe(boot.cmdline());
     let found = record::find(boot)?;
     let (record, root) = found.into_root()?;
+    // The answer travels while the root is mounted.
+    crate::net::configure(&record.net, &record.hostname);
     crate::fs::boot::mount_namespace(root, &record)
         .map_err(|error| alloc::format!("the root filesystem can't be mounted: {error:?}"))?;
     debug!("boot: root mounted after {} us", arch::clock::now_ns() / 1000);
+    await_network(&record);
+    debug!("boot: network after {} us", arch::clock::now_ns() / 1000);
     Err("programs can't be run yet".into())
+}
+
+/// Gives DHCP a moment, since many programs look up their address once when they start, and writes what it said to
+/// where programs look for it.
+fn await_network(record: &Record) {
+    const PATIENCE: u64 = 2_000_000_000;
+    if !crate::net::wait_configured(&record.net, PATIENCE) {
+        debug!("boot: no IPv4 address");
+        return;
+    }
+    let config = crate::net::stack().config();
+    let servers: Vec<String> = config.dns.iter().map(ToString::to_string).collect();
+    let address = config.addresses.iter().find(|cidr| cidr.addr.is_ipv4());
+    let address = address.map(|cidr| cidr.addr.to_string());
+    let written = crate::fs::boot::write_resolv_conf(&servers, &config.search)
+        .and_then(|()| crate::fs::boot::write_hosts(record, address.as_deref()));
+    if let Err(why) = written {
+        error!("/etc/resolv.conf and /etc/hosts can't be written: {why:?}");
+    }
 }

@@ -1,8 +1,8 @@
 //! The end of the kernel: message, backtrace, all CPUs stopped, machine off.
 
-use super::{backtrace, cpu, insn, irq, power};
+use super::{backtrace, cpu, irq, power};
 use crate::log::emergency;
-use core::fmt;
+use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -32,7 +32,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     begin();
     emergency(format_args!("\nkernel panic on CPU {}: {info}\n", cpu::id()));
     backtrace::print_here();
-    end()
+    end(format_args!("{}", info.message()))
 }
 
 /// A fault that the kernel can't survive, at `rip`.
@@ -40,7 +40,7 @@ pub(super) fn fatal(message: fmt::Arguments<'_>, rip: usize, rbp: usize) -> ! {
     begin();
     emergency(format_args!("\nkernel panic on CPU {}: {message}\n", cpu::id()));
     backtrace::print(rip, rbp);
-    end()
+    end(message)
 }
 
 fn begin() {
@@ -60,9 +60,37 @@ fn begin() {
     super::ipi::nmi_others();
 }
 
-fn end() -> ! {
-    let _ = insn::rdtsc();
-    crate::init::panicked();
+fn end(message: fmt::Arguments<'_>) -> ! {
+    let mut line = Line { bytes: [0; 200], len: 0 };
+    let _ = line.write_fmt(message);
+    crate::init::panicked(line.as_str());
     power::debug_exit(DEBUG_EXIT);
     power::stop()
+}
+
+/// A text without an allocator; what doesn't fit is cut off.
+struct Line {
+    bytes: [u8; 200],
+    len: usize,
+}
+
+impl Line {
+    fn as_str(&self) -> &str {
+        let bytes = &self.bytes[..self.len];
+        match core::str::from_utf8(bytes) {
+            Ok(text) => text,
+            // Cut within a character.
+            Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(""),
+        }
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.len() - self.len;
+        let len = text.len().min(room);
+        self.bytes[self.len..][..len].copy_from_slice(&text.as_bytes()[..len]);
+        self.len += len;
+        Ok(())
+    }
 }
