@@ -15,6 +15,7 @@ pub mod futex;
 pub mod misc;
 pub mod mm;
 pub mod net;
+pub mod net_table;
 pub mod shm;
 pub mod time;
 
