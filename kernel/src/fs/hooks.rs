@@ -160,6 +160,16 @@ pub fn pids() -> Vec<i32> {
     task::pid::processes().iter().map(|process| process.pid()).filter(|&pid| pid > 0).collect()
 }
 
+/// Whether a file is the program of a process.
+pub fn is_running(inode: &Arc<dyn super::Inode>) -> bool {
+    let wanted = super::inode::identity(inode);
+    task::pid::processes().iter().any(|process| {
+        let exe = process.exe();
+        let exe = exe.as_ref().and_then(|path| path.inode().ok());
+        exe.is_some_and(|inode| super::inode::identity(inode) == wanted)
+    })
+}
+
 /// Number of threads.
 pub fn thread_count() -> usize {
     task::pid::processes().iter().map(|process| process.threads().len()).sum()

@@ -104,6 +104,9 @@ pub fn open_found(who: &dyn Subject, path: Path, flags: u32, created: bool) -> R
         if want & WRITE != 0 && kind == FileType::Regular {
             path.mount.check_writable()?;
         }
+        if want & WRITE != 0 {
+            check_not_running(inode, access.mode)?;
+        }
         if flags & O_NOATIME != 0 && !perm::owner_or_capable(who, access) {
             return Err(Errno::EPERM);
         }
@@ -116,6 +119,12 @@ pub fn open_found(who: &dyn Subject, path: Path, flags: u32, created: bool) -> R
         Opened::Ops(ops) => File::named(ops, flags & !ONCE | LARGEFILE, path),
         Opened::File(file) => file,
     })
+}
+
+/// A program that runs can't be written to: ETXTBSY. Only files that could be run are looked for.
+fn check_not_running(inode: &Arc<dyn Inode>, mode: u32) -> Result<()> {
+    let program = mode & S_IFMT == S_IFREG && mode & 0o111 != 0;
+    if program && super::hooks::is_running(inode) { Err(Errno::ETXTBSY) } else { Ok(()) }
 }
 
 fn open_path(resolver: &Resolver<'_>, name: &[u8], flags: u32) -> Result<Arc<File>> {
@@ -516,6 +525,7 @@ pub fn truncate(who: &dyn Subject, path: &Path, len: u64) -> Result<()> {
     }
     path.mount.check_writable()?;
     perm::check(who, inode, WRITE)?;
+    check_not_running(inode, inode.access().mode)?;
     inode.truncate(len)
 }
 

@@ -7,11 +7,12 @@ use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc, put_user};
 use crate::sync::{Mutex, SpinLock, WaitMode, WaitQueue};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
-use linux_raw_sys::general::{O_ACCMODE, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY};
+use linux_raw_sys::general::{O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY};
 
 /// Writes of up to this many bytes don't mix with others.
 pub const PIPE_BUF: usize = 4096;
@@ -43,6 +44,9 @@ struct Ring {
     buffer: Vec<u8>,
     head: usize,
     len: usize,
+    /// How the contents were written, if packets (`O_DIRECT`) are or were among them: lengths, and whether each is
+    /// one packet. Empty while no packet is in the pipe.
+    pieces: VecDeque<(usize, bool)>,
 }
 
 impl Ring {
@@ -69,6 +73,39 @@ impl Ring {
             return (&self.buffer[self.head..end], &[]);
         }
         (&self.buffer[self.head..], &self.buffer[..end - self.buffer.len()])
+    }
+
+    /// Notes that `len` bytes were written.
+    fn note(&mut self, len: usize, packet: bool) {
+        if packet && self.pieces.is_empty() && self.len > len {
+            self.pieces.push_back((self.len - len, false));
+        }
+        if len > 0 && (packet || !self.pieces.is_empty()) {
+            self.pieces.push_back((len, packet));
+        }
+    }
+
+    /// How much one read may take at most.
+    fn readable(&self) -> usize {
+        self.pieces.front().map_or(self.len, |&(len, _)| len)
+    }
+
+    /// After a read of `count` bytes: removes them, and what a packet has beyond them.
+    fn taken(&mut self, count: usize) {
+        match self.pieces.front_mut() {
+            None => self.consume(count),
+            Some((len, packet)) => {
+                let gone = if *packet { *len } else { count };
+                *len -= gone;
+                if *len == 0 {
+                    self.pieces.pop_front();
+                }
+                self.consume(gone);
+            }
+        }
+        if !self.pieces.iter().any(|&(_, packet)| packet) {
+            self.pieces.clear();
+        }
     }
 
     fn consume(&mut self, count: usize) {
@@ -175,11 +212,14 @@ impl Pipe {
             return Ok(None);
         }
         let (one, two) = ring.filled();
+        let limit = ring.readable();
+        let (one, two) =
+            (&one[..one.len().min(limit)], &two[..two.len().min(limit.saturating_sub(one.len()))]);
         let mut moved = dst.write(one)?;
         if moved == one.len() && !two.is_empty() && dst.remaining() > 0 {
             moved += dst.write(two).unwrap_or(0);
         }
-        ring.consume(moved);
+        ring.taken(moved);
         self.len.store(ring.len, SeqCst);
         drop(ring);
         self.space.wake_all(Events::OUT | Events::WRNORM);
@@ -211,6 +251,9 @@ impl Pipe {
         ring.buffer[head..head + first].copy_from_slice(&bytes[..first]);
         ring.buffer[..bytes.len() - first].copy_from_slice(&bytes[first..]);
         ring.len = len;
+        if !ring.pieces.is_empty() {
+            ring.pieces.push_front((bytes.len(), false));
+        }
         self.len.store(len, SeqCst);
         drop(ring);
         self.data.wake_all(Events::IN | Events::RDNORM);
@@ -254,7 +297,7 @@ impl Pipe {
         Ok(room)
     }
 
-    fn write(&self, nonblocking: bool, src: &mut IoSrc<'_>) -> Result<usize> {
+    fn write(&self, nonblocking: bool, packets: bool, src: &mut IoSrc<'_>) -> Result<usize> {
         let total = src.remaining();
         if total == 0 {
             return Ok(0);
@@ -269,13 +312,16 @@ impl Pipe {
                 super::hooks::broken_pipe();
                 return Err(Errno::EPIPE);
             }
-            match self.put(src, if whole { total } else { 1 }) {
+            match self.put(src, if whole { total } else { 1 }, packets) {
                 Ok(moved) => done += moved,
                 Err(_) if done > 0 => return Ok(done),
                 Err(error) => return Err(error),
             }
             if src.remaining() == 0 {
                 return Ok(done);
+            }
+            if packets && !whole && self.capacity().saturating_sub(self.len()) > 0 {
+                continue;
             }
             if nonblocking {
                 return if done > 0 { Ok(done) } else { Err(Errno::EAGAIN) };
@@ -293,16 +339,18 @@ impl Pipe {
     }
 
     /// Moves what fits if at least `need` bytes do.
-    fn put(&self, src: &mut IoSrc<'_>, need: usize) -> Result<usize> {
+    fn put(&self, src: &mut IoSrc<'_>, need: usize, packet: bool) -> Result<usize> {
         let mut ring = self.ring.lock();
         let room = self.capacity().saturating_sub(ring.len);
         if room < need {
             return Ok(0);
         }
-        let count = room.min(src.remaining());
+        let most = if packet { PIPE_BUF } else { usize::MAX };
+        let count = room.min(src.remaining()).min(most);
         let len = ring.len + count;
         ring.reserve(len)?;
         let moved = ring.fill(src, count)?;
+        ring.note(moved, packet);
         self.len.store(ring.len, SeqCst);
         drop(ring);
         self.data.wake_all(Events::IN | Events::RDNORM);
@@ -350,7 +398,7 @@ impl FileOps for PipeEnd {
     }
 
     fn write(&self, file: &File, src: &mut IoSrc<'_>) -> Result<usize> {
-        self.pipe.write(file.nonblocking(), src)
+        self.pipe.write(file.nonblocking(), file.flags() & O_DIRECT != 0, src)
     }
 
     fn poll(&self, _file: &File, table: &mut PollTable<'_>) -> Events {
@@ -432,15 +480,14 @@ fn access_of(flags: u32) -> Result<(bool, bool)> {
     }
 }
 
-/// pipe2(2) for a user and group: the reading and the writing end. `flags`: `O_NONBLOCK`, `O_DIRECT` (accepted,
-/// without packets).
+/// pipe2(2) for a user and group: the reading and the writing end. `flags`: `O_NONBLOCK`, `O_DIRECT` (packets).
 pub fn pipe(flags: u32, uid: u32, gid: u32) -> (Arc<File>, Arc<File>) {
     let pipe = Pipe::new();
     let attributes = AnonInode::owned(S_IFIFO | 0o600, uid, gid);
     let inode: Arc<dyn Inode> = Arc::new(PipeInode { attributes, pipe: Arc::downgrade(&pipe) });
     let read = pipe.open_end(inode.clone(), true, false);
     let write = pipe.open_end(inode, false, true);
-    let flags = flags & O_NONBLOCK;
+    let flags = flags & (O_NONBLOCK | O_DIRECT);
     (File::anonymous(read, O_RDONLY | flags), File::anonymous(write, O_WRONLY | flags))
 }
 
@@ -607,5 +654,22 @@ mod tests {
         assert_eq!(read(&r, 10).unwrap(), b"cdef");
         end.pipe.unread(b"xyz").unwrap();
         assert_eq!(read(&r, 10).unwrap(), b"xyz");
+    }
+
+    #[test]
+    fn packets_end_reads_and_lose_what_was_not_taken() {
+        let (r, w) = pipe(O_NONBLOCK | O_DIRECT, 0, 0);
+        write(&w, b"first").unwrap();
+        write(&w, b"second").unwrap();
+        assert_eq!(read(&r, 100).unwrap(), b"first");
+        assert_eq!(read(&r, 2).unwrap(), b"se");
+        assert_eq!(read(&r, 100), Err(Errno::EAGAIN));
+        assert_eq!(write(&w, &[1; 5000]), Ok(5000));
+        assert_eq!(read(&r, 9000).unwrap().len(), 4096);
+        assert_eq!(read(&r, 9000).unwrap().len(), 904);
+        w.update_flags(O_DIRECT, 0);
+        write(&w, b"plain").unwrap();
+        write(&w, b"bytes").unwrap();
+        assert_eq!(read(&r, 100).unwrap(), b"plainbytes");
     }
 }

@@ -253,13 +253,7 @@ pub fn sendfile(out: i32, input: i32, offset_addr: usize, count: usize) -> Resul
     }
     let count = count.min(MAX_BYTES);
     if !input.ops.seekable() {
-        if offset_addr != 0 {
-            return Err(Errno::ESPIPE);
-        }
-        return match input.downcast::<PipeEnd>() {
-            Some(end) => from_pipe(&end.pipe, input.nonblocking(), &output, None, count),
-            None => Err(Errno::EINVAL),
-        };
+        return Err(if offset_addr != 0 { Errno::ESPIPE } else { Errno::EINVAL });
     }
     if offset_addr == 0 {
         let mut pos = input.pos.lock();
