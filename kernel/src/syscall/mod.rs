@@ -1,5 +1,6 @@
 //! System calls.
 
+pub mod dispatch;
 pub mod event;
 pub mod fs_attr;
 pub mod fs_control;
@@ -17,10 +18,15 @@ pub mod mm;
 pub mod net;
 pub mod net_table;
 pub mod shm;
+mod names;
 pub mod time;
+
+pub use dispatch::dispatch;
+pub use names::name;
 
 use crate::errno::Result;
 use crate::fs::File;
+use fs_attr::XattrTarget;
 use alloc::sync::Arc;
 use linux_raw_sys::general::RLIMIT_NOFILE;
 

@@ -1,0 +1,203 @@
+//! From a call's number and registers to the function that serves it.
+
+use super::*;
+use crate::errno::{Errno, Result};
+use core::sync::atomic::{AtomicU64, Ordering};
+use linux_raw_sys::general::*;
+
+/// Serves call `number` with its six argument registers.
+///
+/// Arguments are 64-bit registers of which a call may look at the lower half only (`i`, `u` below), exactly as Linux declares
+/// its parameters.
+#[inline]
+pub fn dispatch(number: usize, a: &[usize; 6]) -> Result<usize> {
+    let i = |n: usize| a[n] as i32;
+    let u = |n: usize| a[n] as u32;
+    let l = |n: usize| a[n] as i64;
+    match number as u32 {
+        _ if number > u32::MAX as usize => Err(Errno::ENOSYS),
+
+        // Reading and writing
+        __NR_read => fs_io::read(i(0), a[1], a[2]),
+        __NR_write => fs_io::write(i(0), a[1], a[2]),
+        __NR_readv => fs_io::readv(i(0), a[1], a[2]),
+        __NR_writev => fs_io::writev(i(0), a[1], a[2]),
+        __NR_pread64 => fs_io::pread64(i(0), a[1], a[2], l(3)),
+        __NR_pwrite64 => fs_io::pwrite64(i(0), a[1], a[2], l(3)),
+        __NR_preadv => fs_io::preadv(i(0), a[1], a[2], l(3)),
+        __NR_pwritev => fs_io::pwritev(i(0), a[1], a[2], l(3)),
+        __NR_preadv2 => fs_io::preadv2(i(0), a[1], a[2], l(3), u(5)),
+        __NR_pwritev2 => fs_io::pwritev2(i(0), a[1], a[2], l(3), u(5)),
+        __NR_lseek => fs_io::lseek(i(0), l(1), u(2)),
+        __NR_sendfile => fs_io::sendfile(i(0), i(1), a[2], a[3]),
+        __NR_splice => fs_io::splice(i(0), a[1], i(2), a[3], a[4], u(5)),
+        __NR_tee => fs_io::tee(i(0), i(1), a[2], u(3)),
+        __NR_vmsplice => fs_io::vmsplice(i(0), a[1], a[2], u(3)),
+        __NR_copy_file_range => fs_io::copy_file_range(i(0), a[1], i(2), a[3], a[4], u(5)),
+
+        // Descriptors
+        __NR_open => fs_open::open(a[0], u(1), u(2)),
+        __NR_creat => fs_open::creat(a[0], u(1)),
+        __NR_openat => fs_open::openat(i(0), a[1], u(2), u(3)),
+        __NR_openat2 => fs_open::openat2(i(0), a[1], a[2], a[3]),
+        __NR_close => fs_open::close(i(0)),
+        __NR_close_range => fs_open::close_range(u(0), u(1), u(2)),
+        __NR_dup => fs_open::dup(i(0)),
+        __NR_dup2 => fs_open::dup2(i(0), i(1)),
+        __NR_dup3 => fs_open::dup3(i(0), i(1), u(2)),
+        __NR_pipe => fs_open::pipe(a[0]),
+        __NR_pipe2 => fs_open::pipe2(a[0], u(1)),
+        __NR_fcntl => fs_control::fcntl(i(0), u(1), a[2]),
+        __NR_flock => fs_control::flock(i(0), u(1)),
+        __NR_ioctl => fs_control::ioctl(i(0), u(1), a[2]),
+
+        // Attributes
+        __NR_stat => fs_stat::stat(a[0], a[1]),
+        __NR_lstat => fs_stat::lstat(a[0], a[1]),
+        __NR_fstat => fs_stat::fstat(i(0), a[1]),
+        __NR_newfstatat => fs_stat::newfstatat(i(0), a[1], a[2], u(3)),
+        __NR_statx => fs_stat::statx(i(0), a[1], u(2), u(3), a[4]),
+        __NR_statfs => fs_stat::statfs(a[0], a[1]),
+        __NR_fstatfs => fs_stat::fstatfs(i(0), a[1]),
+        __NR_access => fs_stat::access(a[0], u(1)),
+        __NR_faccessat => fs_stat::faccessat(i(0), a[1], u(2)),
+        __NR_faccessat2 => fs_stat::faccessat2(i(0), a[1], u(2), u(3)),
+        __NR_umask => fs_attr::umask(u(0)),
+        __NR_chmod => fs_attr::chmod(a[0], u(1)),
+        __NR_fchmod => fs_attr::fchmod(i(0), u(1)),
+        __NR_fchmodat => fs_attr::fchmodat(i(0), a[1], u(2)),
+        __NR_fchmodat2 => fs_attr::fchmodat2(i(0), a[1], u(2), u(3)),
+        __NR_chown => fs_attr::chown(a[0], u(1), u(2)),
+        __NR_lchown => fs_attr::lchown(a[0], u(1), u(2)),
+        __NR_fchown => fs_attr::fchown(i(0), u(1), u(2)),
+        __NR_fchownat => fs_attr::fchownat(i(0), a[1], u(2), u(3), u(4)),
+        __NR_utimensat => fs_attr::utimensat(i(0), a[1], a[2], u(3)),
+        __NR_futimesat => fs_attr::futimesat(i(0), a[1], a[2]),
+        __NR_utimes => fs_attr::utimes(a[0], a[1]),
+        __NR_utime => fs_attr::utime(a[0], a[1]),
+        __NR_setxattr => fs_attr::setxattr(XattrTarget::Path(a[0]), a[1], a[2], a[3], u(4)),
+        __NR_lsetxattr => fs_attr::setxattr(XattrTarget::Link(a[0]), a[1], a[2], a[3], u(4)),
+        __NR_fsetxattr => fs_attr::setxattr(XattrTarget::Fd(i(0)), a[1], a[2], a[3], u(4)),
+        __NR_getxattr => fs_attr::getxattr(XattrTarget::Path(a[0]), a[1], a[2], a[3]),
+        __NR_lgetxattr => fs_attr::getxattr(XattrTarget::Link(a[0]), a[1], a[2], a[3]),
+        __NR_fgetxattr => fs_attr::getxattr(XattrTarget::Fd(i(0)), a[1], a[2], a[3]),
+        __NR_listxattr => fs_attr::listxattr(XattrTarget::Path(a[0]), a[1], a[2]),
+        __NR_llistxattr => fs_attr::listxattr(XattrTarget::Link(a[0]), a[1], a[2]),
+        __NR_flistxattr => fs_attr::listxattr(XattrTarget::Fd(i(0)), a[1], a[2]),
+        __NR_removexattr => fs_attr::removexattr(XattrTarget::Path(a[0]), a[1]),
+        __NR_lremovexattr => fs_attr::removexattr(XattrTarget::Link(a[0]), a[1]),
+        __NR_fremovexattr => fs_attr::removexattr(XattrTarget::Fd(i(0)), a[1]),
+
+        // Names
+        __NR_getdents => fs_dir::getdents(i(0), a[1], a[2]),
+        __NR_getdents64 => fs_dir::getdents64(i(0), a[1], a[2]),
+        __NR_mkdir => fs_dir::mkdir(a[0], u(1)),
+        __NR_mkdirat => fs_dir::mkdirat(i(0), a[1], u(2)),
+        __NR_mknod => fs_dir::mknod(a[0], u(1), a[2] as u64),
+        __NR_mknodat => fs_dir::mknodat(i(0), a[1], u(2), a[3] as u64),
+        __NR_rmdir => fs_dir::rmdir(a[0]),
+        __NR_unlink => fs_dir::unlink(a[0]),
+        __NR_unlinkat => fs_dir::unlinkat(i(0), a[1], u(2)),
+        __NR_rename => fs_dir::rename(a[0], a[1]),
+        __NR_renameat => fs_dir::renameat2(i(0), a[1], i(2), a[3], 0),
+        __NR_renameat2 => fs_dir::renameat2(i(0), a[1], i(2), a[3], u(4)),
+        __NR_link => fs_dir::link(a[0], a[1]),
+        __NR_linkat => fs_dir::linkat(i(0), a[1], i(2), a[3], u(4)),
+        __NR_symlink => fs_dir::symlink(a[0], a[1]),
+        __NR_symlinkat => fs_dir::symlinkat(a[0], i(1), a[2]),
+        __NR_readlink => fs_dir::readlink(a[0], a[1], a[2]),
+        __NR_readlinkat => fs_dir::readlinkat(i(0), a[1], a[2], a[3]),
+        __NR_chdir => fs_dir::chdir(a[0]),
+        __NR_fchdir => fs_dir::fchdir(i(0)),
+        __NR_chroot => fs_dir::chroot(a[0]),
+        __NR_getcwd => fs_dir::getcwd(a[0], a[1]),
+        __NR_mount => fs_mount::mount(a[0], a[1], a[2], u(3), a[4]),
+        __NR_umount2 => fs_mount::umount2(a[0], u(1)),
+
+        // Space and durability
+        __NR_truncate => fs_space::truncate(a[0], l(1)),
+        __NR_ftruncate => fs_space::ftruncate(i(0), l(1)),
+        __NR_fallocate => fs_space::fallocate(i(0), u(1), l(2), l(3)),
+        __NR_fadvise64 => fs_space::fadvise64(i(0), l(1), l(2), u(3)),
+        __NR_readahead => fs_space::readahead(i(0), l(1), a[2]),
+        __NR_fsync => fs_space::fsync(i(0)),
+        __NR_fdatasync => fs_space::fdatasync(i(0)),
+        __NR_sync => fs_space::sync(),
+        __NR_syncfs => fs_space::syncfs(i(0)),
+        __NR_sync_file_range => fs_space::sync_file_range(i(0), l(1), l(2), u(3)),
+
+        // Readiness
+        __NR_poll => event::poll(a[0], a[1], i(2)),
+        __NR_ppoll => event::ppoll(a[0], a[1], a[2], a[3], a[4]),
+        __NR_select => event::select(i(0), a[1], a[2], a[3], a[4]),
+        __NR_pselect6 => event::pselect6(i(0), a[1], a[2], a[3], a[4], a[5]),
+        __NR_epoll_create => event::epoll_create(i(0)),
+        __NR_epoll_create1 => event::epoll_create1(u(0)),
+        __NR_epoll_ctl => event::epoll_ctl(i(0), u(1), i(2), a[3]),
+        __NR_epoll_wait => event::epoll_wait(i(0), a[1], i(2), i(3)),
+        __NR_epoll_pwait => event::epoll_pwait(i(0), a[1], i(2), i(3), a[4], a[5]),
+        __NR_epoll_pwait2 => event::epoll_pwait2(i(0), a[1], i(2), a[3], a[4], a[5]),
+        __NR_eventfd => event::eventfd2(u(0), 0),
+        __NR_eventfd2 => event::eventfd2(u(0), u(1)),
+        __NR_signalfd => event::signalfd4(i(0), a[1], a[2], 0),
+        __NR_signalfd4 => event::signalfd4(i(0), a[1], a[2], u(3)),
+        __NR_timerfd_create => event::timerfd_create(u(0), u(1)),
+        __NR_timerfd_settime => event::timerfd_settime(i(0), u(1), a[2], a[3]),
+        __NR_timerfd_gettime => event::timerfd_gettime(i(0), a[1]),
+
+        // Futexes
+        __NR_futex => futex::futex(a[0], u(1), u(2), a[3], a[4], u(5)),
+        __NR_futex_waitv => futex::futex_waitv(a[0], a[1], u(2), a[3], u(4)),
+        __NR_set_robust_list => futex::set_robust_list(a[0], a[1]),
+        __NR_get_robust_list => futex::get_robust_list(i(0), a[1], a[2]),
+
+        // Time
+        __NR_clock_gettime => time::clock_gettime(i(0), a[1]),
+        __NR_clock_settime => time::clock_settime(i(0), a[1]),
+        __NR_clock_getres => time::clock_getres(i(0), a[1]),
+        __NR_clock_nanosleep => time::clock_nanosleep(i(0), u(1), a[2], a[3]),
+        __NR_nanosleep => time::nanosleep(a[0], a[1]),
+        __NR_gettimeofday => time::gettimeofday(a[0], a[1]),
+        __NR_settimeofday => time::settimeofday(a[0], a[1]),
+        __NR_time => time::time(a[0]),
+        __NR_getitimer => time::getitimer(u(0), a[1]),
+        __NR_setitimer => time::setitimer(u(0), a[1], a[2]),
+        __NR_alarm => time::alarm(u(0)),
+        __NR_timer_create => time::timer_create(i(0), a[1], a[2]),
+        __NR_timer_settime => time::timer_settime(i(0), u(1), a[2], a[3]),
+        __NR_timer_gettime => time::timer_gettime(i(0), a[1]),
+        __NR_timer_getoverrun => time::timer_getoverrun(i(0)),
+        __NR_timer_delete => time::timer_delete(i(0)),
+        __NR_restart_syscall => time::restart_syscall(),
+
+        // The system
+        __NR_uname => misc::uname(a[0]),
+        __NR_sethostname => misc::sethostname(a[0], i(1)),
+        __NR_setdomainname => misc::setdomainname(a[0], i(1)),
+        __NR_sysinfo => misc::sysinfo(a[0]),
+        __NR_getrandom => misc::getrandom(a[0], a[1], u(2)),
+        __NR_getcpu => misc::getcpu(a[0], a[1]),
+
+        // Memory (section of mm)
+
+        // Sockets (section of net)
+
+        // Processes, signals, identity, scheduling (section of task)
+        _ => unimplemented(number),
+    }
+}
+
+/// ENOSYS; each number is named on the console once, with the program that asked for it.
+#[cold]
+fn unimplemented(number: usize) -> Result<usize> {
+    static NAMED: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+    if let Some(word) = NAMED.get(number / 64) {
+        let bit = 1 << (number % 64);
+        if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            let program = crate::task::current().comm();
+            let name = names::name(number).unwrap_or("?");
+            crate::warn!("unimplemented syscall {name}({number}) by {program}");
+        }
+    }
+    Err(Errno::ENOSYS)
+}
