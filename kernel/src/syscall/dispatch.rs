@@ -1,6 +1,10 @@
 //! From a call's number and registers to the function that serves it.
 
-use super::*;
+use super::fs_attr::XattrTarget;
+use super::{
+    event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_open, fs_space, fs_stat, futex, misc,
+    names, time,
+};
 use crate::errno::{Errno, Result};
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general::*;
@@ -9,7 +13,7 @@ use linux_raw_sys::general::*;
 ///
 /// Arguments are 64-bit registers of which a call may look at the lower half only (`i`, `u` below), exactly as Linux declares
 /// its parameters.
-#[inline]
+#[expect(non_upper_case_globals, reason = "the names are those of the kernel headers")]
 pub fn dispatch(number: usize, a: &[usize; 6]) -> Result<usize> {
     let i = |n: usize| a[n] as i32;
     let u = |n: usize| a[n] as u32;
@@ -196,7 +200,7 @@ fn unimplemented(number: usize) -> Result<usize> {
         if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
             let program = crate::task::current().comm();
             let name = names::name(number).unwrap_or("?");
-            crate::warn!("unimplemented syscall {name}({number}) by {program}");
+            crate::error!("unimplemented syscall {name}({number}) by {program}");
         }
     }
     Err(Errno::ENOSYS)

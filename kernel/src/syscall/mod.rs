@@ -11,7 +11,6 @@ pub mod fs_open;
 pub mod fs_path;
 pub mod fs_space;
 pub mod fs_stat;
-pub mod fs_table;
 pub mod futex;
 pub mod misc;
 pub mod mm;
@@ -26,7 +25,6 @@ pub use names::name;
 
 use crate::errno::Result;
 use crate::fs::File;
-use fs_attr::XattrTarget;
 use alloc::sync::Arc;
 use linux_raw_sys::general::RLIMIT_NOFILE;
 
