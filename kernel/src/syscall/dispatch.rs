@@ -182,7 +182,28 @@ pub fn dispatch(number: usize, a: &[usize; 6]) -> Result<usize> {
         __NR_getrandom => misc::getrandom(a[0], a[1], u(2)),
         __NR_getcpu => misc::getcpu(a[0], a[1]),
 
-        // Memory (section of mm)
+        // Memory
+        __NR_mmap => mm::mmap(a[0], a[1], u(2), u(3), i(4), a[5] as u64),
+        __NR_munmap => mm::munmap(a[0], a[1]),
+        __NR_mprotect => mm::mprotect(a[0], a[1], u(2)),
+        __NR_pkey_mprotect => mm::pkey_mprotect(a[0], a[1], u(2), i(3)),
+        __NR_brk => mm::brk(a[0]),
+        __NR_mremap => mm::mremap(a[0], a[1], a[2], u(3), a[4]),
+        __NR_madvise => mm::madvise(a[0], a[1], i(2)),
+        __NR_msync => mm::msync(a[0], a[1], u(2)),
+        __NR_mincore => mm::mincore(a[0], a[1], a[2]),
+        __NR_mlock => mm::mlock(a[0], a[1]),
+        __NR_mlock2 => mm::mlock2(a[0], a[1], u(2)),
+        __NR_munlock => mm::munlock(a[0], a[1]),
+        __NR_mlockall => mm::mlockall(u(0)),
+        __NR_munlockall => mm::munlockall(),
+        __NR_memfd_create => mm::memfd_create(a[0], u(1)),
+        __NR_process_vm_readv => mm::process_vm(i(0), (a[1], a[2]), (a[3], a[4]), a[5], false),
+        __NR_process_vm_writev => mm::process_vm(i(0), (a[1], a[2]), (a[3], a[4]), a[5], true),
+        __NR_shmget => shm::shmget(i(0), a[1], u(2)),
+        __NR_shmat => shm::shmat(i(0), a[1], u(2)),
+        __NR_shmdt => shm::shmdt(a[0]),
+        __NR_shmctl => shm::shmctl(i(0), u(1), a[2]),
 
         // Sockets (section of net)
 
