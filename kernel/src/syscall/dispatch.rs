@@ -3,7 +3,7 @@
 use super::fs_attr::XattrTarget;
 use super::{
     event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_open, fs_space, fs_stat, futex, misc,
-    names, time,
+    mm, names, net, shm, time,
 };
 use crate::errno::{Errno, Result};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -205,7 +205,25 @@ pub fn dispatch(number: usize, a: &[usize; 6]) -> Result<usize> {
         __NR_shmdt => shm::shmdt(a[0]),
         __NR_shmctl => shm::shmctl(i(0), u(1), a[2]),
 
-        // Sockets (section of net)
+        // Sockets
+        __NR_socket => net::socket(u(0), u(1), u(2)),
+        __NR_socketpair => net::socketpair(u(0), u(1), u(2), a[3]),
+        __NR_bind => net::bind(i(0), a[1], u(2)),
+        __NR_listen => net::listen(i(0), i(1)),
+        __NR_accept => net::accept(i(0), a[1], a[2]),
+        __NR_accept4 => net::accept4(i(0), a[1], a[2], u(3)),
+        __NR_connect => net::connect(i(0), a[1], u(2)),
+        __NR_getsockname => net::getsockname(i(0), a[1], a[2]),
+        __NR_getpeername => net::getpeername(i(0), a[1], a[2]),
+        __NR_sendto => net::sendto(i(0), a[1], a[2], u(3), a[4], u(5)),
+        __NR_recvfrom => net::recvfrom(i(0), a[1], a[2], u(3), a[4], a[5]),
+        __NR_sendmsg => net::sendmsg(i(0), a[1], u(2)),
+        __NR_recvmsg => net::recvmsg(i(0), a[1], u(2)),
+        __NR_sendmmsg => net::sendmmsg(i(0), a[1], u(2), u(3)),
+        __NR_recvmmsg => net::recvmmsg(i(0), a[1], u(2), u(3), a[4]),
+        __NR_shutdown => net::shutdown(i(0), u(1)),
+        __NR_setsockopt => net::setsockopt(i(0), u(1), u(2), a[3], u(4)),
+        __NR_getsockopt => net::getsockopt(i(0), u(1), u(2), a[3], a[4]),
 
         // Processes, signals, identity, scheduling (section of task)
         _ => unimplemented(number),

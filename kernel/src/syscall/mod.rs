@@ -14,10 +14,10 @@ pub mod fs_stat;
 pub mod futex;
 pub mod misc;
 pub mod mm;
+mod names;
 pub mod net;
 pub mod net_table;
 pub mod shm;
-mod names;
 pub mod time;
 
 pub use dispatch::dispatch;
