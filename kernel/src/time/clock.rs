@@ -30,6 +30,8 @@ pub fn set_realtime(ns: u64) {
     {
         let _guard = SETTING.lock();
         EPOCH.store(ns.wrapping_sub(now_ns()), Ordering::Relaxed);
+        #[cfg(guest)]
+        super::vdso::clock_changed();
     }
     changes().wake_all(crate::event::Events::ALL);
 }

@@ -14,6 +14,8 @@
 mod code;
 #[cfg(any(guest, test))]
 mod image;
+#[cfg(guest)]
+mod mapping;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -69,3 +71,5 @@ impl Data {
 
 #[cfg(any(guest, test))]
 pub use image::build;
+#[cfg(guest)]
+pub use mapping::{clock_changed, map_into};
