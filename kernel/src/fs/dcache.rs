@@ -42,6 +42,8 @@ struct Place {
 }
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Number of entries above which a sweep is due.
+static DUE: AtomicUsize = AtomicUsize::new(LIMIT);
 
 impl Dentry {
     /// The root of a filesystem.
@@ -290,9 +292,14 @@ pub fn sweep(root: &Arc<Dentry>) {
     }
 }
 
-/// Whether a sweep is due.
+/// Whether a sweep is due. Entries that a sweep couldn't drop don't make the next one due at once.
 pub fn crowded() -> bool {
-    COUNT.load(Relaxed) > LIMIT
+    COUNT.load(Relaxed) > DUE.load(Relaxed)
+}
+
+/// Notes the end of a sweep.
+pub fn swept() {
+    DUE.store(LIMIT.max(COUNT.load(Relaxed) + LIMIT / 4), Relaxed);
 }
 
 static SEED: AtomicU64 = AtomicU64::new(0x9e37_79b9_7f4a_7c15);

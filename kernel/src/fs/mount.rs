@@ -3,7 +3,7 @@
 use super::dcache::Dentry;
 use super::inode::{FileSystem, Inode};
 use crate::errno::{Errno, Result};
-use crate::sync::{Once, SpinLock};
+use crate::sync::{Mutex, Once, SpinLock};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -222,9 +222,12 @@ pub fn list() -> Vec<Arc<Mount>> {
     MOUNTS.lock().clone()
 }
 
-/// Writes back and drops what isn't needed: unused names of every filesystem.
+/// Drops unused names of every filesystem.
 pub fn sweep_names() {
+    static SWEEPING: Mutex<()> = Mutex::new(());
+    let Some(_guard) = SWEEPING.try_lock() else { return };
     for mount in list() {
         super::dcache::sweep(&mount.root);
     }
+    super::dcache::swept();
 }

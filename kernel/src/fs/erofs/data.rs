@@ -1,11 +1,11 @@
 //! Contents of files.
 
+use super::source::read_run;
 use super::{Image, Node, Source, damaged};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::mm::{PageRef, Pager};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use dock2uni_format::erofs::{BLOCK, ChunkInfo, Layout};
 
 /// Where one block of a file is.
@@ -166,31 +166,11 @@ impl Pager for FilePager {
             sink(index, self.read_page(index)?);
             return Ok(());
         };
-        read_run(&self.image.source, start, count as usize, &mut |at, page| sink(index + at, page))
+        let fill = |frames: &[PageRef]| self.image.source.fill(start, frames);
+        read_run(index, count as usize, fill, sink)
     }
 
     fn in_place(&self) -> bool {
         matches!(self.image.source, Source::Memory(_))
     }
-}
-
-/// Fills new frames from consecutive blocks with one request. Fewer if memory is short, but at least one.
-pub(super) fn read_run(
-    source: &Source,
-    start: u64,
-    count: usize,
-    sink: &mut dyn FnMut(u64, PageRef),
-) -> Result<()> {
-    let mut frames = Vec::new();
-    frames.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
-    frames.push(PageRef::alloc(false)?);
-    while frames.len() < count {
-        let Ok(frame) = PageRef::alloc(false) else { break };
-        frames.push(frame);
-    }
-    source.fill(start, &frames)?;
-    for (at, frame) in frames.into_iter().enumerate() {
-        sink(at as u64, frame);
-    }
-    Ok(())
 }

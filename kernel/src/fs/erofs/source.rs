@@ -45,20 +45,32 @@ impl Pager for DiskPager {
         count: usize,
         sink: &mut dyn FnMut(u64, PageRef),
     ) -> Result<()> {
-        let mut frames = Vec::new();
-        frames.try_reserve_exact(count.max(1)).map_err(|_| Errno::ENOMEM)?;
-        frames.push(PageRef::alloc(false)?);
-        while frames.len() < count {
-            let Ok(frame) = PageRef::alloc(false) else { break };
-            frames.push(frame);
-        }
         // What lies past the end of the device reads as zero, so a run may reach over it.
-        self.device.read_pages(self.start + index * PAGE_SIZE as u64, &frames)?;
-        for (at, frame) in (index..).zip(frames) {
-            sink(at, frame);
-        }
-        Ok(())
+        let start = self.start + index * PAGE_SIZE as u64;
+        read_run(index, count, |frames| self.device.read_pages(start, frames), sink)
     }
+}
+
+/// Fills new frames with one request and gives them away as pages `index` and following. Fewer than `count` if memory
+/// is short, but at least one.
+pub(super) fn read_run(
+    index: u64,
+    count: usize,
+    fill: impl FnOnce(&[PageRef]) -> Result<()>,
+    sink: &mut dyn FnMut(u64, PageRef),
+) -> Result<()> {
+    let mut frames = Vec::new();
+    frames.try_reserve_exact(count.max(1)).map_err(|_| Errno::ENOMEM)?;
+    frames.push(PageRef::alloc(false)?);
+    while frames.len() < count {
+        let Ok(frame) = PageRef::alloc(false) else { break };
+        frames.push(frame);
+    }
+    fill(&frames)?;
+    for (at, frame) in (index..).zip(frames) {
+        sink(at, frame);
+    }
+    Ok(())
 }
 
 impl Source {

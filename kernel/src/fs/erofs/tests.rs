@@ -173,3 +173,74 @@ fn damaged_images_give_errors_and_never_panic() {
     assert!(open(std::vec![0; 4096]).is_err());
     assert!(open(Vec::new()).is_err());
 }
+
+/// A disk in memory.
+struct MemoryDisk(Vec<u8>);
+
+impl crate::drivers::block::BlockDevice for MemoryDisk {
+    fn name(&self) -> &str {
+        "test"
+    }
+    fn capacity(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn read_only(&self) -> bool {
+        true
+    }
+    fn read_pages(&self, offset: u64, pages: &[crate::mm::PageRef]) -> Result<()> {
+        for (at, page) in pages.iter().enumerate() {
+            let start = (offset as usize + at * 4096).min(self.0.len());
+            let mut block = [0; 4096];
+            let len = (self.0.len() - start).min(4096);
+            block[..len].copy_from_slice(&self.0[start..start + len]);
+            page.write(0, &block);
+        }
+        Ok(())
+    }
+    fn write_pages(&self, _offset: u64, _pages: &[crate::mm::PageRef]) -> Result<()> {
+        Err(Errno::EROFS)
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+    fn read_bytes(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let start = offset as usize;
+        out.copy_from_slice(self.0.get(start..start + out.len()).ok_or(Errno::EINVAL)?);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_image_on_a_disk_reads_as_in_memory() {
+    use crate::io::IoDst;
+    let Some(bytes) = mkfs("disk", sample) else { return };
+    // As a partition: not at the start of the disk, and with more behind it.
+    const START: usize = 5 * 512;
+    let mut disk = std::vec![0xaa; START];
+    disk.extend_from_slice(&bytes);
+    disk.extend_from_slice(&[0xbb; 1000]);
+    let disk = Arc::new(MemoryDisk(disk));
+    let len = bytes.len() as u64;
+    assert!(Source::disk(disk.clone(), START as u64, len + 2000).is_err());
+    let on_disk = Image::open(Source::disk(disk, START as u64, len).unwrap()).unwrap();
+    let in_memory = open(bytes).unwrap();
+    for name in ["small", "big", "many/file-00000", "many/file-02999"] {
+        let (one, two) = (find(&on_disk, name).unwrap(), find(&in_memory, name).unwrap());
+        assert_eq!(one.inode, two.inode);
+        let size = one.inode.size as usize;
+        let (mut a, mut b) = (std::vec![1; size], std::vec![2; size]);
+        on_disk.read_file(&one, 0, &mut a).unwrap();
+        in_memory.read_file(&two, 0, &mut b).unwrap();
+        assert_eq!(a, b, "{name}");
+        // Through the page cache, which reads ahead.
+        let pager = Arc::new(FilePager::new(on_disk.clone(), one));
+        let cache = crate::mm::PageCache::backed(size as u64, pager);
+        let mut c = std::vec![3; size];
+        let mut dst = IoDst::kernel(&mut c);
+        let mut at = 0;
+        while dst.remaining() > 0 {
+            at += cache.read_at(at, &mut dst).unwrap() as u64;
+        }
+        assert_eq!(a, c, "{name}");
+    }
+}
