@@ -116,11 +116,8 @@ impl<'a> Resolver<'a> {
         let mut text = Cow::Borrowed(name);
         let mut offset = 0;
         let mut links = 0;
-        let mut at = self.start.clone();
+        let mut at = if text[0] == b'/' { self.absolute()? } else { self.start.clone() };
         let mut last = Last::Root;
-        if text[0] == b'/' {
-            at = self.absolute()?;
-        }
         loop {
             // One component: text[begin..end], followed by `slash` and, unless it is the last, by more.
             let Some(skip) = text[offset..].iter().position(|&byte| byte != b'/') else {
@@ -206,8 +203,7 @@ impl<'a> Resolver<'a> {
         if self.resolve.contains(Resolve::BENEATH) {
             return Err(Errno::EXDEV);
         }
-        let root = self.top();
-        self.crossed(root.clone(), &self.start)
+        self.crossed(self.top().clone(), &self.start)
     }
 
     /// The directory above which `..` doesn't lead.

@@ -22,7 +22,7 @@ pub fn is_empty_path(addr: usize) -> Result<bool> {
 
 /// The file behind a descriptor, for input and output.
 pub fn file(fd: i32) -> Result<Arc<File>> {
-    current().files().get(fd)
+    current().with_files(|files| files.get(fd))
 }
 
 /// The place that a descriptor names. EBADF, or ENOTDIR if it has no name.
@@ -30,7 +30,7 @@ pub fn place_of(fd: i32) -> Result<Path> {
     if fd == AT_FDCWD {
         return Ok(current().fs().cwd());
     }
-    current().files().get_any(fd)?.path.clone().ok_or(Errno::ENOTDIR)
+    current().with_files(|files| files.get_any(fd))?.path.clone().ok_or(Errno::ENOTDIR)
 }
 
 /// Calls `f` with a resolver for `name` relative to `dirfd`, with the caller's credentials.
@@ -84,7 +84,7 @@ pub fn target(dirfd: i32, addr: usize, empty: bool, follow: bool) -> Result<Targ
         if dirfd == AT_FDCWD {
             return Ok(Target::Place(current().fs().cwd()));
         }
-        let file = current().files().get_any(dirfd)?;
+        let file = current().with_files(|files| files.get_any(dirfd))?;
         return Ok(match &file.path {
             Some(path) => Target::Place(path.clone()),
             None => Target::File(file),

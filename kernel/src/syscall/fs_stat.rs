@@ -56,7 +56,7 @@ pub fn lstat(path: usize, buf: usize) -> Result<usize> {
 
 /// fstat(2)
 pub fn fstat(fd: i32, buf: usize) -> Result<usize> {
-    let file = current().files().get_any(fd)?;
+    let file = current().with_files(|files| files.get_any(fd))?;
     put_stat(buf, &file.with_inode(|inode| inode.metadata()))
 }
 
@@ -161,7 +161,7 @@ pub fn statfs(path: usize, buf: usize) -> Result<usize> {
 
 /// fstatfs(2)
 pub fn fstatfs(fd: i32, buf: usize) -> Result<usize> {
-    let file = current().files().get_any(fd)?;
+    let file = current().with_files(|files| files.get_any(fd))?;
     let place = super::fs_path::place_of_file(&file);
     put_statfs(buf, &*place.mount.fs, Some(&place.mount))
 }
