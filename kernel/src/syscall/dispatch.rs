@@ -2,10 +2,12 @@
 
 use super::fs_attr::XattrTarget;
 use super::{
-    event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_open, fs_space, fs_stat, futex, misc,
-    mm, names, net, shm, time,
+    cred, event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_open, fs_space, fs_stat, futex,
+    misc, mm, names, net, process, sched, shm, signal, time,
 };
+use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
+use crate::task::{current, rseq, seccomp};
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general::*;
 
@@ -14,7 +16,7 @@ use linux_raw_sys::general::*;
 /// Arguments are 64-bit registers of which a call may look at the lower half only (`i`, `u` below), exactly as Linux declares
 /// its parameters.
 #[expect(non_upper_case_globals, reason = "the names are those of the kernel headers")]
-pub fn dispatch(number: usize, a: &[usize; 6]) -> Result<usize> {
+pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Result<usize> {
     let i = |n: usize| a[n] as i32;
     let u = |n: usize| a[n] as u32;
     let l = |n: usize| a[n] as i64;
@@ -225,7 +227,89 @@ pub fn dispatch(number: usize, a: &[usize; 6]) -> Result<usize> {
         __NR_setsockopt => net::setsockopt(i(0), u(1), u(2), a[3], u(4)),
         __NR_getsockopt => net::getsockopt(i(0), u(1), u(2), a[3], a[4]),
 
-        // Processes, signals, identity, scheduling (section of task)
+        // Processes
+        __NR_clone => process::clone(context, *a),
+        __NR_clone3 => process::clone3(context, a[0], a[1]),
+        __NR_fork => process::fork(context),
+        __NR_vfork => process::vfork(context),
+        __NR_execve => process::execve(context, a[0], a[1], a[2]),
+        __NR_execveat => process::execveat(context, i(0), a[1], a[2], a[3], u(4)),
+        __NR_exit => process::exit(i(0)),
+        __NR_exit_group => process::exit_group(i(0)),
+        __NR_wait4 => process::wait4(i(0), a[1], u(2), a[3]),
+        __NR_waitid => process::waitid(u(0), i(1), a[2], u(3), a[4]),
+        __NR_getpid => Ok(current().pid() as usize),
+        __NR_gettid => Ok(current().tid() as usize),
+        __NR_getppid => Ok(current().process().ppid() as usize),
+        __NR_getpgrp => process::getpgid(0),
+        __NR_getpgid => process::getpgid(i(0)),
+        __NR_setpgid => process::setpgid(i(0), i(1)),
+        __NR_getsid => process::getsid(i(0)),
+        __NR_setsid => process::setsid(),
+        __NR_getrusage => process::getrusage(i(0), a[1]),
+        __NR_times => process::times(a[0]),
+        __NR_prlimit64 => process::prlimit64(i(0), u(1), a[2], a[3]),
+        __NR_getrlimit => process::prlimit64(0, u(0), 0, a[1]),
+        __NR_setrlimit => process::prlimit64(0, u(0), a[1], 0),
+        __NR_prctl => process::prctl(u(0), [a[1], a[2], a[3], a[4]]),
+        __NR_arch_prctl => process::arch_prctl(context, u(0), a[1]),
+        __NR_set_tid_address => process::set_tid_address(a[0]),
+        __NR_personality => process::personality(u(0)),
+        __NR_reboot => process::reboot(u(0), u(1), u(2)),
+        __NR_membarrier => process::membarrier(i(0), u(1)),
+        __NR_rseq => rseq::register(a[0], u(1), u(2), u(3)),
+        __NR_seccomp => seccomp::seccomp(u(0), u(1), a[2]),
+
+        // Identity
+        __NR_getuid => Ok(current().with_creds(|creds| creds.uid) as usize),
+        __NR_geteuid => Ok(current().with_creds(|creds| creds.euid) as usize),
+        __NR_getgid => Ok(current().with_creds(|creds| creds.gid) as usize),
+        __NR_getegid => Ok(current().with_creds(|creds| creds.egid) as usize),
+        __NR_setuid => cred::setuid(u(0)),
+        __NR_setgid => cred::setgid(u(0)),
+        __NR_setreuid => cred::setreuid(u(0), u(1)),
+        __NR_setregid => cred::setregid(u(0), u(1)),
+        __NR_setresuid => cred::setresuid(u(0), u(1), u(2)),
+        __NR_setresgid => cred::setresgid(u(0), u(1), u(2)),
+        __NR_getresuid => cred::getresuid([a[0], a[1], a[2]]),
+        __NR_getresgid => cred::getresgid([a[0], a[1], a[2]]),
+        __NR_setfsuid => cred::setfsuid(u(0)),
+        __NR_setfsgid => cred::setfsgid(u(0)),
+        __NR_getgroups => cred::getgroups(i(0), a[1]),
+        __NR_setgroups => cred::setgroups(i(0), a[1]),
+        __NR_capget => cred::capget(a[0], a[1]),
+        __NR_capset => cred::capset(a[0], a[1]),
+
+        // Signals
+        __NR_rt_sigaction => signal::rt_sigaction(i(0), a[1], a[2], a[3]),
+        __NR_rt_sigprocmask => signal::rt_sigprocmask(i(0), a[1], a[2], a[3]),
+        __NR_rt_sigpending => signal::rt_sigpending(a[0], a[1]),
+        __NR_rt_sigsuspend => signal::rt_sigsuspend(a[0], a[1]),
+        __NR_rt_sigtimedwait => signal::rt_sigtimedwait(a[0], a[1], a[2], a[3]),
+        __NR_rt_sigqueueinfo => signal::rt_sigqueueinfo(i(0), i(1), a[2]),
+        __NR_rt_tgsigqueueinfo => signal::rt_tgsigqueueinfo(i(0), i(1), i(2), a[3]),
+        __NR_sigaltstack => signal::sigaltstack(context, a[0], a[1]),
+        __NR_pause => signal::pause(),
+        __NR_kill => signal::kill(i(0), i(1)),
+        __NR_tkill => signal::tkill(i(0), i(1)),
+        __NR_tgkill => signal::tgkill(i(0), i(1), i(2)),
+
+        // Scheduling
+        __NR_sched_yield => sched::sched_yield(),
+        __NR_sched_getaffinity => sched::sched_getaffinity(i(0), a[1], a[2]),
+        __NR_sched_setaffinity => sched::sched_setaffinity(i(0), a[1], a[2]),
+        __NR_sched_getscheduler => sched::sched_getscheduler(i(0)),
+        __NR_sched_setscheduler => sched::sched_setscheduler(i(0), Some(u(1)), a[2]),
+        __NR_sched_getparam => sched::sched_getparam(i(0), a[1]),
+        __NR_sched_setparam => sched::sched_setscheduler(i(0), None, a[1]),
+        __NR_sched_getattr => sched::sched_getattr(i(0), a[1], u(2)),
+        __NR_sched_setattr => sched::sched_setattr(i(0), a[1]),
+        __NR_sched_get_priority_max => sched::sched_get_priority_max(u(0)),
+        __NR_sched_get_priority_min => sched::sched_get_priority_min(u(0)),
+        __NR_sched_rr_get_interval => sched::sched_rr_get_interval(i(0), a[1]),
+        __NR_getpriority => sched::getpriority(u(0), i(1)),
+        __NR_setpriority => sched::setpriority(u(0), i(1), i(2)),
+
         _ => unimplemented(number),
     }
 }

@@ -1,6 +1,8 @@
 //! System calls.
 
+pub mod cred;
 pub mod dispatch;
+mod entry;
 pub mod event;
 pub mod fs_attr;
 pub mod fs_control;
@@ -17,10 +19,13 @@ pub mod mm;
 mod names;
 pub mod net;
 pub mod net_table;
+pub mod process;
+pub mod sched;
 pub mod shm;
+pub mod signal;
 pub mod time;
 
-pub use dispatch::dispatch;
+pub use entry::enter;
 pub use names::name;
 
 use crate::errno::Result;

@@ -73,7 +73,7 @@ fn put_time(addr: usize, ns: u64, unit: u64) -> Result<()> {
 }
 
 /// Nanoseconds of a `struct timespec` or `timeval`; EINVAL if it isn't a valid one.
-fn get_time(addr: usize, unit: u64) -> Result<u64> {
+pub(super) fn get_time(addr: usize, unit: u64) -> Result<u64> {
     let [seconds, fraction]: [i64; 2] = get_user(addr)?;
     valid_time(seconds, fraction, unit)
 }

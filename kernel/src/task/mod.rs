@@ -6,15 +6,19 @@
 //! ([`family`]) is a `SpinLock` and comes before all of them.
 
 pub mod creds;
+pub mod exec;
 pub mod exit;
 pub mod family;
+pub mod fork;
 pub mod futex;
 mod own;
 pub mod pid;
 pub mod process;
 mod restart;
 pub mod rlimit;
+pub mod rseq;
 pub mod sched;
+pub mod seccomp;
 pub mod session;
 pub mod signal;
 mod thread;
@@ -25,7 +29,7 @@ pub mod wait;
 pub use creds::Creds;
 pub use pid::{find_process, find_task};
 pub use process::Process;
-pub use thread::{Task, current, current_arc};
+pub use thread::{Task, Work, current, current_arc};
 
 /// Calls `f` for every process in order of its number, zombies included.
 pub fn for_each_process(mut f: impl FnMut(&alloc::sync::Arc<Process>)) {

@@ -283,6 +283,42 @@ impl Process {
             None => self.last_uid.load(Ordering::Relaxed),
         }
     }
+    /// `PR_SET_DUMPABLE`
+    pub fn set_dumpable(&self, dumpable: u32) {
+        self.dumpable.store(dumpable, Ordering::Relaxed);
+    }
+    /// `PR_GET_DUMPABLE`
+    pub fn dumpable(&self) -> u32 {
+        self.dumpable.load(Ordering::Relaxed)
+    }
+    /// `PR_SET_CHILD_SUBREAPER`
+    pub fn set_subreaper(&self, subreaper: bool) {
+        self.subreaper.store(subreaper, Ordering::Relaxed);
+    }
+    /// `PR_GET_CHILD_SUBREAPER`
+    pub fn is_subreaper(&self) -> bool {
+        self.subreaper.load(Ordering::Relaxed)
+    }
+    /// personality(2): the old value, replaced if there is a new one.
+    pub fn set_personality(&self, new: Option<u32>) -> u32 {
+        match new {
+            Some(new) => self.personality.swap(new, Ordering::Relaxed),
+            None => self.personality.load(Ordering::Relaxed),
+        }
+    }
+    /// Adds a membarrier(2) registration.
+    pub fn register_membarrier(&self, bit: u32) {
+        self.membarrier.fetch_or(bit, Ordering::Relaxed);
+    }
+    /// membarrier(2) registrations.
+    pub fn membarriers(&self) -> u32 {
+        self.membarrier.load(Ordering::Relaxed)
+    }
+    /// execve(2) deletes POSIX timers and keeps interval timers.
+    pub(super) fn exec_timers(&self) {
+        let deleted = core::mem::take(&mut self.timers.lock().posix);
+        drop(deleted);
+    }
     /// Whether it is the image's main process.
     pub fn is_init(&self) -> bool {
         self.pid == 1

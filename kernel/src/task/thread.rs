@@ -65,6 +65,10 @@ pub struct Task {
     pub(super) pdeath_signal: AtomicU32,
     /// Timer slack in nanoseconds.
     pub(super) timer_slack: AtomicUsize,
+    /// Seccomp filters, newest first.
+    pub(super) seccomp: SpinLock<Option<Arc<super::seccomp::Filter>>>,
+    /// Last CPU exception in user mode: vector, error code, address.
+    fault: [AtomicUsize; 3],
     /// What vfork(2)'s parent waits for.
     pub(super) vfork_done: SpinLock<Option<Arc<Completion>>>,
     /// How an interrupted sleep goes on (restart_syscall(2)).
@@ -125,6 +129,8 @@ impl Task {
             rseq_signature: AtomicU32::new(0),
             pdeath_signal: AtomicU32::new(0),
             timer_slack: AtomicUsize::new(50_000),
+            seccomp: SpinLock::new(None),
+            fault: [const { AtomicUsize::new(0) }; 3],
             vfork_done: SpinLock::new(None),
             restart: SpinLock::new(None),
             exit_status: AtomicI32::new(0),
@@ -240,6 +246,58 @@ impl Task {
     pub(super) fn leave_cpu(&self) {
         // SAFETY: the scheduler calls this for the running task on its own CPU, outside of `user_context`'s users.
         unsafe { &mut *self.user.get() }.switch_out();
+    }
+
+    /// Whether seccomp filters must be asked about each call.
+    #[inline]
+    pub fn filters_calls(&self) -> bool {
+        self.work().contains(Work::SECCOMP)
+    }
+    /// Where to store 0 and wake a futex at exit.
+    pub fn set_clear_child_tid(&self, addr: usize) {
+        self.clear_child_tid.store(addr, Ordering::Relaxed);
+    }
+    /// `PR_SET_PDEATHSIG`
+    pub fn set_pdeath_signal(&self, number: u32) {
+        self.pdeath_signal.store(number, Ordering::Relaxed);
+    }
+    /// `PR_GET_PDEATHSIG`
+    pub fn pdeath_signal(&self) -> u32 {
+        self.pdeath_signal.load(Ordering::Relaxed)
+    }
+    /// `PR_SET_TIMERSLACK`; 0 is the default.
+    pub fn set_timer_slack(&self, ns: usize) {
+        self.timer_slack.store(if ns == 0 { 50_000 } else { ns }, Ordering::Relaxed);
+    }
+    /// `PR_GET_TIMERSLACK`
+    pub fn timer_slack(&self) -> usize {
+        self.timer_slack.load(Ordering::Relaxed)
+    }
+    /// Alternate signal stack.
+    pub fn altstack(&self) -> super::signal::AltStack {
+        self.signal.lock().altstack
+    }
+    /// Replaces the alternate signal stack.
+    pub fn set_altstack(&self, stack: super::signal::AltStack) {
+        self.signal.lock().altstack = stack;
+    }
+    /// Signals that sigtimedwait(2) waits for.
+    pub fn set_awaited(&self, set: super::signal::SigSet) {
+        self.signal.lock().awaited = set;
+    }
+    /// Forgets pending signals of this thread.
+    pub fn discard_pending(&self, which: super::signal::SigSet) {
+        self.signal.lock().pending.discard(which);
+    }
+
+    pub(super) fn set_last_fault(&self, fault: [usize; 3]) {
+        for (slot, value) in self.fault.iter().zip(fault) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+    /// Last CPU exception in user mode: vector, error code, address.
+    pub fn last_fault(&self) -> [usize; 3] {
+        [0, 1, 2].map(|at: usize| self.fault[at].load(Ordering::Relaxed))
     }
 
     /// Adds reasons to look around before user mode. Does not interrupt a running task; see `sched::kick`.

@@ -1,6 +1,7 @@
 //! The kernel's logic as an ordinary process, for tests: one CPU per thread, no interrupts.
 
 pub mod context;
+pub mod fpu;
 pub mod kstack;
 pub mod memory;
 pub mod paging;

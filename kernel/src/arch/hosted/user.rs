@@ -79,8 +79,3 @@ pub enum UserExit {
 pub fn enter(_context: &mut UserContext) -> UserExit {
     panic!("a test process has no user mode");
 }
-
-/// Bytes that a signal frame needs for the floating-point state.
-pub fn signal_fpu_size() -> usize {
-    512
-}

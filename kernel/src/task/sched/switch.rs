@@ -8,6 +8,7 @@ use crate::arch::{MAX_CPUS, cpu, irq};
 use crate::errno::Result;
 use crate::mm::AddressSpace;
 use crate::sync::IrqGuard;
+use crate::task::thread::Work;
 use crate::task::{Task, current, current_arc};
 use crate::time::{Timer, TimerTarget, now_ns};
 use alloc::boxed::Box;
@@ -131,6 +132,7 @@ fn schedule(stay: bool) {
     }
     if stays && !idle {
         prev.sched.involuntary.fetch_add(1, Relaxed);
+        prev.add_work(Work::RSEQ);
     }
     arm_slice(&mut rq, now);
     if rq.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, &next)) {
@@ -172,6 +174,7 @@ fn steal(rq: &RunQueue, here: usize) -> Option<Arc<Task>> {
             let lead = entity.vruntime.load(Relaxed).saturating_sub(victim.min_vruntime);
             entity.vruntime.store(rq.min_vruntime + lead, Relaxed);
             entity.cpu.store(here, SeqCst);
+            task.add_work(Work::RSEQ);
             return Some(task);
         }
     }

@@ -4,7 +4,7 @@ use super::entity::{self, Entity};
 use super::runqueue::{IDLE, QUEUES, RunQueue, SLICE};
 use crate::arch::{cpu, ipi};
 use crate::sync::{IrqGuard, WaitMode, softirq};
-use crate::task::Task;
+use crate::task::{Task, thread::Work};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::fence;
@@ -73,6 +73,7 @@ fn migrate(rq: IrqGuard<'static, RunQueue>, home: usize, target: usize, task: &A
         // Nobody else touches it meanwhile: it isn't on any queue, and its state says it needs no waking.
         let lead = entity.vruntime.load(Relaxed).saturating_sub(rq.min_vruntime);
         entity.cpu.store(target, SeqCst);
+        task.add_work(Work::RSEQ);
         drop(rq);
         rq = QUEUES[target].lock();
         entity.vruntime.store(rq.min_vruntime + lead, Relaxed);

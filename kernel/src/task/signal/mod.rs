@@ -7,6 +7,8 @@
 //! | [`take`] | taking signals synchronously: sigtimedwait, signalfd; masks |
 
 mod actions;
+pub mod deliver;
+pub mod frame;
 mod info;
 mod queue;
 pub mod send;

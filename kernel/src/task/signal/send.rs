@@ -115,7 +115,8 @@ fn enqueue(
     if !kept && action.ignores(signal) {
         return Ok(());
     }
-    let immune = process.is_init() && !action.is_caught() && force == Force::No;
+    let outside = force == Force::Outside && signal == Signal::KILL;
+    let immune = process.is_init() && !action.is_caught() && !outside;
     if immune && (!kept || SigSet::UNBLOCKABLE.has(signal)) {
         return Ok(());
     }

@@ -1,0 +1,202 @@
+//! New tasks (clone(2), clone3(2), fork(2), vfork(2)).
+
+use super::pid::PidRef;
+use super::process::Stop;
+use super::sched::Entity;
+use super::signal::{AltStack, TaskSignals};
+use super::thread::{Completion, Parts, Work};
+use super::{Process, Task, current_arc, family, sched};
+use crate::arch::user::UserContext;
+use crate::errno::{Errno, Result};
+use crate::io::put_user;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general::*;
+
+/// Arguments of clone3(2) that we know.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Args {
+    /// `CLONE_*`.
+    pub flags: u64,
+    /// Where to store the child's number in the parent, and a pidfd.
+    pub parent_tid: usize,
+    /// Where the child's number goes in the child.
+    pub child_tid: usize,
+    /// Signal that tells the parent of the end.
+    pub exit_signal: u32,
+    /// Initial stack pointer; 0 for the parent's.
+    pub stack: usize,
+    /// Thread pointer.
+    pub tls: usize,
+}
+
+/// Namespaces: there is one of each.
+const NAMESPACES: u32 = CLONE_NEWNS
+    | CLONE_NEWCGROUP
+    | CLONE_NEWUTS
+    | CLONE_NEWIPC
+    | CLONE_NEWUSER
+    | CLONE_NEWPID
+    | CLONE_NEWNET;
+
+fn check(flags: u32, exit_signal: u32) -> Result<()> {
+    let has = |bits: u32| flags & bits == bits;
+    let needs = |what: u32, other: u32| has(what) && !has(other);
+    if needs(CLONE_THREAD, CLONE_SIGHAND) || needs(CLONE_SIGHAND, CLONE_VM) || exit_signal > 64 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & NAMESPACES != 0 {
+        return Err(Errno::EPERM);
+    }
+    if has(CLONE_PIDFD) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// Makes a task that continues where the caller is, with result 0. Returns its number.
+pub fn clone(context: &mut UserContext, args: Args) -> Result<usize> {
+    let flags = args.flags as u32;
+    check(flags, args.exit_signal)?;
+    let has = |bit: u32| flags & bit != 0;
+    let parent = current_arc();
+    check_limit(&parent)?;
+
+    let mut user = context.try_clone()?;
+    user.rax = 0;
+    user.orig_rax = usize::MAX;
+    if args.stack != 0 {
+        user.rsp = args.stack;
+    }
+    if has(CLONE_SETTLS) {
+        if args.tls >= crate::arch::USER_END {
+            return Err(Errno::EPERM);
+        }
+        user.fs_base = args.tls;
+    }
+    let mm = parent.mm().ok_or(Errno::ESRCH)?;
+    let mm = if has(CLONE_VM) { mm } else { mm.fork()? };
+    let files = parent.files();
+    let files = if has(CLONE_FILES) { files } else { Arc::new(files.fork()?) };
+    let fs = parent.fs();
+    let fs = if has(CLONE_FS) { fs } else { Arc::new(fs.fork()) };
+    let (mask, altstack) = {
+        let state = parent.signal.lock();
+        // A thread in the parent's memory must not run on the parent's alternate stack; vfork's child may.
+        let keeps = !has(CLONE_VM) || has(CLONE_VFORK);
+        (state.mask, if keeps { state.altstack } else { AltStack::DISABLED })
+    };
+    let pid = PidRef::alloc()?;
+    let number = pid.number();
+    let process = if has(CLONE_THREAD) {
+        parent.process().clone()
+    } else {
+        new_process(&parent, &pid, flags, args.exit_signal)
+    };
+    let child = Task::new(Parts {
+        pid: Some(pid),
+        process,
+        comm: parent.comm().0,
+        mm: Some(mm),
+        files: Some(files),
+        fs: Some(fs),
+        creds: parent.creds(),
+        user,
+        sched: Entity::for_user(Some(&parent.sched))?,
+        signal: TaskSignals::new(mask, altstack),
+    });
+    inherit(&parent, &child, &args);
+    let done = has(CLONE_VFORK).then(|| {
+        let done = Arc::new(Completion::default());
+        *child.vfork_done.lock() = Some(done.clone());
+        done
+    });
+    if has(CLONE_PARENT_SETTID) {
+        put_user(args.parent_tid, &number)?;
+    }
+    attach(&parent, &child, flags)?;
+    if has(CLONE_CHILD_SETTID) {
+        set_child_tid(&child, args.child_tid, number)?;
+    }
+    sched::start(&child);
+    if let Some(done) = done {
+        done.wait_killable();
+    }
+    Ok(number as usize)
+}
+
+fn check_limit(parent: &Task) -> Result<()> {
+    let limit = parent.process().rlimit(RLIMIT_NPROC);
+    let uid = parent.with_creds(|creds| creds.uid);
+    if limit == super::rlimit::INFINITY || uid == 0 {
+        return Ok(());
+    }
+    let of_user = super::pid::processes().iter().filter(|process| process.uid() == uid).count();
+    if of_user as u64 >= limit { Err(Errno::EAGAIN) } else { Ok(()) }
+}
+
+fn new_process(parent: &Task, pid: &PidRef, flags: u32, exit_signal: u32) -> Arc<Process> {
+    let from = parent.process();
+    let actions = from.signal.lock().actions.clone();
+    let actions = if flags & CLONE_SIGHAND != 0 { actions } else { Arc::new(actions.fork()) };
+    if flags & CLONE_CLEAR_SIGHAND as u32 != 0 {
+        actions.reset_caught();
+    }
+    let group = family::membership_of(from);
+    let process =
+        Process::new(Some(pid.again()), group, actions, from.rlimits(), exit_signal as i32);
+    process.set_exe(from.exe());
+    for (to, from) in process.arg_area.iter().zip(&from.arg_area) {
+        to.store(from.load(Relaxed), Relaxed);
+    }
+    process.dumpable.store(from.dumpable.load(Relaxed), Relaxed);
+    process.personality.store(from.personality.load(Relaxed), Relaxed);
+    process.oom_score_adj.store(from.oom_score_adj.load(Relaxed), Relaxed);
+    *process.terminal.lock() = from.terminal();
+    process
+}
+
+fn inherit(parent: &Task, child: &Task, args: &Args) {
+    let flags = args.flags as u32;
+    if flags & CLONE_CHILD_CLEARTID != 0 {
+        child.clear_child_tid.store(args.child_tid, Relaxed);
+    }
+    child.timer_slack.store(parent.timer_slack.load(Relaxed), Relaxed);
+    *child.seccomp.lock() = parent.seccomp.lock().clone();
+    let inherited = parent.work() & (Work::SECCOMP | Work::TRACE);
+    if flags & CLONE_VM == 0 {
+        // The copy of memory has a copy of the registered area.
+        child.rseq.store(parent.rseq.load(Relaxed), Relaxed);
+        child.rseq_signature.store(parent.rseq_signature.load(Relaxed), Relaxed);
+    }
+    child.add_work(inherited | Work::RSEQ);
+}
+
+/// Makes the child visible: to its process's list of threads, or to its parent. EINTR-like if a signal came first.
+fn attach(parent: &Arc<Task>, child: &Arc<Task>, flags: u32) -> Result<()> {
+    let process = child.process();
+    if flags & CLONE_THREAD != 0 {
+        let mut group = process.signal.lock();
+        if group.group_exit.is_some() || group.exec_by.is_some() {
+            return Err(Errno::ERESTARTNOINTR);
+        }
+        if group.stop != Stop::None {
+            child.add_work(Work::STOP);
+        }
+        group.threads.push(child.clone());
+        return Ok(());
+    }
+    process.signal.lock().threads.push(child.clone());
+    let adopter = if flags & CLONE_PARENT != 0 { parent.process().parent() } else { None };
+    let adopter = adopter.unwrap_or_else(|| parent.process().clone());
+    family::lock().adopt(&adopter, process);
+    Ok(())
+}
+
+fn set_child_tid(child: &Arc<Task>, addr: usize, number: i32) -> Result<()> {
+    // The child's memory may be a copy that isn't loaded here. As on Linux a bad address is not an error.
+    if let Some(mm) = child.mm() {
+        let _ = mm.write_bytes(addr, &number.to_le_bytes());
+    }
+    Ok(())
+}
