@@ -58,15 +58,16 @@ pub struct Leaf<'a> {
 impl PageTable {
     /// An empty user half; the kernel's half is the one every root has.
     pub fn new() -> Result<PageTable> {
-        let root = PageRef::alloc_kernel(true)?;
         let kernel = crate::arch::paging::kernel_root();
+        let root = PageRef::alloc_kernel(kernel == 0)?;
         if kernel != 0 {
-            let (own, kernel) = (table_at(root.paddr()), table_at(kernel));
-            for at in ENTRIES / 2..ENTRIES {
-                own[at].store(kernel[at].load(Relaxed), Relaxed);
-            }
+            // Its user half is empty.
+            // SAFETY: both are whole frames; the new one is ours alone, the kernel's never changes.
+            unsafe { frame::fill::copy(root.as_ptr(), phys_to_virt(kernel) as *const u8) };
         }
-        page::page(root.pfn().get()).prev.store(0, Relaxed);
+        let record = page::page(root.pfn().get());
+        record.next.store(0, Relaxed);
+        record.prev.store(0, Relaxed);
         Ok(PageTable { root })
     }
 
@@ -107,6 +108,10 @@ impl PageTable {
                 entry = below.paddr() as u64 | PRESENT | WRITE | USER;
                 below.into_pfn();
                 slot.store(entry, Relaxed);
+                if level == TOP {
+                    let used = &page::page(self.root.pfn().get()).next;
+                    used.store(used.load(Relaxed) + 1, Relaxed);
+                }
             }
             table = table_at((entry & ADDRESS) as usize);
         }
@@ -136,20 +141,37 @@ impl PageTable {
     }
 
     /// The first last-level table at `addr` or after it and below `end`. It may be shared.
-    pub fn next_leaf(&self, mut addr: usize, end: usize) -> Option<Leaf<'_>> {
-        'next: while addr < end {
-            let mut table = table_at(self.root.paddr());
-            for level in (1..=TOP).rev() {
-                let slot = &table[position(addr, level)];
-                let entry = slot.load(Relaxed);
+    pub fn next_leaf(&self, addr: usize, end: usize) -> Option<Leaf<'_>> {
+        const SPAN: [usize; 4] =
+            [PAGE_SIZE, TABLE_SPAN, TABLE_SPAN * ENTRIES, TABLE_SPAN * ENTRIES * ENTRIES];
+        let after = |at: usize, level: usize| (at & !(SPAN[level] - 1)) + SPAN[level];
+        let root = table_at(self.root.paddr());
+        let mut at = addr;
+        // Each loop stays in its table until the address leaves it: spaces are large and nearly empty.
+        while at < end {
+            let entry = root[position(at, 3)].load(Relaxed);
+            if entry & PRESENT == 0 {
+                at = after(at, 3);
+                continue;
+            }
+            let third = table_at((entry & ADDRESS) as usize);
+            let third_end = after(at, 3).min(end);
+            while at < third_end {
+                let entry = third[position(at, 2)].load(Relaxed);
                 if entry & PRESENT == 0 {
-                    let span = PAGE_SIZE << (9 * level);
-                    addr = (addr & !(span - 1)) + span;
-                    continue 'next;
+                    at = after(at, 2);
+                    continue;
                 }
-                table = table_at((entry & ADDRESS) as usize);
-                if level == 1 {
-                    return Some(Leaf { above: slot, base: addr & !(TABLE_SPAN - 1), table });
+                let second = table_at((entry & ADDRESS) as usize);
+                let second_end = after(at, 2).min(end);
+                while at < second_end {
+                    let slot = &second[position(at, 1)];
+                    let entry = slot.load(Relaxed);
+                    if entry & PRESENT != 0 {
+                        let table = table_at((entry & ADDRESS) as usize);
+                        return Some(Leaf { above: slot, base: at & !(TABLE_SPAN - 1), table });
+                    }
+                    at = after(at, 1);
                 }
             }
         }
@@ -160,9 +182,18 @@ impl PageTable {
 impl Drop for PageTable {
     /// Frees the tables above the last level. The last-level tables must be gone.
     fn drop(&mut self) {
+        let mut left = page::page(self.root.pfn().get()).next.load(Relaxed);
         let mut tops = [0; ENTRIES / 2];
-        for (top, slot) in tops.iter_mut().zip(table_at(self.root.paddr())) {
-            *top = slot.swap(0, Relaxed);
+        // From the top, where most of a process is.
+        for (top, slot) in tops.iter_mut().zip(&table_at(self.root.paddr())[..ENTRIES / 2]).rev() {
+            if left == 0 {
+                break;
+            }
+            *top = slot.load(Relaxed);
+            if *top != 0 {
+                slot.store(0, Relaxed);
+                left -= 1;
+            }
         }
         // A CPU that runs a kernel thread may still have the root loaded.
         super::tlb::flush(self.root.pfn(), 0, usize::MAX);
@@ -298,16 +329,27 @@ pub fn release(entry: u64) {
 }
 
 fn drop_entries(table: &PageRef, mut left: u32) {
+    let mut batch = [0u32; 64];
+    let mut count = 0;
     for slot in table_at(table.paddr()) {
         if left == 0 {
             break;
         }
         let value = slot.load(Relaxed);
-        if value != 0 {
-            left -= 1;
-            drop(take(value));
+        if value == 0 {
+            continue;
+        }
+        left -= 1;
+        batch[count] = ((value & ADDRESS) >> PAGE_SHIFT) as u32;
+        count += 1;
+        if count == batch.len() {
+            // SAFETY: each entry owned a reference, and nobody looks at this table any more.
+            unsafe { frame::release(&mut batch) };
+            count = 0;
         }
     }
+    // SAFETY: as above.
+    unsafe { frame::release(&mut batch[..count]) };
 }
 
 /// The frame of an entry.

@@ -4,6 +4,7 @@
 
 mod button;
 mod interrupts;
+mod memory;
 mod smp;
 mod timers;
 mod user;
@@ -15,7 +16,7 @@ pub use smp::join;
 
 type Check = fn() -> Result<(), &'static str>;
 
-const CHECKS: [(&str, Check); 11] = [
+const CHECKS: [(&str, Check); 12] = [
     ("boot", || Ok(())),
     ("panic", || panic!("asked for on the boot line")),
     ("opcode", interrupts::invalid_opcode),
@@ -26,6 +27,7 @@ const CHECKS: [(&str, Check); 11] = [
     ("smp", smp::run),
     ("user", user::run),
     ("button", button::run),
+    ("memory", memory::run),
     ("net", crate::net::selftest::run),
 ];
 

@@ -115,6 +115,11 @@ impl<T> RwMutex<T> {
 }
 
 impl<T: ?Sized> RwMutex<T> {
+    /// Access through exclusive ownership.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
     /// Takes the lock for reading.
     pub fn read(&self) -> RwReadGuard<'_, T> {
         let acquire = || {

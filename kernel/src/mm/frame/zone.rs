@@ -85,19 +85,40 @@ fn refill(list: &mut List, need: Need) {
 
 /// Returns one frame.
 pub fn free_one(pfn: u32) {
+    LOCAL[cpu::id()].0.lock().push(pfn);
+}
+
+/// Returns frames.
+pub fn free_many(frames: &[u32]) {
+    if frames.is_empty() {
+        return;
+    }
     let mut list = LOCAL[cpu::id()].0.lock();
-    if list.len == LIST {
+    for &pfn in frames {
+        list.push(pfn);
+    }
+}
+
+impl List {
+    fn push(&mut self, pfn: u32) {
+        if self.len == LIST {
+            self.drain();
+        }
+        self.frames[self.len] = pfn;
+        self.len += 1;
+    }
+
+    #[cold]
+    fn drain(&mut self) {
+        let pages = page::table();
         let mut buddy = BUDDY.lock();
-        for _ in 0..BATCH {
-            list.len -= 1;
-            let pfn = list.frames[list.len];
-            buddy.free(page::table(), pfn, 0);
+        // Half of it stays for the next allocations.
+        for _ in 0..LIST / 2 {
+            self.len -= 1;
+            buddy.free(pages, self.frames[self.len], 0);
         }
         FREE.store(buddy.free_frames(), Relaxed);
     }
-    let len = list.len;
-    list.frames[len] = pfn;
-    list.len += 1;
 }
 
 /// Takes 2^`order` frames in sequence, aligned to their number.

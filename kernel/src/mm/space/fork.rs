@@ -48,15 +48,19 @@ fn copy_tables(maps: &Maps, pages: &mut Pages, child: &mut Pages) -> Result<()> 
     let mixed = maps.iter().any(|vma| vma.flags.intersects(LEFT_OUT));
     child.rss = pages.rss;
     let mut at = 0;
-    while let Some(leaf) = pages.table.next_leaf(at, USER_END) {
-        at = leaf.base + TABLE_SPAN;
-        if leaf.used() == 0 {
-            continue;
-        }
-        if mixed && maps.range(leaf.base, at).any(|vma| vma.flags.intersects(LEFT_OUT)) {
-            copy_table(maps, leaf, &mut child.table, &mut child.rss)?;
-        } else {
-            leaf.share_with(&mut child.table)?;
+    // Pages are only where mappings are; several may lie in one table.
+    for vma in maps.iter() {
+        at = at.max(vma.start);
+        while let Some(leaf) = pages.table.next_leaf(at, vma.end) {
+            at = leaf.base + TABLE_SPAN;
+            if leaf.used() == 0 {
+                continue;
+            }
+            if mixed && maps.range(leaf.base, at).any(|vma| vma.flags.intersects(LEFT_OUT)) {
+                copy_table(maps, leaf, &mut child.table, &mut child.rss)?;
+            } else {
+                leaf.share_with(&mut child.table)?;
+            }
         }
     }
     child.rss.peak = child.rss.total();

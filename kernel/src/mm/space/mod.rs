@@ -181,7 +181,10 @@ fn cached_ranges(
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        // Without a filter every table goes as a whole, which needs no memory and can't fail.
-        let _ = self.pages.get_mut().zap(0, USER_END + PAGE_SIZE, None);
+        // Pages are only where mappings are.
+        let pages = self.pages.get_mut();
+        for vma in self.maps.get_mut().iter() {
+            pages.clear(vma.start, vma.end);
+        }
     }
 }

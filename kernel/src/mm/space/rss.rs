@@ -125,6 +125,18 @@ impl Pages {
         Ok(())
     }
 
+    /// Removes every last-level table that maps part of `start..end`, with all of its pages. For the end of a space.
+    pub fn clear(&mut self, start: usize, end: usize) {
+        let Pages { table, .. } = self;
+        let mut gather = Gather::new(table.root().pfn());
+        let mut at = start;
+        while let Some(leaf) = table.next_leaf(at, end) {
+            at = leaf.base + TABLE_SPAN;
+            let base = leaf.base;
+            gather.table(base, leaf.detach());
+        }
+    }
+
     /// Takes cold pages of a cache out of `start..end`: those not accessed since the last call. Returns how many.
     pub fn age(&mut self, start: usize, end: usize) -> usize {
         let Pages { table, rss } = self;
@@ -164,7 +176,8 @@ impl Pages {
 /// Entries taken out of a table whose pages may go only after no CPU translates to them any more.
 pub struct Gather {
     root: NonZeroU32,
-    pages: [u64; 64],
+    /// Frame numbers.
+    pages: [u32; 64],
     tables: [u64; 8],
     page_count: usize,
     table_count: usize,
@@ -190,7 +203,7 @@ impl Gather {
         if self.page_count == self.pages.len() {
             self.finish();
         }
-        self.pages[self.page_count] = entry;
+        self.pages[self.page_count] = pagetable::pfn_of(entry).map_or(0, NonZeroU32::get);
         self.page_count += 1;
         self.cover(addr, crate::arch::PAGE_SIZE);
     }
@@ -214,9 +227,9 @@ impl Gather {
         if self.start < self.end {
             tlb::flush(self.root, self.start, self.end);
         }
-        for &entry in &self.pages[..self.page_count] {
-            drop(pagetable::take(entry));
-        }
+        let frames = &mut self.pages[..self.page_count];
+        // SAFETY: each entry owned a reference and was taken out of its table by whoever added it here.
+        unsafe { crate::mm::frame::release(frames) };
         for &entry in &self.tables[..self.table_count] {
             pagetable::release(entry);
         }
