@@ -21,7 +21,7 @@ pub struct Cli {
 pub enum Command {
     /// Make a bootable disk image of a container image
     #[command(after_help = CONVERT_EXAMPLES)]
-    Convert(ConvertArgs),
+    Convert(Box<ConvertArgs>),
     /// Boot an image in QEMU, converting it first if need be
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
