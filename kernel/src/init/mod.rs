@@ -4,7 +4,9 @@
 //! up in a kernel thread, which starts the main process and ends.
 
 mod end;
+mod program;
 mod record;
+mod stop;
 
 use crate::arch::{self, BootInfo, cpu};
 use crate::task::sched;
@@ -77,7 +79,14 @@ fn start_main(boot: &BootInfo) -> Result<(), String> {
     debug!("boot: root mounted after {} us", arch::clock::now_ns() / 1000);
     await_network(&record);
     debug!("boot: network after {} us", arch::clock::now_ns() / 1000);
-    Err("programs can't be run yet".into())
+    if crate::uts::HOST.set(record.hostname.as_bytes()).is_err() {
+        error!("the host name `{}` is too long; the name is localhost", record.hostname);
+    }
+    stop::listen(&record).map_err(|error| alloc::format!("no memory to start ({error:?})"))?;
+    program::start(&record)?;
+    end::report(Status::Start { ns: arch::clock::now_ns() });
+    debug!("boot: main process started after {} us", arch::clock::now_ns() / 1000);
+    Ok(())
 }
 
 /// Gives DHCP a moment, since many programs look up their address once when they start, and writes what it said to
