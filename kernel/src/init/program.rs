@@ -18,9 +18,9 @@ pub(super) fn start(record: &Record) -> core::result::Result<(), String> {
         return Err("the image names no program: convert it with a command".into());
     }
     spawn(record).map_err(|error| match error {
-        Errno::ENOENT => format!(
-            "`{name}`: no such file in the image, or the program's interpreter is missing"
-        ),
+        Errno::ENOENT => {
+            format!("`{name}`: no such file in the image, or the program's interpreter is missing")
+        }
         Errno::EACCES => format!("`{name}`: may not be executed (permission denied)"),
         Errno::ENOEXEC => format!("`{name}`: not a program for x86_64 Linux"),
         Errno::ENOMEM => format!("`{name}`: not enough memory to start it; give the machine more"),
