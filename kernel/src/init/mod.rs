@@ -37,6 +37,7 @@ pub fn start(boot: &'static BootInfo, free: &[Range<usize>]) -> ! {
     debug!("boot: {cpus} CPUs, up after {} us", arch::clock::now_ns() / 1000);
     crate::selftest::run(boot);
     crate::task::exit::on_main_exit(&end::MainProcess);
+    crate::task::oom::init();
     if let Err(why) = sched::spawn_kernel("init", move || bring_up(boot)) {
         panic!("no memory for the first thread: {why:?}");
     }

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod family;
 pub mod fork;
 pub mod futex;
+pub mod oom;
 mod own;
 pub mod pid;
 pub mod process;

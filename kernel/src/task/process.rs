@@ -253,7 +253,11 @@ impl Process {
     }
     /// Sets limits; see [`Rlimits::set`].
     pub fn set_rlimit(&self, resource: u32, limit: Rlimit, privileged: bool) -> Result<()> {
-        self.rlimits.lock().set(resource, limit, privileged)
+        self.rlimits.lock().set(resource, limit, privileged)?;
+        if let Some(space) = self.main_thread().and_then(|task| task.mm()) {
+            space.take_limits(|resource| self.rlimit(resource));
+        }
+        Ok(())
     }
     pub(super) fn rlimits(&self) -> Rlimits {
         self.rlimits.lock().clone()

@@ -121,6 +121,19 @@ impl AddressSpace {
         self.id
     }
 
+    /// Takes over a process's resource limits: `limit` gives the soft limit of a resource (`RLIMIT_*`).
+    pub fn take_limits(&self, limit: impl Fn(u32) -> u64) {
+        use linux_raw_sys::general::{RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK};
+        for (resource, to) in [
+            (RLIMIT_AS, &self.limits.address_space),
+            (RLIMIT_DATA, &self.limits.data),
+            (RLIMIT_STACK, &self.limits.stack),
+            (RLIMIT_MEMLOCK, &self.limits.locked),
+        ] {
+            to.store(limit(resource), Ordering::Relaxed);
+        }
+    }
+
     /// Where stack, program and mappings go.
     pub fn layout(&self) -> &Layout {
         &self.layout

@@ -188,13 +188,8 @@ impl AddressSpace {
             .filter(|vma| vma.flags.contains(VmFlags::STACK))
             .map(|vma| vma.end - vma.start)
             .sum();
-        let pages = self.pages.lock();
-        let (mut tables, mut at) = (1, 0);
-        while let Some(leaf) = pages.table.next_leaf(at, crate::arch::USER_END) {
-            at = leaf.base + TABLE_SPAN;
-            tables += 1;
-        }
-        let rss = pages.rss;
+        let tables = self.page_table_pages();
+        let rss = self.pages.lock().rss;
         Stats {
             virtual_size: maps.total(),
             resident: rss.total() * PAGE_SIZE,
@@ -209,6 +204,17 @@ impl AddressSpace {
             minor_faults: self.minor_faults.load(Relaxed),
             major_faults: self.major_faults.load(Relaxed),
         }
+    }
+
+    /// Pages in page tables, those shared since fork among them.
+    pub fn page_table_pages(&self) -> usize {
+        let pages = self.pages.lock();
+        let (mut tables, mut at) = (1, 0);
+        while let Some(leaf) = pages.table.next_leaf(at, crate::arch::USER_END) {
+            at = leaf.base + TABLE_SPAN;
+            tables += 1;
+        }
+        tables
     }
 
     /// Start and present end of the heap (/proc/PID/stat).

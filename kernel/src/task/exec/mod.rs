@@ -235,6 +235,7 @@ pub fn commit(context: &mut UserContext, image: Image) -> Result<()> {
         }
     }
     exit::release_memory(&task);
+    image.space.take_limits(|resource| process.rlimit(resource));
     drop(task.set_mm(Some(image.space.clone())));
     sched::reload_mm();
     unshare_files(&task);
