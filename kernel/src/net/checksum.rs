@@ -4,20 +4,20 @@ use super::addr::IpAddr;
 
 /// One's complement sum of `bytes` added to `sum`, not yet folded.
 pub fn add(sum: u64, bytes: &[u8]) -> u64 {
-    // Eight bytes at a time: a carry out of 64 bits comes round again, as one's complement wants.
+    // Eight bytes at a time into 128 bits: an addition and an addition with carry each.
+    let mut wide = u128::from(sum);
     let (chunks, tail) = bytes.as_chunks::<8>();
-    let mut sum = sum;
     for chunk in chunks {
-        let (next, carry) = sum.overflowing_add(u64::from_le_bytes(*chunk));
-        sum = next + u64::from(carry);
+        wide += u128::from(u64::from_le_bytes(*chunk));
     }
     if !tail.is_empty() {
         let mut last = [0; 8];
         last[..tail.len()].copy_from_slice(tail);
-        let (next, carry) = sum.overflowing_add(u64::from_le_bytes(last));
-        sum = next + u64::from(carry);
+        wide += u128::from(u64::from_le_bytes(last));
     }
-    sum
+    // A carry out of 64 bits comes round again, as one's complement wants.
+    let (sum, carry) = (wide as u64).overflowing_add((wide >> 64) as u64);
+    sum + u64::from(carry)
 }
 
 /// Folds a sum to 16 bits, as it stands in memory order (store it with `to_le_bytes`).

@@ -79,7 +79,8 @@ pub fn send_frame(stack: &Stack, mut packet: Packet, dst: [u8; 6], ethertype: u1
     stack.transmit(packet);
 }
 
-fn multicast_mac(addr: &IpAddr) -> Option<[u8; 6]> {
+/// The hardware address of a multicast group or of everybody; `None` for one host's address.
+pub fn group_mac(addr: &IpAddr) -> Option<[u8; 6]> {
     match addr {
         IpAddr::V4(v4) if v4.is_broadcast() => Some(BROADCAST),
         IpAddr::V4(v4) if v4.is_multicast() => {
@@ -97,11 +98,8 @@ fn multicast_mac(addr: &IpAddr) -> Option<[u8; 6]> {
 /// Sends an IP packet to the wire, asking for the neighbour's address first if need be.
 pub fn output(stack: &Stack, packet: Packet, route: &Route) {
     let ethertype = if route.v6 { IPV6 } else { IPV4 };
-    if let Some(mac) = multicast_mac(&route.next_hop) {
+    if let Some(mac) = route.group {
         return send_frame(stack, packet, mac, ethertype);
-    }
-    if stack.is_group(&route.next_hop) {
-        return send_frame(stack, packet, BROADCAST, ethertype);
     }
     let now = stack.now();
     let mut neighbors = stack.neighbors.lock();

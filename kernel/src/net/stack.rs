@@ -54,6 +54,8 @@ pub struct Route {
     pub v6: bool,
     /// Whose hardware address they get.
     pub next_hop: IpAddr,
+    /// The hardware address, if it is a group's.
+    pub group: Option<[u8; 6]>,
 }
 
 /// Addresses, routes and resolver data.
@@ -257,11 +259,11 @@ impl Stack {
     pub fn route(&self, dst: &IpAddr) -> Option<Route> {
         let v6 = dst.is_ipv6();
         if dst.is_loopback() || dst.is_unspecified() {
-            return Some(Route { loopback: true, v6, next_hop: *dst });
+            return Some(Route { loopback: true, v6, next_hop: *dst, group: None });
         }
         let config = self.config.lock();
         if config.addresses.iter().any(|cidr| cidr.addr == *dst) {
-            return Some(Route { loopback: true, v6, next_hop: *dst });
+            return Some(Route { loopback: true, v6, next_hop: *dst, group: None });
         }
         self.device.get()?;
         let direct = dst.is_multicast()
@@ -275,13 +277,21 @@ impl Stack {
         } else {
             config.gateway4?.into()
         };
-        Some(Route { loopback: false, v6, next_hop })
+        let broadcast = |cidr: &Cidr| match dst {
+            IpAddr::V4(v4) => cidr.broadcast() == Some(*v4),
+            IpAddr::V6(_) => false,
+        };
+        let group = match edge::group_mac(dst) {
+            None if config.addresses.iter().any(broadcast) => Some(edge::BROADCAST),
+            group => group,
+        };
+        Some(Route { loopback: false, v6, next_hop, group })
     }
 
     /// The way back to the sender of a packet.
     pub fn route_back(&self, src: &IpAddr, loopback: bool) -> Option<Route> {
         if loopback {
-            return Some(Route { loopback, v6: src.is_ipv6(), next_hop: *src });
+            return Some(Route { loopback, v6: src.is_ipv6(), next_hop: *src, group: None });
         }
         self.route(src).filter(|route| !route.loopback)
     }

@@ -191,9 +191,6 @@ impl Link {
             self.last.rcv_nxt = ack;
             self.last.window = u16::from_be_bytes([tcp[14], tcp[15]]);
         }
-        if !self.offload {
-            return;
-        }
         let len = tcp.len();
         let (src, dst): (IpAddr, IpAddr) = if header == ip::V4_HEADER {
             let octets = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
@@ -206,7 +203,11 @@ impl Link {
             };
             (octets(8).into(), octets(24).into())
         };
-        let sum = checksum::fold(checksum::pseudo_header(&src, &dst, ip::protocol::TCP, len));
+        let sum = checksum::pseudo_header(&src, &dst, ip::protocol::TCP, len);
+        if !self.offload {
+            return checksum::fill(sum, &mut bytes[header..], 16);
+        }
+        let sum = checksum::fold(sum);
         bytes[header + 16..header + 18].copy_from_slice(&sum.to_le_bytes());
         packet.offload.checksum = true;
         packet.offload.segment = meta.segmentation_offload_size.map_or(0, NonZeroU16::get);
@@ -348,8 +349,8 @@ impl Conn {
         caps.medium = Medium::Ip;
         caps.max_transmission_unit = if loopback { MAX_IP } else { stack.mtu() };
         caps.checksum.ipv4 = Checksum::Tx;
-        // Received packets were verified by the device or by the demultiplexer.
-        caps.checksum.tcp = if offload { Checksum::None } else { Checksum::Tx };
+        // Received packets were verified by the device or by the demultiplexer; those sent get theirs in `Link::sent`.
+        caps.checksum.tcp = Checksum::None;
         if !loopback && offload {
             let whole = NonZeroUsize::new(MAX_IP);
             caps.segmentation.tcpv4 = whole.filter(|_| offloads.tso4);
@@ -486,12 +487,16 @@ impl Conn {
         from_peer: bool,
     ) {
         let held = inner.cork_until > now && inner.unacknowledged() < inner.mss();
+        let mut next = inner.next_poll(now);
         if !held || inner.seen != inner.state() {
-            let Inner { iface, sockets, link, .. } = &mut *inner;
-            loop {
+            // Asking for the next deadline is cheaper than trying to send.
+            while next <= now {
+                let Inner { iface, sockets, link, .. } = &mut *inner;
                 let sent = link.out.len();
                 iface.poll_egress(instant(now), &mut Port { link, input: None }, sockets);
-                if link.out.len() == sent {
+                let idle = link.out.len() == sent;
+                next = inner.next_poll(now);
+                if idle {
                     break;
                 }
             }
@@ -513,7 +518,7 @@ impl Conn {
             }
         }
         self.set_give_up(&mut inner, before.1, from_peer, now);
-        self.arm(&mut inner, now);
+        self.arm(&inner, next, now);
         let fate = self.fate(&inner);
         let parent = inner.parent.clone();
         let ready = match &parent {
@@ -637,13 +642,7 @@ impl Conn {
 
     /// Makes sure that a timer comes in time. Later deadlines keep an earlier timer, which then does nothing: so the usual
     /// exchange, which moves deadlines back and forth, touches no timer queue.
-    fn arm(self: &Arc<Self>, inner: &mut Inner, now: u64) {
-        let Inner { iface, sockets, .. } = &mut *inner;
-        let protocol = match iface.poll_at(instant(now), sockets) {
-            // Rounded up: smoltcp counts microseconds.
-            Some(at) => (at.total_micros().max(0) as u64).saturating_add(1) * 1000,
-            None => u64::MAX,
-        };
+    fn arm(self: &Arc<Self>, inner: &Inner, protocol: u64, now: u64) {
         let mut deadline = protocol.min(inner.give_up);
         if inner.cork_until > now {
             deadline = deadline.max(now + 1).min(inner.cork_until);
@@ -683,6 +682,16 @@ impl Conn {
 }
 
 impl Inner {
+    /// When the state machine wants to run; 0: now.
+    fn next_poll(&mut self, now: u64) -> u64 {
+        match self.iface.poll_at(instant(now), &self.sockets) {
+            // smoltcp says the epoch for "at once", and counts microseconds.
+            Some(at) if at.total_micros() <= 0 => 0,
+            Some(at) => (at.total_micros() as u64).saturating_mul(1000),
+            None => u64::MAX,
+        }
+    }
+
     /// Whether a half-open connection belongs into the accept queue now.
     fn handshake_done(&self) -> bool {
         use State::*;
