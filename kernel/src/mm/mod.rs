@@ -5,6 +5,7 @@ pub mod frame;
 pub mod heap;
 pub mod oom;
 mod pagetable;
+mod percpu;
 pub mod reclaim;
 pub mod shm;
 mod space;

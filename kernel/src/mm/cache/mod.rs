@@ -426,12 +426,29 @@ impl PageCache {
 impl Drop for PageCache {
     fn drop(&mut self) {
         self.withdraw();
-        let mut inner = self.inner.lock();
-        let mut at = 0;
-        while let Some((index, value)) = inner.tree.next(at) {
-            drop(self.forget(&mut inner, Slot::from_value(value)));
-            at = index + 1;
+        let inner = self.inner.get_mut();
+        if let Some(quota) = &self.quota {
+            quota.uncharge(inner.own as u64);
         }
+        CACHED.fetch_sub(inner.counted, Ordering::Relaxed);
+        if self.pager.is_none() {
+            SHARED.fetch_sub(inner.counted, Ordering::Relaxed);
+        }
+        let mut batch = [0u32; 64];
+        let mut count = 0;
+        inner.tree.visit(&mut |value| {
+            if let Some(pfn) = Slot::from_value(value).pfn() {
+                batch[count] = pfn.get();
+                count += 1;
+            }
+            if count == batch.len() {
+                // SAFETY: each slot owned a reference, and the tree goes right after this.
+                unsafe { super::frame::release(&mut batch) };
+                count = 0;
+            }
+        });
+        // SAFETY: as above.
+        unsafe { super::frame::release(&mut batch[..count]) };
     }
 }
 

@@ -150,6 +150,11 @@ impl Radix {
         }
     }
 
+    /// Calls `f` with every value.
+    pub fn visit(&self, f: &mut impl FnMut(u64)) {
+        visit_below(self.root, u32::from(self.height), f);
+    }
+
     /// The first value at `index` or later, with its index.
     pub fn next(&self, index: u64) -> Option<(u64, u64)> {
         let height = u32::from(self.height);
@@ -211,6 +216,17 @@ fn next_below(slot: u64, level: u32, base: u64, index: u64) -> Option<(u64, u64)
         }
     }
     None
+}
+
+fn visit_below(slot: u64, level: u32, f: &mut impl FnMut(u64)) {
+    if slot == 0 {
+        return;
+    }
+    let Some(below) = level.checked_sub(1) else { return f(slot >> 1) };
+    for at in 0..FANOUT {
+        // SAFETY: a slot above the lowest level is a node.
+        visit_below(unsafe { (*node(slot))[at] }, below, f);
+    }
 }
 
 fn free_below(slot: u64, level: u32) {

@@ -2,7 +2,7 @@
 
 use super::buddy::Buddy;
 use super::page::{self, Page};
-use crate::arch::{MAX_CPUS, cpu};
+use crate::mm::percpu::{Initial, PerCpu};
 use crate::sync::IrqLock;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -12,17 +12,18 @@ const BATCH: usize = 16;
 /// Most frames on one CPU's list.
 const LIST: usize = 64;
 
-#[repr(align(64))]
-struct Local(IrqLock<List>);
-
+/// Frames taken from the buddy allocator that a CPU has at hand.
 struct List {
     frames: [u32; LIST],
     len: usize,
 }
 
+impl Initial for List {
+    const INITIAL: List = List { frames: [0; LIST], len: 0 };
+}
+
 static BUDDY: IrqLock<Buddy> = IrqLock::new(Buddy::new());
-static LOCAL: [Local; MAX_CPUS] =
-    [const { Local(IrqLock::new(List { frames: [0; LIST], len: 0 })) }; MAX_CPUS];
+static LOCAL: PerCpu<List> = PerCpu::new();
 /// Frames the allocator was given.
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 /// Free frames in the buddy allocator (those on CPU lists come on top).
@@ -55,37 +56,20 @@ pub fn add(start: usize, end: usize) {
 pub fn alloc_one(need: Need) -> Option<u32> {
     #[cfg(not(guest))]
     super::hosted::ensure_init();
-    let mut list = LOCAL[cpu::id()].0.lock();
-    if list.len == 0 {
-        refill(&mut list, need);
-    }
-    list.len = list.len.checked_sub(1)?;
-    Some(list.frames[list.len])
-}
-
-#[cold]
-fn refill(list: &mut List, need: Need) {
-    let mut buddy = BUDDY.lock();
-    let pages = page::table();
-    let spare = buddy.free_frames().saturating_sub(match need {
-        Need::Ordinary => RESERVE.load(Relaxed),
-        Need::Kernel => 0,
-    });
-    while list.len < BATCH.min(spare) {
-        match buddy.alloc(pages, 0) {
-            Some(pfn) => {
-                list.frames[list.len] = pfn;
-                list.len += 1;
-            }
-            None => break,
+    let taken = LOCAL.with(|list| {
+        if list.len == 0 {
+            list.refill(need);
         }
-    }
-    FREE.store(buddy.free_frames(), Relaxed);
+        list.len = list.len.checked_sub(1)?;
+        Some(list.frames[list.len])
+    });
+    // An interrupt in the middle of the above goes to the buddy allocator.
+    taken.unwrap_or_else(|| alloc_block(0, need))
 }
 
 /// Returns one frame.
 pub fn free_one(pfn: u32) {
-    LOCAL[cpu::id()].0.lock().push(pfn);
+    free_many(&[pfn]);
 }
 
 /// Returns frames.
@@ -93,13 +77,29 @@ pub fn free_many(frames: &[u32]) {
     if frames.is_empty() {
         return;
     }
-    let mut list = LOCAL[cpu::id()].0.lock();
-    for &pfn in frames {
-        list.push(pfn);
+    let listed = LOCAL.with(|list| frames.iter().for_each(|&pfn| list.push(pfn)));
+    if listed.is_none() {
+        frames.iter().for_each(|&pfn| free_block(pfn, 0));
     }
 }
 
 impl List {
+    #[cold]
+    fn refill(&mut self, need: Need) {
+        let pages = page::table();
+        let mut buddy = BUDDY.lock();
+        let spare = buddy.free_frames().saturating_sub(match need {
+            Need::Ordinary => RESERVE.load(Relaxed),
+            Need::Kernel => 0,
+        });
+        while self.len < BATCH.min(spare) {
+            let Some(pfn) = buddy.alloc(pages, 0) else { break };
+            self.frames[self.len] = pfn;
+            self.len += 1;
+        }
+        FREE.store(buddy.free_frames(), Relaxed);
+    }
+
     fn push(&mut self, pfn: u32) {
         if self.len == LIST {
             self.drain();
@@ -154,9 +154,9 @@ pub fn total_frames() -> usize {
     TOTAL.load(Relaxed)
 }
 
-/// Free frames, those on CPU lists included. A snapshot.
+/// Free frames; the few that other CPUs have at hand are not among them. A snapshot.
 pub fn free_frames() -> usize {
-    FREE.load(Relaxed) + LOCAL.iter().map(|local| local.0.lock().len).sum::<usize>()
+    FREE.load(Relaxed) + LOCAL.with(|list| list.len).unwrap_or(0)
 }
 
 /// Whether free memory is so low that clean cache pages should go.

@@ -1,10 +1,10 @@
-//! The kernel heap: per-CPU magazines over slabs over frames. Callable with interrupts off.
+//! The kernel heap: per-CPU magazines over slabs over frames. Callable from interrupt handlers.
 
 mod classes;
 mod slab;
 
 use super::frame::{Block, PageRef};
-use crate::arch::{MAX_CPUS, cpu};
+use super::percpu::{Initial, PerCpu};
 use crate::sync::IrqLock;
 use classes::{COUNT, SIZES};
 use core::alloc::{GlobalAlloc, Layout};
@@ -16,18 +16,22 @@ use slab::Slabs;
 #[global_allocator]
 static HEAP: Heap = Heap::new();
 
-/// The heap. Locks: magazine, then class, then frames; all mask interrupts.
+/// The heap. An interrupt that finds its CPU's magazines in use goes to the slabs, whose locks mask interrupts.
 pub struct Heap {
-    local: [Local; MAX_CPUS],
+    local: PerCpu<Magazines>,
     classes: [IrqLock<Slabs>; COUNT],
     /// Pages in blocks larger than the largest class.
     large: AtomicUsize,
 }
 
-/// One CPU's free objects, chained through their first words.
-#[repr(align(64))]
-struct Local(IrqLock<[Magazine; COUNT]>);
+/// One CPU's free objects.
+struct Magazines([Magazine; COUNT]);
 
+impl Initial for Magazines {
+    const INITIAL: Magazines = Magazines([Magazine { head: null_mut(), len: 0 }; COUNT]);
+}
+
+/// Free objects of one class, chained through their first words.
 #[derive(Clone, Copy)]
 struct Magazine {
     head: *mut u8,
@@ -38,26 +42,27 @@ struct Magazine {
 unsafe impl Send for Magazine {}
 
 /// Objects moved at once between a magazine and its class: about a page's worth, at most 32.
-const fn batch(class: usize) -> usize {
-    let objects = crate::arch::PAGE_SIZE / SIZES[class] as usize;
-    if objects > 32 { 32 } else { objects }
-}
+static BATCH: [usize; COUNT] = {
+    let mut table = [0; COUNT];
+    let mut class = 0;
+    while class < COUNT {
+        let objects = crate::arch::PAGE_SIZE / SIZES[class] as usize;
+        table[class] = if objects > 32 { 32 } else { objects };
+        class += 1;
+    }
+    table
+};
 
 impl Heap {
     /// An empty heap.
     pub const fn new() -> Heap {
-        const EMPTY: Magazine = Magazine { head: null_mut(), len: 0 };
         let mut classes = [const { IrqLock::new(Slabs::new(0)) }; COUNT];
         let mut class = 0;
         while class < COUNT {
             classes[class] = IrqLock::new(Slabs::new(class));
             class += 1;
         }
-        Heap {
-            local: [const { Local(IrqLock::new([EMPTY; COUNT])) }; MAX_CPUS],
-            classes,
-            large: AtomicUsize::new(0),
-        }
+        Heap { local: PerCpu::new(), classes, large: AtomicUsize::new(0) }
     }
 
     /// Pages that hold heap objects, free ones among them.
@@ -66,15 +71,14 @@ impl Heap {
             + self.large.load(Relaxed)
     }
 
-    /// Empties every CPU's magazines, so that their pages can be freed.
+    /// Empties this CPU's magazines, so that their pages can be freed.
     pub fn flush(&self) {
-        for local in &self.local {
-            for class in 0..COUNT {
-                let mut local = local.0.lock();
-                while local[class].len > 0 {
-                    self.drain(class, &mut local[class]);
+        for class in 0..COUNT {
+            self.local.with(|local| {
+                while local.0[class].len > 0 {
+                    self.drain(class, &mut local.0[class]);
                 }
-            }
+            });
         }
     }
 
@@ -82,22 +86,22 @@ impl Heap {
     fn refill(&self, class: usize) -> *mut u8 {
         let mut spare = None;
         loop {
-            {
-                let mut local = self.local[cpu::id()].0.lock();
+            if let Some(frame) = spare.take() {
+                self.classes[class].lock().add(frame);
+            }
+            let object = self.local.with(|local| {
+                let magazine = &mut local.0[class];
                 let mut slabs = self.classes[class].lock();
-                if let Some(frame) = spare.take() {
-                    slabs.add(frame);
-                }
-                let magazine = &mut local[class];
-                while magazine.len < batch(class) {
+                while magazine.len < BATCH[class] {
                     let Some(object) = slabs.take() else { break };
                     // SAFETY: a free object, at least 16 bytes long.
                     unsafe { magazine.push(object) };
                 }
                 // SAFETY: the magazine holds free objects of this class.
-                if let Some(object) = unsafe { magazine.pop() } {
-                    return object;
-                }
+                unsafe { magazine.pop() }
+            });
+            if let Some(object) = object.unwrap_or_else(|| self.classes[class].lock().take()) {
+                return object;
             }
             // No lock is held here: taking a frame may drop cached pages first.
             match PageRef::alloc_kernel(false) {
@@ -110,7 +114,7 @@ impl Heap {
     #[cold]
     fn drain(&self, class: usize, magazine: &mut Magazine) {
         let mut slabs = self.classes[class].lock();
-        for _ in 0..batch(class) {
+        for _ in 0..BATCH[class] {
             // SAFETY: the magazine holds free objects of this class.
             let Some(object) = (unsafe { magazine.pop() }) else { break };
             // SAFETY: objects in magazines came from `take` of their class.
@@ -160,9 +164,9 @@ unsafe impl GlobalAlloc for Heap {
             return block.into_ptr();
         };
         // SAFETY: the magazine holds free objects of this class.
-        match unsafe { self.local[cpu::id()].0.lock()[class].pop() } {
-            Some(object) => object,
-            None => self.refill(class),
+        match self.local.with(|local| unsafe { local.0[class].pop() }) {
+            Some(Some(object)) => object,
+            _ => self.refill(class),
         }
     }
 
@@ -174,12 +178,17 @@ unsafe impl GlobalAlloc for Heap {
             drop(unsafe { Block::from_ptr(object, order) });
             return;
         };
-        let mut local = self.local[cpu::id()].0.lock();
-        let magazine = &mut local[class];
-        // SAFETY: the caller is done with the object, which `alloc` took from this class.
-        unsafe { magazine.push(object) };
-        if magazine.len > 2 * batch(class) {
-            self.drain(class, magazine);
+        let kept = self.local.with(|local| {
+            let magazine = &mut local.0[class];
+            // SAFETY: the caller is done with the object, which `alloc` took from this class.
+            unsafe { magazine.push(object) };
+            if magazine.len > 2 * BATCH[class] {
+                self.drain(class, magazine);
+            }
+        });
+        if kept.is_none() {
+            // SAFETY: as above.
+            drop(unsafe { self.classes[class].lock().give(object) });
         }
     }
 
