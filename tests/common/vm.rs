@@ -92,6 +92,20 @@ impl Vm {
         }
     }
 
+    /// The next line; `None` if none comes in time or the program has ended.
+    pub fn next_line(&mut self, patience: Duration) -> Option<String> {
+        let line = self.lines.recv_timeout(patience).ok()?;
+        self.seen.push(line.clone());
+        Some(line)
+    }
+
+    /// Whether the program has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        // Its output ends a moment before it does.
+        thread::sleep(Duration::from_millis(100));
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Sends a signal to `dock2uni run`.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);

@@ -44,6 +44,16 @@ pub fn main(cases: &[Case]) -> i32 {
         cases.iter().for_each(|(name, _)| println!("{}", short(name)));
         return 0;
     }
+    let (cases, words) = match &words[..] {
+        [option, name] if option == "--after" => {
+            let Some(at) = cases.iter().position(|case| short(case.0) == name) else {
+                eprintln!("no case is called `{name}`");
+                return 2;
+            };
+            (&cases[at + 1..], &[][..])
+        }
+        words => (cases, words),
+    };
     let (mut passed, mut failed) = (0, 0);
     for (name, case) in cases {
         let name = short(name);

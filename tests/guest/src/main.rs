@@ -1,9 +1,10 @@
 //! Cases for the kernel's Linux ABI. Each passes on Linux and in the VM alike.
 //!
 //! ```text
-//! guest-tests            run every case
-//! guest-tests --list     name them
-//! guest-tests WORD...    run those whose name contains one of the words
+//! guest-tests                 run every case
+//! guest-tests --list          name them
+//! guest-tests WORD...         run those whose name contains one of the words
+//! guest-tests --after NAME    run those behind that one
 //! ```
 //!
 //! A case is a function that panics when something isn't as Linux has it. It runs in a process of its own, with a time
