@@ -172,6 +172,7 @@ impl Entity {
     }
     /// CPU time and counts so far.
     pub fn usage(&self) -> Usage {
+        super::runqueue::charge_running(self);
         Usage {
             user_ns: self.user_ns.load(Relaxed),
             system_ns: self.system_ns.load(Relaxed),
@@ -182,8 +183,9 @@ impl Entity {
             max_rss: 0,
         }
     }
-    /// CPU time so far, in nanoseconds, up to the last switch or interrupt.
+    /// CPU time so far, in nanoseconds.
     pub fn cpu_ns(&self) -> u64 {
+        super::runqueue::charge_running(self);
         self.user_ns.load(Relaxed) + self.system_ns.load(Relaxed)
     }
 }

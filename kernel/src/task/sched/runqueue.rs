@@ -94,6 +94,17 @@ pub(super) static IDLE: AtomicU32 = AtomicU32::new(0);
 /// Context switches since boot.
 pub(super) static SWITCHES: AtomicU64 = AtomicU64::new(0);
 
+/// Brings the CPU time of a task up to date if it runs right now.
+pub(super) fn charge_running(entity: &Entity) {
+    if !entity.on_queue.load(Relaxed) {
+        return;
+    }
+    let mut rq = QUEUES[entity.cpu()].lock();
+    if rq.current.as_ref().is_some_and(|task| core::ptr::eq(&task.sched, entity)) {
+        rq.account(crate::time::now_ns(), false);
+    }
+}
+
 /// Tasks that run or want to, over all CPUs.
 pub fn runnable() -> usize {
     let count = |cpu: usize| {
