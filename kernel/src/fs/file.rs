@@ -10,7 +10,8 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general::{
-    F_GETOWN, F_GETSIG, F_SETOWN, F_SETSIG, O_ACCMODE, O_RDONLY, O_WRONLY,
+    F_GETOWN, F_GETSIG, F_SETOWN, F_SETSIG, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, O_ACCMODE, O_RDONLY,
+    O_WRONLY,
 };
 
 /// An open file description: shared by every descriptor that dup(2) or fork(2) made of one open(2).
@@ -103,6 +104,8 @@ impl Drop for File {
     fn drop(&mut self) {
         self.watchers.detach();
         super::locks::description_closed(self);
+        let closed = if self.writable() { IN_CLOSE_WRITE } else { IN_CLOSE_NOWRITE };
+        super::notify::file(self, closed);
         let ops = self.ops.clone();
         ops.release(self);
     }

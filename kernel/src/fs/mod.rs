@@ -25,6 +25,7 @@ pub mod inode;
 pub mod locks;
 pub mod memfs;
 pub mod mount;
+pub mod notify;
 pub mod ops;
 pub mod pathonly;
 pub mod perm;

@@ -7,7 +7,7 @@ use super::inode::{
 use super::mount::{Flags as MountFlags, Path};
 use super::perm::{self, EXEC, READ, Subject, WRITE, cap};
 use super::walk::{Found, Last, Resolver};
-use super::{File, pathonly};
+use super::{File, notify, pathonly};
 use crate::errno::{Errno, Result};
 use crate::sync::{Mutex, MutexGuard};
 use alloc::sync::Arc;
@@ -69,6 +69,7 @@ fn create_for_open(who: &dyn Subject, found: &mut Found, mode: u32) -> Result<bo
     }
     let node = new_node(who, &found.path, &dir, S_IFREG | mode & 0o7777, 0)?;
     let inode = dir.inode()?.create(&name, &node)?;
+    notify::entry(dir.inode()?, IN_CREATE, &name, &inode);
     found.path.dentry = dir.remember(&name, Some(inode));
     Ok(true)
 }
@@ -114,7 +115,9 @@ pub fn open_found(who: &dyn Subject, path: Path, flags: u32, created: bool) -> R
     let opened = inode.clone().open(flags, &path)?;
     if flags & O_TRUNC != 0 && kind == FileType::Regular && !created {
         inode.truncate(0)?;
+        notify::named(&path.dentry, IN_MODIFY);
     }
+    notify::named(&path.dentry, IN_OPEN);
     Ok(match opened {
         Opened::Ops(ops) => File::named(ops, flags & !ONCE | LARGEFILE, path),
         Opened::File(file) => file,
@@ -209,6 +212,7 @@ fn make(
     }
     let node = new_node(resolver.who, &found.path, &dir, mode, rdev)?;
     let inode = make(dir.inode()?, &name, &node)?;
+    notify::entry(dir.inode()?, IN_CREATE, &name, &inode);
     let dentry = dir.remember(&name, Some(inode));
     Ok(Path { mount: found.path.mount, dentry })
 }
@@ -269,6 +273,7 @@ pub fn link(resolver: &Resolver<'_>, old: &Path, name: &[u8]) -> Result<()> {
     }
     new_node(resolver.who, &found.path, &dir, meta.mode, 0)?;
     dir.inode()?.link(&name, inode)?;
+    notify::entry(dir.inode()?, IN_CREATE, &name, inode);
     dir.remember(&name, Some(inode.clone()));
     Ok(())
 }
@@ -321,6 +326,7 @@ fn remove(resolver: &Resolver<'_>, name: &[u8], directory: bool) -> Result<()> {
             }
             dir_inode.unlink(&name, inode)?;
         }
+        notify::unlinked(dir_inode, &name, inode);
         dir.forget(&name);
         child
     };
@@ -433,6 +439,7 @@ pub fn rename(
         target: two.inode().ok(),
         exchange,
     })?;
+    notify::moved((old_inode, &old_name), (new_inode, &new_name), inode);
     if exchange {
         old_dir.exchanged(&old_name, &new_dir, &new_name);
     } else {
@@ -454,7 +461,9 @@ pub fn chmod(who: &dyn Subject, path: &Path, mode: u32) -> Result<()> {
     if !perm::in_group(who, access.gid) && !who.capable(cap::FSETID) {
         mode &= !S_ISGID;
     }
-    inode.change(&Change { mode: Some(mode), ..Change::default() })
+    inode.change(&Change { mode: Some(mode), ..Change::default() })?;
+    notify::named(&path.dentry, IN_ATTRIB);
+    Ok(())
 }
 
 /// chown(2); `None` leaves owner or group as it is.
@@ -472,7 +481,9 @@ pub fn chown(who: &dyn Subject, path: &Path, uid: Option<u32>, gid: Option<u32>)
     }
     // Programs that gain privileges lose that when they change hands.
     let mode = (access.mode & S_IFMT == S_IFREG).then(|| drop_privilege(access.mode));
-    inode.change(&Change { uid, gid, mode, ..Change::default() })
+    inode.change(&Change { uid, gid, mode, ..Change::default() })?;
+    notify::named(&path.dentry, IN_ATTRIB);
+    Ok(())
 }
 
 /// The permission bits without set-user-ID, and without set-group-ID where it means that.
@@ -512,7 +523,9 @@ pub fn set_times(who: &dyn Subject, path: &Path, atime: SetTime, mtime: SetTime)
         SetTime::Now => Some(now),
         SetTime::At(time) => Some(time),
     };
-    inode.change(&Change { atime: at(atime), mtime: at(mtime), ..Change::default() })
+    inode.change(&Change { atime: at(atime), mtime: at(mtime), ..Change::default() })?;
+    notify::named(&path.dentry, IN_ATTRIB);
+    Ok(())
 }
 
 /// truncate(2): of a name; ftruncate(2) asks the description instead of permissions.
@@ -526,7 +539,9 @@ pub fn truncate(who: &dyn Subject, path: &Path, len: u64) -> Result<()> {
     path.mount.check_writable()?;
     perm::check(who, inode, WRITE)?;
     check_not_running(inode, inode.access().mode)?;
-    inode.truncate(len)
+    inode.truncate(len)?;
+    notify::named(&path.dentry, IN_MODIFY);
+    Ok(())
 }
 
 /// Makes a directory and those above it that don't exist; existing ones are left as they are. For the kernel.

@@ -180,7 +180,7 @@ impl Pipe {
         }
         self.capacity.store(size, SeqCst);
         drop(ring);
-        self.space.wake_all(Events::OUT | Events::WRNORM);
+        self.space.wake_one(Events::OUT | Events::WRNORM);
         Ok(size)
     }
 
@@ -222,7 +222,7 @@ impl Pipe {
         ring.taken(moved);
         self.len.store(ring.len, SeqCst);
         drop(ring);
-        self.space.wake_all(Events::OUT | Events::WRNORM);
+        self.space.wake_one(Events::OUT | Events::WRNORM);
         Ok(Some(moved))
     }
 
@@ -256,7 +256,7 @@ impl Pipe {
         }
         self.len.store(len, SeqCst);
         drop(ring);
-        self.data.wake_all(Events::IN | Events::RDNORM);
+        self.data.wake_one(Events::IN | Events::RDNORM);
         Ok(())
     }
 
@@ -353,7 +353,7 @@ impl Pipe {
         ring.note(moved, packet);
         self.len.store(ring.len, SeqCst);
         drop(ring);
-        self.data.wake_all(Events::IN | Events::RDNORM);
+        self.data.wake_one(Events::IN | Events::RDNORM);
         Ok(moved)
     }
 

@@ -265,6 +265,12 @@ impl<'a> Resolver<'a> {
 /// The name of a place as seen from `root` (getcwd(2), /proc/PID/exe). Places that aren't below `root` start with
 /// `(unreachable)`; a file whose name was removed ends in ` (deleted)`.
 pub fn name_of(path: &Path, root: &Path) -> Vec<u8> {
+    if path.dentry.is_root() && !path.is_mount_root() {
+        // A file that never had a name (memfd): what it calls itself.
+        let mut name = path.dentry.name().to_vec();
+        name.extend_from_slice(b" (deleted)");
+        return name;
+    }
     let mut parts: Vec<Arc<[u8]>> = Vec::new();
     let mut at = path.clone();
     let reachable = loop {

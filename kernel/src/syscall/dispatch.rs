@@ -2,8 +2,8 @@
 
 use super::fs_attr::XattrTarget;
 use super::{
-    cred, event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_open, fs_space, fs_stat, futex,
-    misc, mm, names, net, process, sched, shm, signal, time,
+    cred, event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_notify, fs_open, fs_space,
+    fs_stat, futex, misc, mm, names, net, process, sched, shm, signal, time,
 };
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
@@ -143,6 +143,10 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_epoll_wait => event::epoll_wait(i(0), a[1], i(2), i(3)),
         __NR_epoll_pwait => event::epoll_pwait(i(0), a[1], i(2), i(3), a[4], a[5]),
         __NR_epoll_pwait2 => event::epoll_pwait2(i(0), a[1], i(2), a[3], a[4], a[5]),
+        __NR_inotify_init => fs_notify::inotify_init1(0),
+        __NR_inotify_init1 => fs_notify::inotify_init1(u(0)),
+        __NR_inotify_add_watch => fs_notify::inotify_add_watch(i(0), a[1], u(2)),
+        __NR_inotify_rm_watch => fs_notify::inotify_rm_watch(i(0), i(1)),
         __NR_eventfd => event::eventfd2(u(0), 0),
         __NR_eventfd2 => event::eventfd2(u(0), u(1)),
         __NR_signalfd => event::signalfd4(i(0), a[1], a[2], 0),

@@ -4,13 +4,13 @@ use super::fs_path::file;
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::fs::pipe::PipeEnd;
-use crate::fs::{File, FileType};
+use crate::fs::{File, FileType, notify};
 use crate::io::{IoDst, IoSrc, get_iovecs, get_user, put_user};
 use crate::mm::PageRef;
 use alloc::vec::Vec;
 use linux_raw_sys::general::{
-    O_APPEND, RWF_APPEND, RWF_DSYNC, RWF_HIPRI, RWF_NOWAIT, RWF_SYNC, SEEK_CUR, SEEK_DATA,
-    SEEK_END, SEEK_HOLE, SEEK_SET, SPLICE_F_NONBLOCK,
+    IN_ACCESS, IN_MODIFY, O_APPEND, RWF_APPEND, RWF_DSYNC, RWF_HIPRI, RWF_NOWAIT, RWF_SYNC,
+    SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET, SPLICE_F_NONBLOCK,
 };
 
 /// Most bytes that one call moves, as in Linux.
@@ -37,6 +37,7 @@ pub fn read_file(file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
     let mut pos = file.pos.lock();
     let n = file.ops.read_at(file, *pos, dst)?;
     *pos += n as u64;
+    notify::file(file, IN_ACCESS);
     Ok(n)
 }
 
@@ -50,6 +51,7 @@ pub fn write_file(file: &File, src: &mut IoSrc<'_>) -> Result<usize> {
     limit_size(file, *pos, src)?;
     let (n, end) = file.ops.write_at(file, *pos, src)?;
     *pos = end;
+    notify::file(file, IN_MODIFY);
     Ok(n)
 }
 
@@ -117,7 +119,9 @@ fn write_at(fd: i32, mut src: IoSrc<'_>, offset: i64) -> Result<usize> {
         return Err(Errno::ESPIPE);
     }
     limit_size(&file, offset, &mut src)?;
-    Ok(file.ops.write_at(&file, offset, &mut src)?.0)
+    let (n, _) = file.ops.write_at(&file, offset, &mut src)?;
+    notify::file(&file, IN_MODIFY);
+    Ok(n)
 }
 
 /// pread64(2)

@@ -2,7 +2,7 @@
 
 use super::fs_path::{file, lookup, path_arg};
 use crate::errno::{Errno, Result};
-use crate::fs::{File, FileType, hooks, ops};
+use crate::fs::{File, FileType, hooks, notify, ops};
 use crate::task::current;
 use alloc::sync::Arc;
 use linux_raw_sys::general::*;
@@ -32,6 +32,7 @@ pub fn ftruncate(fd: i32, len: i64) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     file.with_inode(|inode| inode.truncate(len))?;
+    notify::file(&file, IN_MODIFY);
     Ok(0)
 }
 

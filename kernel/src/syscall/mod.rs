@@ -9,6 +9,7 @@ pub mod fs_control;
 pub mod fs_dir;
 pub mod fs_io;
 pub mod fs_mount;
+pub mod fs_notify;
 pub mod fs_open;
 pub mod fs_path;
 pub mod fs_space;

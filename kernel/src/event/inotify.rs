@@ -1,0 +1,190 @@
+//! inotify(7).
+
+use super::{Events, PollTable};
+use crate::errno::{Errno, Result};
+use crate::fs::inode::identity;
+use crate::fs::notify::{self, Watcher};
+use crate::fs::{File, FileOps, Inode};
+use crate::io::{IoDst, put_user};
+use crate::sync::{SpinLock, WaitMode, WaitQueue};
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+use linux_raw_sys::general::*;
+
+/// Most events that wait to be read (`fs.inotify.max_queued_events`).
+const MAX_QUEUED: usize = 16_384;
+/// Length of `struct inotify_event` without a name.
+const HEADER: usize = 16;
+
+/// One event, as it will be read.
+#[derive(Clone, PartialEq, Eq)]
+struct Record {
+    watch: i32,
+    mask: u32,
+    cookie: u32,
+    name: Vec<u8>,
+}
+
+impl Record {
+    fn padded_name(&self) -> usize {
+        // At least one terminator, to a multiple of the header's length.
+        if self.name.is_empty() { 0 } else { (self.name.len() + 1).next_multiple_of(HEADER) }
+    }
+
+    fn emit(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER + self.padded_name());
+        out.extend_from_slice(&self.watch.to_ne_bytes());
+        out.extend_from_slice(&self.mask.to_ne_bytes());
+        out.extend_from_slice(&self.cookie.to_ne_bytes());
+        out.extend_from_slice(&(self.padded_name() as u32).to_ne_bytes());
+        out.extend_from_slice(&self.name);
+        out.resize(HEADER + self.padded_name(), 0);
+        out
+    }
+}
+
+#[derive(Default)]
+struct Watches {
+    by_number: HashMap<i32, (Arc<dyn Inode>, u32)>,
+    last: i32,
+}
+
+/// A queue of events and the watches that fill it.
+pub struct Inotify {
+    this: Weak<Inotify>,
+    records: SpinLock<VecDeque<Record>>,
+    watches: SpinLock<Watches>,
+    queue: Arc<WaitQueue>,
+}
+
+impl Inotify {
+    /// An instance without watches.
+    pub fn new() -> Arc<Inotify> {
+        Arc::new_cyclic(|this| Inotify {
+            this: this.clone(),
+            records: SpinLock::default(),
+            watches: SpinLock::default(),
+            queue: Arc::default(),
+        })
+    }
+
+    /// Watches an inode, or changes what is watched of it (inotify_add_watch(2)). Returns the watch's number.
+    pub fn add(&self, inode: &Arc<dyn Inode>, mask: u32) -> Result<i32> {
+        let (number, mask) = {
+            let mut watches = self.watches.lock();
+            let known =
+                watches.by_number.iter().find(|(_, (other, _))| identity(other) == identity(inode));
+            let (number, mask) = match known {
+                Some(_) if mask & IN_MASK_CREATE != 0 => return Err(Errno::EEXIST),
+                Some((&number, &(_, old))) if mask & IN_MASK_ADD != 0 => (number, mask | old),
+                Some((&number, _)) => (number, mask),
+                None => (watches.last.checked_add(1).ok_or(Errno::ENOSPC)?, mask),
+            };
+            watches.last = watches.last.max(number);
+            watches.by_number.insert(number, (inode.clone(), mask));
+            (number, mask)
+        };
+        let me: Arc<dyn Watcher> = self.this.upgrade().ok_or(Errno::EBADF)?;
+        notify::watch(inode, &me, number, mask);
+        Ok(number)
+    }
+
+    /// Ends a watch. EINVAL if there is none of that number.
+    pub fn remove(&self, number: i32) -> Result<()> {
+        let watch = self.watches.lock().by_number.remove(&number);
+        let (inode, _) = watch.ok_or(Errno::EINVAL)?;
+        notify::unwatch(&inode, self, number);
+        self.push(Record { watch: number, mask: IN_IGNORED, cookie: 0, name: Vec::new() });
+        Ok(())
+    }
+
+    fn push(&self, record: Record) {
+        let mut records = self.records.lock();
+        if records.len() >= MAX_QUEUED {
+            let overflow = Record { watch: -1, mask: IN_Q_OVERFLOW, cookie: 0, name: Vec::new() };
+            if records.back() != Some(&overflow) {
+                records.push_back(overflow);
+            }
+        } else if records.back() != Some(&record) {
+            // An event like the last unread one isn't said twice.
+            records.push_back(record);
+        }
+        drop(records);
+        self.queue.wake_all(Events::IN | Events::RDNORM);
+    }
+
+    /// Takes the next event if it fits in `room` bytes. EINVAL if it doesn't.
+    fn take(&self, room: usize) -> Option<Result<Record>> {
+        let mut records = self.records.lock();
+        let next = records.front()?;
+        if HEADER + next.padded_name() > room {
+            return Some(Err(Errno::EINVAL));
+        }
+        records.pop_front().map(Ok)
+    }
+}
+
+impl Watcher for Inotify {
+    fn event(&self, watch: i32, mask: u32, cookie: u32, name: &[u8]) {
+        let wanted = self.watches.lock().by_number.get(&watch).map_or(0, |watch| watch.1);
+        self.push(Record { watch, mask, cookie, name: name.to_vec() });
+        // The watch ends with its file, and after one event if that was asked for.
+        if mask & IN_DELETE_SELF != 0 || wanted & IN_ONESHOT != 0 {
+            let _ = self.remove(watch);
+        }
+    }
+}
+
+impl Drop for Inotify {
+    fn drop(&mut self) {
+        let watches = core::mem::take(&mut self.watches.get_mut().by_number);
+        for (number, (inode, _)) in watches {
+            notify::unwatch(&inode, self, number);
+        }
+    }
+}
+
+impl FileOps for Inotify {
+    fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
+        let first = if file.nonblocking() {
+            self.take(dst.remaining()).ok_or(Errno::EAGAIN)?
+        } else {
+            let room = dst.remaining();
+            self.queue
+                .wait(WaitMode::Interruptible, None, || self.take(room))
+                .map_err(|_| Errno::ERESTARTSYS)?
+        };
+        let mut done = dst.write(&first?.emit())?;
+        while let Some(Ok(record)) = self.take(dst.remaining()) {
+            done += dst.write(&record.emit())?;
+        }
+        Ok(done)
+    }
+
+    fn poll(&self, _file: &File, table: &mut PollTable<'_>) -> Events {
+        table.register(&self.queue);
+        if self.records.lock().is_empty() { Events::empty() } else { Events::IN | Events::RDNORM }
+    }
+
+    fn ioctl(&self, _file: &File, request: u32, arg: usize) -> Result<usize> {
+        if request != linux_raw_sys::ioctl::FIONREAD {
+            return Err(Errno::ENOTTY);
+        }
+        let records = self.records.lock();
+        let sum: usize = records.iter().map(|record| HEADER + record.padded_name()).sum();
+        drop(records);
+        put_user(arg, &(sum as i32))?;
+        Ok(0)
+    }
+
+    fn inode(&self) -> Arc<dyn Inode> {
+        crate::fs::anon::inode()
+    }
+
+    fn describe(&self) -> String {
+        String::from("anon_inode:inotify")
+    }
+}
