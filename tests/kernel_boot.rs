@@ -139,3 +139,15 @@ fn the_power_button_is_noticed() {
         assert!(text.contains("selftest button: ok"), "{machine}:\n{text}");
     }
 }
+
+/// The entry code saves the 16 xmm registers; what lies above them survives because the kernel never touches it.
+#[test]
+fn the_kernel_has_no_avx_code() {
+    let unstripped = format!("{}.debug", kernel());
+    let listing = Command::new("objdump").args(["-d", &unstripped]).output().expect("objdump");
+    assert!(listing.status.success());
+    let listing = String::from_utf8_lossy(&listing.stdout);
+    assert!(listing.contains("xmm0"), "no disassembly");
+    let first = listing.lines().find(|line| line.contains("%ymm") || line.contains("%zmm"));
+    assert_eq!(first, None);
+}
