@@ -311,11 +311,13 @@ fn a_syn_flood_costs_bounded_memory_and_honest_clients_get_in() {
 }
 
 #[test]
-fn fifty_thousand_short_connections_leave_nothing_behind() {
+fn thousands_of_short_connections_leave_nothing_behind() {
+    // An unoptimised build takes a millisecond for each.
+    let count = if cfg!(debug_assertions) { 5_000 } else { 50_000 };
     let mut world = World::new();
     let listener = world.listen(1, "0.0.0.0:80", 5, TcpOptions::default());
-    for n in 0..50_000u32 {
-        let client = world.connect(0, "10.0.0.2:80", 1024 + (n % 60_000) as u16);
+    for n in 0..count {
+        let client = world.connect(0, "10.0.0.2:80", 1024 + n as u16);
         world.settle();
         let server = listener.accept().expect("accept");
         send(&client, b"x");

@@ -19,7 +19,6 @@ pub mod misc;
 pub mod mm;
 mod names;
 pub mod net;
-pub mod net_table;
 pub mod process;
 pub mod sched;
 pub mod shm;
