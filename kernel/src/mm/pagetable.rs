@@ -198,12 +198,9 @@ impl Drop for PageTable {
         // A CPU that runs a kernel thread may still have the root loaded.
         super::tlb::flush(self.root.pfn(), 0, usize::MAX);
         for top in tops.into_iter().filter(|top| top & PRESENT != 0) {
-            for below in table_at((top & ADDRESS) as usize) {
-                let entry = below.load(Relaxed);
-                if entry & PRESENT != 0 {
-                    drop(take(entry));
-                }
-            }
+            each_used(table_at((top & ADDRESS) as usize), |_, below| {
+                drop(take(below.load(Relaxed)));
+            });
             drop(take(top));
         }
     }
@@ -281,17 +278,10 @@ fn unshare(above: &AtomicU64) -> Result<u64> {
     }
     let copy = PageRef::alloc_kernel(true)?;
     let (old, new) = (table_at((entry & ADDRESS) as usize), table_at(copy.paddr()));
-    let mut left = record.next.load(Relaxed);
-    page::page(copy.pfn().get()).next.store(left, Relaxed);
-    for (from, to) in old.iter().zip(new) {
-        if left == 0 {
-            break;
-        }
+    let used = record.next.load(Relaxed);
+    page::page(copy.pfn().get()).next.store(used, Relaxed);
+    each_used(old, |at, from| {
         let mut value = from.load(Relaxed);
-        if value == 0 {
-            continue;
-        }
-        left -= 1;
         if value & (ANON | WRITE) == ANON | WRITE {
             value &= !WRITE;
             from.store(value, Relaxed);
@@ -299,8 +289,8 @@ fn unshare(above: &AtomicU64) -> Result<u64> {
         if let Some(pfn) = pfn_of(value) {
             frame::add_ref(pfn);
         }
-        to.store(value, Relaxed);
-    }
+        new[at].store(value, Relaxed);
+    });
     let entry_new = copy.paddr() as u64 | PRESENT | WRITE | USER;
     copy.into_pfn();
     above.store(entry_new, Relaxed);
@@ -315,7 +305,7 @@ pub fn release(entry: u64) {
     let record = page::page(table.pfn().get());
     // Whoever finds itself the only user owns the entries: nobody can add users to a detached table.
     if record.refs.load(core::sync::atomic::Ordering::Acquire) == 1 {
-        drop_entries(&table, record.next.load(Relaxed));
+        drop_entries(&table);
         return;
     }
     // Two users may leave at once, each seeing the other. The count decides who is last.
@@ -324,32 +314,39 @@ pub fn release(entry: u64) {
         record.refs.store(1, Relaxed);
         // SAFETY: the count went to zero here, so this is the only reference; it was set back to one.
         let table = unsafe { PageRef::from_pfn(pfn) };
-        drop_entries(&table, record.next.load(Relaxed));
+        drop_entries(&table);
     }
 }
 
-fn drop_entries(table: &PageRef, mut left: u32) {
+fn drop_entries(table: &PageRef) {
     let mut batch = [0u32; 64];
     let mut count = 0;
-    for slot in table_at(table.paddr()) {
-        if left == 0 {
-            break;
-        }
-        let value = slot.load(Relaxed);
-        if value == 0 {
-            continue;
-        }
-        left -= 1;
-        batch[count] = ((value & ADDRESS) >> PAGE_SHIFT) as u32;
+    each_used(table_at(table.paddr()), |_, slot| {
+        batch[count] = ((slot.load(Relaxed) & ADDRESS) >> PAGE_SHIFT) as u32;
         count += 1;
         if count == batch.len() {
             // SAFETY: each entry owned a reference, and nobody looks at this table any more.
             unsafe { frame::release(&mut batch) };
             count = 0;
         }
-    }
+    });
     // SAFETY: as above.
     unsafe { frame::release(&mut batch[..count]) };
+}
+
+/// Calls `f` with each entry that isn't zero and its position. Most tables are nearly empty, so it looks at eight
+/// entries at a time.
+fn each_used(table: &Table, mut f: impl FnMut(usize, &AtomicU64)) {
+    for (group, slots) in table.chunks_exact(8).enumerate() {
+        if slots.iter().fold(0, |any, slot| any | slot.load(Relaxed)) == 0 {
+            continue;
+        }
+        for (at, slot) in slots.iter().enumerate() {
+            if slot.load(Relaxed) != 0 {
+                f(group * 8 + at, slot);
+            }
+        }
+    }
 }
 
 /// The frame of an entry.

@@ -230,15 +230,12 @@ impl PageCache {
 
     /// Calls `visit` with the pages that are there in `start..end`, in order, with whether each may be written.
     pub fn peek_range(&self, start: u64, end: u64, mut visit: impl FnMut(u64, PageRef, bool)) {
-        let inner = self.inner.lock();
-        let mut at = start;
-        while let Some((index, value)) = inner.tree.next(at).filter(|&(index, _)| index < end) {
+        self.inner.lock().tree.range(start, end, &mut |index, value| {
             let slot = Slot::from_value(value);
             if let Some(page) = slot.page() {
                 visit(index, page, slot.is_own());
             }
-            at = index + 1;
-        }
+        });
     }
 
     fn find(&self, index: u64, write: bool) -> Found {

@@ -155,6 +155,55 @@ impl Radix {
         visit_below(self.root, u32::from(self.height), f);
     }
 
+    /// Calls `f` with the values of `start..end` and their indices, in order.
+    pub fn range(&self, start: u64, end: u64, f: &mut impl FnMut(u64, u64)) {
+        let mut at = start;
+        while at < end {
+            // The lowest node that holds `at` serves up to its own end.
+            let stop = ((at | (FANOUT as u64 - 1)) + 1).min(end);
+            match self.lowest(at) {
+                Some(Lowest::Node(slots)) => {
+                    for index in at..stop {
+                        // SAFETY: `lowest` gave a node of this tree, which isn't changed meanwhile.
+                        let slot = unsafe { (*slots)[index as usize % FANOUT] };
+                        if slot != 0 {
+                            f(index, slot >> 1);
+                        }
+                    }
+                    at = stop;
+                }
+                Some(Lowest::Root(slot)) => {
+                    f(0, slot >> 1);
+                    return;
+                }
+                None => match self.next(stop) {
+                    Some((next, _)) => at = next,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn lowest(&self, index: u64) -> Option<Lowest> {
+        let mut level = u32::from(self.height);
+        if index >> (BITS * level) != 0 || self.root == 0 {
+            return None;
+        }
+        if level == 0 {
+            return Some(Lowest::Root(self.root));
+        }
+        let mut slot = self.root;
+        while level > 1 {
+            level -= 1;
+            // SAFETY: slots above the lowest level are empty or nodes that this tree owns.
+            slot = unsafe { (*node(slot))[position(index, level)] };
+            if slot == 0 {
+                return None;
+            }
+        }
+        Some(Lowest::Node(node(slot)))
+    }
+
     /// The first value at `index` or later, with its index.
     pub fn next(&self, index: u64) -> Option<(u64, u64)> {
         let height = u32::from(self.height);
@@ -163,6 +212,13 @@ impl Radix {
         }
         next_below(self.root, height, 0, index)
     }
+}
+
+/// Where the values around an index are.
+enum Lowest {
+    Node(*const Slots),
+    /// The tree is a single value, at index 0.
+    Root(u64),
 }
 
 impl Default for Radix {
@@ -273,6 +329,15 @@ mod tests {
             assert_eq!(tree.get(index), model.get(&index).copied());
             let next = model.range(index / 2..).next().map(|(&index, &value)| (index, value));
             assert_eq!(tree.next(index / 2), next);
+            if round % 64 == 0 {
+                let mut seen = Vec::new();
+                tree.range(index / 2, index + 300, &mut |index, value| seen.push((index, value)));
+                let want: Vec<_> = model
+                    .range(index / 2..index + 300)
+                    .map(|(&index, &value)| (index, value))
+                    .collect();
+                assert_eq!(seen, want);
+            }
         }
         while let Some((index, value)) = tree.next(0) {
             assert_eq!(tree.remove(index), Some(value));
