@@ -319,7 +319,7 @@ pub fn get_user_str(addr: usize, max: usize, too_long: Errno) -> Result<Vec<u8>>
         check_user(at, n)?;
         get_user_slice(at, &mut chunk[..n])?;
         out.try_reserve(n).map_err(|_| Errno::ENOMEM)?;
-        if let Some(end) = chunk[..n].iter().position(|&byte| byte == 0) {
+        if let Some(end) = find_zero(&chunk[..n]) {
             out.extend_from_slice(&chunk[..end]);
             return Ok(out);
         }
@@ -327,6 +327,23 @@ pub fn get_user_str(addr: usize, max: usize, too_long: Errno) -> Result<Vec<u8>>
         at += n;
     }
     Err(too_long)
+}
+
+/// Where the first zero byte is, looking at eight bytes at a time.
+fn find_zero(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut words = bytes.chunks_exact(8);
+    let mut at = 0;
+    for word in &mut words {
+        // The chunk has exactly eight bytes, so the default is never used.
+        let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
+        let zeros = word.wrapping_sub(ONES) & !word & ONES << 7;
+        if zeros != 0 {
+            return Some(at + zeros.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    words.remainder().iter().position(|&byte| byte == 0).map(|rest| at + rest)
 }
 
 /// Reads an `iovec` array (readv(2)): pairs of address and length, at most IOV_MAX.
@@ -360,6 +377,22 @@ mod tests {
         assert_eq!(check_user(USER_END - 1, 2), Err(Errno::EFAULT));
         assert_eq!(check_user(usize::MAX, 2), Err(Errno::EFAULT));
         assert!(IoSrc::user(0xffff_8000_0000_0000, 1).is_err());
+    }
+
+    #[test]
+    fn zero_bytes_are_found_wherever_they_are() {
+        for len in 0..40 {
+            for zero in 0..=len {
+                let mut bytes = std::vec![0xff; len];
+                if let Some(byte) = bytes.get_mut(zero) {
+                    *byte = 0;
+                }
+                let expected = (zero < len).then_some(zero);
+                assert_eq!(find_zero(&bytes), expected, "{zero} of {len}");
+                bytes.iter_mut().skip(zero).for_each(|byte| *byte = 0);
+                assert_eq!(find_zero(&bytes), expected);
+            }
+        }
     }
 
     #[test]

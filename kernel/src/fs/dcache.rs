@@ -332,16 +332,24 @@ impl NameHasher {
 
 impl Hasher for NameHasher {
     fn write(&mut self, bytes: &[u8]) {
+        let len = bytes.len();
         let mut words = bytes.chunks_exact(8);
         for word in &mut words {
             // The chunk has exactly eight bytes, so the fallback is never taken.
             self.fold(u64::from_le_bytes(word.try_into().unwrap_or_default()));
         }
-        let mut last = bytes.len() as u64;
-        for &byte in words.remainder() {
-            last = last << 8 | u64::from(byte);
-        }
-        self.fold(last);
+        // The rest: the last eight bytes (overlapping what was folded), or two halves that may overlap.
+        let rest =
+            match (bytes.last_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+                (Some(last), ..) if len % 8 != 0 => u64::from_le_bytes(*last),
+                (None, Some(first), Some(last)) => {
+                    u64::from(u32::from_le_bytes(*first))
+                        | u64::from(u32::from_le_bytes(*last)) << 32
+                }
+                (None, None, _) => bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)),
+                _ => 0,
+            };
+        self.fold(rest ^ (len as u64) << 56);
     }
     fn write_usize(&mut self, _len: usize) {
         // The length prefix of a slice: `write` mixes it in.
