@@ -381,10 +381,10 @@ impl Stack {
             }
         }
         self.run_timers();
-        if self.kick.swap(false, Ordering::Relaxed) {
-            if let Some(device) = self.device.get() {
-                device.kick();
-            }
+        if self.kick.swap(false, Ordering::Relaxed)
+            && let Some(device) = self.device.get()
+        {
+            device.kick();
         }
         if more {
             self.raise();

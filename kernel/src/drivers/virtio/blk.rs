@@ -281,7 +281,7 @@ impl BlockDevice for VirtioBlk {
         self.read_only
     }
     fn read_pages(&self, offset: u64, pages: &[PageRef]) -> Result<()> {
-        if offset % SECTOR != 0 {
+        if !offset.is_multiple_of(SECTOR) {
             return Err(Errno::EINVAL);
         }
         self.transfer(READ, offset, pages)
@@ -291,7 +291,7 @@ impl BlockDevice for VirtioBlk {
         if self.read_only {
             return Err(Errno::EROFS);
         }
-        if offset % SECTOR != 0 || end.is_none_or(|end| end > self.capacity) {
+        if !offset.is_multiple_of(SECTOR) || end.is_none_or(|end| end > self.capacity) {
             return Err(Errno::EINVAL);
         }
         self.transfer(WRITE, offset, pages)

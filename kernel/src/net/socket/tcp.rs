@@ -187,7 +187,7 @@ impl TcpSocket {
         let queue = self.queue.clone();
         let conn = Conn::new(&self.stack, local, to, route, queue, settings.tcp, None);
         let conn = conn.map_err(undo)?;
-        self.stack.tcp.insert(&conn).map_err(|()| undo(Errno::EADDRNOTAVAIL))?;
+        self.stack.tcp.insert(&conn).map_err(|_| undo(Errno::EADDRNOTAVAIL))?;
         let mut role = self.role.lock();
         if !matches!(*role, Role::Idle { .. }) {
             drop(role);
@@ -786,8 +786,7 @@ impl Socket for TcpSocket {
             Role::Connected { conn, .. } => {
                 let conn = conn.clone();
                 drop(role);
-                let events = conn.lock().events();
-                events
+                conn.lock().events()
             }
         }
     }

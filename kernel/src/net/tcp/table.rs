@@ -2,6 +2,7 @@
 
 use super::conn::{Conn, LastSegment};
 use super::listener::Listener;
+use crate::errno::{Errno, Result};
 use crate::net::addr::{IpAddr, SocketAddr};
 use crate::sync::SpinLock;
 use alloc::collections::VecDeque;
@@ -116,12 +117,12 @@ impl Table {
         }
     }
 
-    /// Adds a connection; replaces a tombstone of the same addresses. Fails if there is a connection already.
-    pub fn insert(&self, conn: &Arc<Conn>) -> Result<(), ()> {
+    /// Adds a connection; replaces a tombstone of the same addresses. EADDRINUSE if there is a connection already.
+    pub fn insert(&self, conn: &Arc<Conn>) -> Result<()> {
         let hash = conn.key.hash(self.secret);
         let mut shard = self.shard(hash).lock();
         match shard.find_mut(hash, |entry| *entry.key() == conn.key) {
-            Some(Entry::Conn(_)) => Err(()),
+            Some(Entry::Conn(_)) => Err(Errno::EADDRINUSE),
             Some(entry) => {
                 *entry = Entry::Conn(conn.clone());
                 Ok(())
