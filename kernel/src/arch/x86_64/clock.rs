@@ -19,7 +19,9 @@ static DEADLINE: AtomicBool = AtomicBool::new(false);
 static FREQUENCY_KHZ: AtomicU32 = AtomicU32::new(0);
 
 /// How long the counter is compared with a reference, if the machine doesn't tell its frequency.
-const CALIBRATION_NS: u64 = 5_000_000;
+const CALIBRATION_NS: u64 = 2_000_000;
+/// A first measurement that is thrown away: an emulator translates the code on its way, which takes time.
+const WARM_UP_NS: u64 = 20_000;
 
 /// Raw cycle counter.
 #[inline]
@@ -123,7 +125,8 @@ fn frequency() -> (u32, &'static str) {
     }
     let pm_timer = firmware::get().power().map_or(0, |power| power.pm_timer);
     if pm_timer != 0
-        && let Some(khz) = by_pm_timer(pm_timer)
+        && by_pm_timer(pm_timer, WARM_UP_NS).is_some()
+        && let Some(khz) = by_pm_timer(pm_timer, CALIBRATION_NS)
     {
         return (khz, "PM timer");
     }
@@ -131,7 +134,8 @@ fn frequency() -> (u32, &'static str) {
         return (khz, "PIT");
     }
     if paravirt::hypervisor().is_some() {
-        return (by_apic(), "APIC timer at 1 GHz");
+        by_apic(WARM_UP_NS);
+        return (by_apic(CALIBRATION_NS), "APIC timer at 1 GHz");
     }
     panic!("no clock to find the time-stamp counter's frequency with");
 }
@@ -158,7 +162,7 @@ fn khz(cycles: u64, ns: u64) -> Option<u32> {
     u32::try_from(khz).ok().filter(|&khz| khz > 10_000)
 }
 
-fn by_pm_timer(port: u16) -> Option<u32> {
+fn by_pm_timer(port: u16, duration_ns: u64) -> Option<u32> {
     const HZ: u64 = 3_579_545;
     let (start, start_tsc) = stamped(|| firmware::pm_timer(port));
     let mut spins = 0;
@@ -166,7 +170,7 @@ fn by_pm_timer(port: u16) -> Option<u32> {
         let (now, tsc) = stamped(|| firmware::pm_timer(port));
         let ticks = u64::from(now.wrapping_sub(start) & 0xff_ffff);
         let ns = ticks * 1_000_000_000 / HZ;
-        if ns >= CALIBRATION_NS {
+        if ns >= duration_ns {
             return khz(tsc.wrapping_sub(start_tsc), ns);
         }
         spins += 1;
@@ -203,14 +207,14 @@ fn by_pit() -> Option<u32> {
 }
 
 /// QEMU's local APIC counts nanoseconds, whatever else the machine lacks.
-fn by_apic() -> u32 {
+fn by_apic(duration_ns: u64) -> u32 {
     apic::timer_oneshot_mode();
     apic::timer_start(u32::MAX);
     let (start, start_tsc) = stamped(apic::timer_left);
     loop {
         let (now, tsc) = stamped(apic::timer_left);
         let ns = u64::from(start.wrapping_sub(now)) * 16;
-        if ns >= CALIBRATION_NS {
+        if ns >= duration_ns {
             apic::timer_start(0);
             // A counter below 10 MHz doesn't exist.
             return khz(tsc.wrapping_sub(start_tsc), ns).unwrap_or(1_000_000);
