@@ -50,7 +50,8 @@ impl EventFd {
             let mut count = self.count.lock();
             *count = count.saturating_add(value).min(MAX);
         }
-        self.queue.wake_all(Events::IN | Events::RDNORM);
+        // One waiter takes the whole count: as on Linux, exclusive ones wake one at a time.
+        self.queue.wake_one(Events::IN | Events::RDNORM);
     }
 
     fn wait<T>(&self, file: &File, mut attempt: impl FnMut() -> Option<T>) -> Result<T> {
@@ -87,7 +88,8 @@ impl FileOps for EventFd {
             return Err(Errno::EINVAL);
         }
         self.wait(file, || self.try_add(value))?;
-        self.queue.wake_all(Events::IN | Events::RDNORM);
+        // One waiter takes the whole count: as on Linux, exclusive ones wake one at a time.
+        self.queue.wake_one(Events::IN | Events::RDNORM);
         Ok(8)
     }
 

@@ -9,6 +9,7 @@ pub mod script;
 pub mod stack;
 
 use super::process::Process;
+use super::rlimit::Rlimits;
 use super::signal::{Actions, AltStack};
 use super::thread::{Comm, Parts};
 use super::{Creds, Task, current_arc, exit, family, sched};
@@ -23,7 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::auxvec::*;
-use linux_raw_sys::general::{O_RDONLY, RLIMIT_STACK};
+use linux_raw_sys::general::{O_RDONLY, RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK};
 use privilege::{FileCaps, FileIdentity};
 
 /// A program file, checked to be executable by whoever asked.
@@ -87,8 +88,8 @@ pub struct Request<'a> {
     pub resolver: &'a Resolver<'a>,
     /// Who asks.
     pub creds: &'a Creds,
-    /// `RLIMIT_STACK`.
-    pub stack_limit: u64,
+    /// Its limits.
+    pub rlimits: Rlimits,
     /// The descriptor behind `name` is closed on exec: a script's interpreter couldn't open it.
     pub unreachable: bool,
 }
@@ -123,7 +124,15 @@ pub fn prepare(mut request: Request<'_>) -> Result<Image> {
     }
     let (creds, secure) = privilege::transform(request.creds, identity(&request.program.path));
     let space = AddressSpace::new()?;
-    space.limits.stack.store(request.stack_limit, Relaxed);
+    let limits = [
+        (&space.limits.stack, RLIMIT_STACK),
+        (&space.limits.address_space, RLIMIT_AS),
+        (&space.limits.data, RLIMIT_DATA),
+        (&space.limits.locked, RLIMIT_MEMLOCK),
+    ];
+    for (slot, resource) in limits {
+        slot.store(request.rlimits.get(resource)?.soft, Relaxed);
+    }
     let loaded = load::load(&space, &request.program, request.resolver)?;
     let vdso = map_vdso(&space);
     let auxv = auxiliary(&loaded, &creds, secure, vdso);
@@ -137,7 +146,8 @@ pub fn prepare(mut request: Request<'_>) -> Result<Image> {
         random,
         auxv: &auxv,
     };
-    let built = stack::build(top, &contents, stack::limit(request.stack_limit))?;
+    let built =
+        stack::build(top, &contents, stack::limit(request.rlimits.get(RLIMIT_STACK)?.soft))?;
     map_stack(&space, top, &built, loaded.exec_stack)?;
     let base = execfn.rsplit(|&byte| byte == b'/').next().unwrap_or(&execfn);
     // A script keeps its own name.
@@ -339,7 +349,7 @@ pub fn spawn_main(main: Main<'_>) -> Result<Arc<Process>> {
         envp: main.envp.to_vec(),
         resolver: &resolver,
         creds: &main.creds,
-        stack_limit: rlimits.get(RLIMIT_STACK)?.soft,
+        rlimits: rlimits.clone(),
         unreachable: false,
     })?;
     let pid = super::pid::PidRef::alloc()?;
@@ -417,7 +427,7 @@ pub fn exec(
         envp,
         resolver: &resolver,
         creds: &creds,
-        stack_limit: task.process().rlimit(RLIMIT_STACK),
+        rlimits: task.process().rlimits(),
         unreachable,
     })?;
     commit(context, image)
