@@ -4,8 +4,7 @@ use super::fs_path::{lookup, path_arg, place_of};
 use crate::arch::USER_END;
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
-use crate::fs::walk;
-use crate::io::{get_user, get_user_slice, get_user_str, put_user, put_user_slice};
+use crate::io::{get_user, get_user_slice, get_user_str, put_user};
 use crate::task::creds::{self, cap};
 use crate::task::process::Usage;
 use crate::task::rlimit::Rlimit;
@@ -487,19 +486,4 @@ fn barrier_everywhere() -> Result<usize> {
     // Waits for every other CPU to take the interrupt, which serialises it.
     crate::arch::ipi::flush_tlb(crate::task::sched::online_cpus(), 0, 0);
     Ok(0)
-}
-
-/// Name of the current program for messages.
-pub fn program_name() -> Vec<u8> {
-    let path = current().process().exe();
-    let root = crate::fs::mount::root();
-    match path.zip(root) {
-        Some((path, root)) => walk::name_of(&path, root),
-        None => current().comm().bytes().to_vec(),
-    }
-}
-
-/// getgroups(2) shares the layout of a list of ids.
-pub fn put_ids(to: usize, ids: &[u32]) -> Result<()> {
-    put_user_slice(to, ids)
 }

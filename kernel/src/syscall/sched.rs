@@ -4,7 +4,7 @@ use crate::errno::{Errno, Result};
 use crate::io::{get_user, get_user_slice, put_user, put_user_slice};
 use crate::task::creds::cap;
 use crate::task::sched::{self, NICE_MAX, NICE_MIN, Policy};
-use crate::task::{Task, current, current_arc, family, find_process, find_task, pid};
+use crate::task::{Task, current, current_arc, family, find_task, pid};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general::*;
@@ -185,9 +185,4 @@ pub fn setpriority(which: u32, who: i32, nice: i32) -> Result<usize> {
         task.sched.set_nice(nice);
     }
     Ok(0)
-}
-
-/// Whether a process exists (for kcmp-like checks).
-pub fn exists(pid: i32) -> bool {
-    find_process(pid).is_some()
 }

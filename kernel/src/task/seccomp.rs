@@ -5,7 +5,7 @@ use super::thread::Work;
 use super::{creds::cap, current, exit};
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
-use crate::io::{get_user_slice, put_user};
+use crate::io::get_user_slice;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -258,12 +258,6 @@ fn apply(context: &UserContext, verdict: u32, nr: u32) -> Option<Result<usize>> 
 /// `PR_GET_SECCOMP`: 2 with filters, else 0.
 pub fn mode() -> usize {
     if current().seccomp.lock().is_some() { 2 } else { 0 }
-}
-
-/// Stores the size of notification structures (`SECCOMP_GET_NOTIF_SIZES`).
-pub fn notif_sizes(to: usize) -> Result<usize> {
-    put_user(to, &[80u16, 24, 64])?;
-    Ok(0)
 }
 
 #[cfg(test)]
