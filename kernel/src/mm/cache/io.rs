@@ -94,7 +94,7 @@ impl PageCache {
             return src.read(bytes_mut(&page, within, want));
         }
         // Nothing of the old content stays: fill a new page before anybody can see it.
-        let page = PageRef::alloc(false).map_err(|_| Errno::ENOSPC)?;
+        let page = PageRef::alloc_file(false)?;
         page.zero(0, within);
         let moved = src.read(bytes_mut(&page, within, want))?;
         page.zero(within + moved, PAGE_SIZE - within - moved);

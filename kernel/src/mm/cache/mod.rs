@@ -210,7 +210,7 @@ impl PageCache {
                     }
                 }
                 Found::Hole => {
-                    let page = PageRef::alloc(true).map_err(|_| Errno::ENOSPC)?;
+                    let page = PageRef::alloc_file(true)?;
                     if self.insert_own(index, &page)? {
                         return Ok(page);
                     }
@@ -268,7 +268,7 @@ impl PageCache {
 
     /// Replaces a clean page by an own copy; `None` if somebody else changed the page meanwhile.
     fn copy_up(&self, index: u64, clean: PageRef) -> Result<Option<PageRef>> {
-        let own = PageRef::alloc(false).map_err(|_| Errno::ENOSPC)?;
+        let own = PageRef::alloc_file(false)?;
         own.copy_from(&clean);
         {
             let mut inner = self.inner.lock();

@@ -29,6 +29,16 @@ impl PageRef {
         Self::alloc_for(Need::Ordinary, zeroed)
     }
 
+    /// As [`alloc`](PageRef::alloc), for content of files in memory: ENOSPC while programs would be left without memory.
+    pub fn alloc_file(zeroed: bool) -> Result<PageRef> {
+        while !zone::has_room_for_files() {
+            if super::reclaim::shrink(32) == 0 {
+                return Err(Errno::ENOSPC);
+            }
+        }
+        Self::alloc(zeroed).map_err(|_| Errno::ENOSPC)
+    }
+
     /// As [`alloc`](PageRef::alloc), but may use the kernel's reserve: for page tables, device buffers and the like.
     pub fn alloc_kernel(zeroed: bool) -> Result<PageRef> {
         Self::alloc_for(Need::Kernel, zeroed)

@@ -159,6 +159,11 @@ pub fn free_frames() -> usize {
     FREE.load(Relaxed) + LOCAL.with(|list| list.len).unwrap_or(0)
 }
 
+/// Whether what can't be dropped again (files in memory) may still grow: programs need some memory to run in.
+pub fn has_room_for_files() -> bool {
+    FREE.load(Relaxed) > RESERVE.load(Relaxed) + TOTAL.load(Relaxed) / 16
+}
+
 /// Whether free memory is so low that clean cache pages should go.
 pub fn is_low() -> bool {
     FREE.load(Relaxed) < 2 * RESERVE.load(Relaxed)
