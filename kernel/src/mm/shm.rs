@@ -121,7 +121,7 @@ fn id_of(slot: i32, sequence: i32) -> i32 {
     sequence.wrapping_mul(MAX_IDS).wrapping_add(slot) & i32::MAX
 }
 
-fn by_id<'a>(table: &'a mut BTreeMap<i32, Segment>, id: i32) -> Result<&'a mut Segment> {
+fn by_id(table: &mut BTreeMap<i32, Segment>, id: i32) -> Result<&mut Segment> {
     let segment = table.get_mut(&(id % MAX_IDS)).filter(|_| id >= 0).ok_or(Errno::EINVAL)?;
     if id_of(id % MAX_IDS, segment.sequence) != id { Err(Errno::EIDRM) } else { Ok(segment) }
 }

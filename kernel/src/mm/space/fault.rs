@@ -112,7 +112,7 @@ impl AddressSpace {
             tlb::flush_here(addr);
             return Step::Done;
         }
-        let outcome = match &vma.backing {
+        match &vma.backing {
             Some(backing) if vma.is_shared() => {
                 return self.map_shared(&mut pages, vma, backing, addr, write);
             }
@@ -151,8 +151,7 @@ impl AddressSpace {
                 }
                 Err(_) => return Step::NoMemory,
             },
-        };
-        outcome
+        }
     }
 
     /// Puts a private page in the place of `old`: a copy of `content`, or zeros.

@@ -129,7 +129,7 @@ impl AddressSpace {
     /// Where a mapping goes.
     fn place(&self, maps: &mut Maps, hint: usize, len: usize, flags: MapFlags) -> Result<usize> {
         if flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NOREPLACE) {
-            if hint % PAGE_SIZE != 0 {
+            if !hint.is_multiple_of(PAGE_SIZE) {
                 return Err(Errno::EINVAL);
             }
             let end = hint.checked_add(len).filter(|&end| end <= USER_END).ok_or(Errno::ENOMEM)?;
@@ -410,7 +410,7 @@ pub(super) fn round_up(len: usize) -> Option<usize> {
 
 /// The end of a page-aligned user range. EINVAL if it isn't aligned, ENOMEM if it leaves user space.
 pub(super) fn checked_range(start: usize, len: usize) -> Result<usize> {
-    if start % PAGE_SIZE != 0 {
+    if !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     round_up(len)

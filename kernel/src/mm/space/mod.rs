@@ -30,7 +30,7 @@ pub use vma::{Prot, VmFlags};
 
 use super::pagetable::PageTable;
 use super::{PageCache, PageRef, tlb};
-use crate::arch::{PAGE_SIZE, USER_END};
+use crate::arch::PAGE_SIZE;
 use crate::errno::Result;
 use crate::sync::{RwMutex, SpinLock};
 use alloc::sync::{Arc, Weak};

@@ -2,7 +2,7 @@
 
 use super::AddressSpace;
 use super::map::{MMAP_MIN, check_commit, checked_range, round_up};
-use super::rss::{Pages, ZERO};
+use super::rss::Pages;
 use super::vma::{VmFlags, Vma};
 use crate::arch::{PAGE_SIZE, USER_END};
 use crate::errno::{Errno, Result};
@@ -129,14 +129,13 @@ impl AddressSpace {
         let Pages { table, .. } = &mut *pages;
         let root = table.root().pfn();
         let mut at = from;
-        loop {
-            let Some(leaf) = table.next_leaf(at, from + len) else { break };
+        while let Some(leaf) = table.next_leaf(at, from + len) {
             at = leaf.base + TABLE_SPAN;
             let (start, end) = (from.max(leaf.base), at.min(from + len));
             if leaf.used() == 0 {
                 continue;
             }
-            drop(leaf.own()?);
+            leaf.own()?;
             for addr in (start..end).step_by(PAGE_SIZE) {
                 if table.get(addr) == 0 {
                     continue;
@@ -148,7 +147,6 @@ impl AddressSpace {
                 let entry = leaf.table[position(addr, 0)].swap(0, Relaxed);
                 leaf.count(-1);
                 let leaf = table.leaf_mut(target)?;
-                debug_assert!(entry & ZERO != 0 || entry != 0);
                 leaf.table[position(target, 0)].store(entry, Relaxed);
                 leaf.count(1);
             }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::arch::USER_END;
 use crate::errno::Errno;
 use crate::mm::PageCache;
 use crate::mm::frame::hosted::live_frames;
