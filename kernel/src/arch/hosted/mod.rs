@@ -17,6 +17,11 @@ std::thread_local! {
     static CURRENT: Cell<*const Task> = const { Cell::new(core::ptr::null()) };
 }
 
+/// Whether instructions are translated in software.
+pub fn is_emulated() -> bool {
+    false
+}
+
 /// Interrupt flag; there are no interrupts here.
 pub mod irq {
     /// Disables interrupts and returns whether they were enabled.

@@ -34,6 +34,7 @@ pub mod user;
 
 pub use boot_info::BootInfo;
 pub use paging::{phys_to_virt, virt_to_phys};
+pub use paravirt::is_emulated;
 
 /// Writes to the console without locks or allocation.
 pub fn console_write(bytes: &[u8]) {

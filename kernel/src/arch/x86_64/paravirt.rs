@@ -6,6 +6,7 @@ use super::insn::{cpuid, wrmsr};
 use super::paging::virt_to_phys;
 use core::arch::x86_64::__cpuid;
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 const BASE: u32 = 0x4000_0000;
 
@@ -21,6 +22,20 @@ pub fn hypervisor() -> Option<[u8; 12]> {
         chunk.copy_from_slice(&word.to_le_bytes());
     }
     Some(name)
+}
+
+/// Whether QEMU translates this machine's instructions in software (TCG).
+pub fn is_emulated() -> bool {
+    // CPUID is slow where it is trapped: 0 unknown, 1 no, 2 yes.
+    static KNOWN: AtomicU8 = AtomicU8::new(0);
+    match KNOWN.load(Ordering::Relaxed) {
+        0 => {
+            let yes = hypervisor().is_some_and(|name| name == *b"TCGTCGTCGTCG");
+            KNOWN.store(1 + u8::from(yes), Ordering::Relaxed);
+            yes
+        }
+        known => known == 2,
+    }
 }
 
 fn kvm_features() -> u32 {
