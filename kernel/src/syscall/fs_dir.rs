@@ -22,12 +22,13 @@ pub fn getdents64(fd: i32, buf: usize, len: usize) -> Result<usize> {
             return false;
         }
         let start = out.len();
-        out.extend_from_slice(&ino.to_ne_bytes());
-        out.extend_from_slice(&next.to_ne_bytes());
-        out.extend_from_slice(&(size as u16).to_ne_bytes());
-        out.push(kind);
-        out.extend_from_slice(name);
         out.resize(start + size, 0);
+        let record = &mut out[start..];
+        record[..8].copy_from_slice(&ino.to_ne_bytes());
+        record[8..16].copy_from_slice(&next.to_ne_bytes());
+        record[16..18].copy_from_slice(&(size as u16).to_ne_bytes());
+        record[18] = kind;
+        record[19..19 + name.len()].copy_from_slice(name);
         true
     })
 }
