@@ -512,8 +512,12 @@ impl Fifo {
             return Err(Errno::ENXIO);
         }
         let seen = (pipe.reader_opens.load(SeqCst), pipe.writer_opens.load(SeqCst));
+        // Once we are announced, the other side may come, use the FIFO and go before we look again: what counts is
+        // whether it was there before, or comes from here on.
+        let partner = if read { &pipe.writers } else { &pipe.readers };
+        let met = partner.load(SeqCst) > 0;
         let end = pipe.open_end(inode, read, write);
-        if read && write || nonblocking {
+        if read && write || nonblocking || met {
             return Ok(end);
         }
         let (queue, present, opens, before) = if read {
