@@ -1,9 +1,13 @@
 //! Starting guests under QEMU, both in the same way.
 
-use dock2uni_format::record::{BLOCK, Footer, Record};
+use dock2uni::config::Overrides;
+use dock2uni::convert;
+use dock2uni::disk::{Disk, Part};
+use dock2uni::source::{self, Options, Reference, Store};
+use dock2uni_format::record::{Record, trailer};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -86,38 +90,30 @@ pub fn sh(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Converts the image and takes it apart for direct boot.
+/// Converts the image and takes it apart for direct boot, as `dock2uni run` does.
 pub fn prepare(image: &str) -> Result<Guest, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
     let dir = work_dir()?;
-    let tool = dir.join("../release/dock2uni");
-    let disk = dir.join("image.img");
-    sh(Command::new(&tool).args(["convert", "--quiet", "--output"]).arg(&disk).arg(image))?;
+    let store = Store::open_default().map_err(|error| text(&error))?;
+    let reference = Reference::detect(image).map_err(|error| text(&error))?;
+    let image = source::resolve(&reference, &Options::from_env(), &store, &source::Quiet);
+    let image = image.map_err(|error| text(&error))?;
+    let path = dir.join("image.img");
+    let made = convert::disk_image(&image, &Overrides::default(), &path, &|_| {});
+    let record = made.map_err(|error| text(&error))?.record;
+    let disk = Disk::open(&path).map_err(|error| text(&error))?;
     let (kernel, root, module) = (dir.join("kernel"), dir.join("root.img"), dir.join("record.img"));
-    sh(Command::new(&tool)
-        .args(["image", "extract"])
-        .arg(&disk)
-        .arg("--kernel")
-        .arg(&kernel)
-        .arg("--root")
-        .arg(&root)
-        .arg("--record")
-        .arg(&module))?;
-    Ok(Guest { record: read_record(&module)?, kernel, module, root, cmdline: "" })
-}
-
-fn read_record(path: &Path) -> Result<Record, String> {
-    let attempt = || -> Result<Record, String> {
-        let file = File::open(path).map_err(|error| error.to_string())?;
-        let len = file.metadata().map_err(|error| error.to_string())?.len();
-        let mut block = [0; BLOCK];
-        file.read_exact_at(&mut block, len.saturating_sub(BLOCK as u64))
-            .map_err(|error| error.to_string())?;
-        let footer = Footer::parse(&block, len).map_err(|error| format!("{error:?}"))?;
-        let mut bytes = vec![0; footer.record_len as usize];
-        file.read_exact_at(&mut bytes, footer.record_offset).map_err(|error| error.to_string())?;
-        Record::decode(&bytes, &footer).map_err(|error| format!("{error:?}"))
+    let copy = || -> std::io::Result<()> {
+        let extent = disk.extent(Part::Root);
+        let mut from = disk.file().try_clone()?;
+        from.seek(SeekFrom::Start(extent.start))?;
+        std::io::copy(&mut from.take(extent.len), &mut File::create(&root)?)?;
+        std::fs::write(&module, trailer(&record, 0, [0; 32]))
     };
-    attempt().map_err(|why| format!("{}: {why}", path.display()))
+    copy().map_err(|error| format!("{}: {error}", dir.display()))?;
+    let bytes = dock2uni::guest::kernel().map_err(|error| text(&error))?;
+    std::fs::write(&kernel, bytes).map_err(|error| text(&error))?;
+    Ok(Guest { record, kernel, module, root, cmdline: "" })
 }
 
 /// A running guest; killed when dropped.
