@@ -75,7 +75,7 @@ fn kernel_package(dir: &Path) -> Result<PathBuf, String> {
 fn build_init(dir: &Path) -> Result<PathBuf, String> {
     let target = dir.join("init-target");
     sh(Command::new(std::env::var("CARGO").unwrap_or("cargo".into()))
-        .args(["build", "--release", "-p", "bench-vm", "--bin", "linux-init"])
+        .args(["build", "--release", "-p", "linux-init"])
         .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])
         .arg(&target)
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols")
