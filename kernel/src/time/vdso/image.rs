@@ -7,8 +7,19 @@ use alloc::boxed::Box;
 const DYNSYM: usize = 0x100;
 const DYNSTR: usize = 0x1c0;
 const HASH: usize = 0x260;
-const DYNAMIC: usize = 0x2a0;
+const VERSYM: usize = 0x290;
+const VERDEF: usize = 0x2a0;
+const DYNAMIC: usize = 0x2c0;
+const DYNAMIC_LEN: usize = 9 * 16;
 const SYMBOL_SIZE: usize = 24;
+
+/// The version of all symbols, as Linux has it. C libraries do without versions; Go's runtime reads the definitions
+/// without looking whether there are any.
+const VERSION: &str = "LINUX_2.6";
+/// ELF hash of [`VERSION`].
+const VERSION_HASH: usize = 0x03ae_75f6;
+/// Its number; 0 and 1 stand for local and unversioned symbols.
+const VERSION_INDEX: u16 = 2;
 
 struct Writer {
     page: Box<[u8; PAGE_SIZE]>,
@@ -62,16 +73,47 @@ pub fn build() -> Box<[u8; PAGE_SIZE]> {
     for index in 1..symbols {
         out.u32(if index + 1 < symbols { index + 1 } else { 0 });
     }
+    let version_name = name_at;
+    out.seek(DYNSTR + version_name);
+    out.put(VERSION.as_bytes());
+    versions(&mut out, symbols, version_name);
+    let strings = version_name + VERSION.len() + 1;
     out.seek(DYNAMIC);
-    for (tag, value) in
-        [(4, HASH), (5, DYNSTR), (6, DYNSYM), (10, name_at), (11, SYMBOL_SIZE), (0, 0)]
-    {
+    for (tag, value) in [
+        (4, HASH),
+        (5, DYNSTR),
+        (6, DYNSYM),
+        (10, strings),
+        (11, SYMBOL_SIZE),
+        (0x6fff_fff0, VERSYM),
+        (0x6fff_fffc, VERDEF),
+        (0x6fff_fffd, 1), // version definitions
+        (0, 0),
+    ] {
         out.u64(tag);
         out.u64(value);
     }
     out.seek(CODE_OFFSET);
     out.put(code::bytes());
     out.page
+}
+
+/// Version numbers of the symbols, and the one definition (LSB Core, "Symbol Versioning").
+fn versions(out: &mut Writer, symbols: usize, name: usize) {
+    out.seek(VERSYM);
+    out.u16(0);
+    for _ in 1..symbols {
+        out.u16(VERSION_INDEX);
+    }
+    out.seek(VERDEF);
+    for half in [1, 0, VERSION_INDEX, 1] {
+        out.u16(half); // revision, flags, index, names
+    }
+    out.u32(VERSION_HASH);
+    out.u32(20); // the names follow
+    out.u32(0); // the last definition
+    out.u32(name);
+    out.u32(0); // the last name
 }
 
 fn header(out: &mut Writer) {
@@ -87,7 +129,7 @@ fn header(out: &mut Writer) {
         out.u16(half);
     }
     for (kind, flags, offset, size, align) in
-        [(1, 5, 0, PAGE_SIZE, PAGE_SIZE), (2, 4, DYNAMIC, 6 * 16, 8)]
+        [(1, 5, 0, PAGE_SIZE, PAGE_SIZE), (2, 4, DYNAMIC, DYNAMIC_LEN, 8)]
     {
         out.u32(kind); // PT_LOAD, PT_DYNAMIC
         out.u32(flags);
@@ -165,5 +207,26 @@ mod tests {
         }
         assert_eq!(names, code::functions().map(|(name, _)| name.to_owned()));
         assert!(CODE_OFFSET + code::bytes().len() <= PAGE_SIZE);
+    }
+
+    #[test]
+    fn symbols_have_the_version_that_linux_gives_them() {
+        let page = build();
+        let word = |at: usize| u32::from_le_bytes(page[at..at + 4].try_into().unwrap()) as usize;
+        let hash = VERSION.bytes().fold(0u32, |hash, byte| {
+            let hash = (hash << 4).wrapping_add(byte.into());
+            let high = hash & 0xf000_0000;
+            (hash ^ (high >> 24)) & !high
+        });
+        assert_eq!(word(VERDEF + 8), hash as usize);
+        let name = DYNSTR + word(VERDEF + word(VERDEF + 12));
+        assert_eq!(&page[name..name + VERSION.len()], VERSION.as_bytes());
+        for index in 1..=code::functions().len() {
+            assert_eq!(page[VERSYM + 2 * index..][..2], VERSION_INDEX.to_le_bytes());
+        }
+        // Nothing runs into its neighbour.
+        assert!(name + VERSION.len() < HASH && DYNAMIC + DYNAMIC_LEN <= CODE_OFFSET);
+        assert!(HASH + 4 * (4 + code::functions().len()) <= VERSYM);
+        assert!(VERSYM + 2 * (1 + code::functions().len()) <= VERDEF && VERDEF + 28 <= DYNAMIC);
     }
 }
