@@ -4,13 +4,18 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::layout::{ImageSpec, Layout};
 use common::registry::Registry;
 use common::vm::{Vm, can_boot, dock2uni, free_port};
+use dock2uni::source::image::Compression;
+use rustix::process::Signal;
+use serde_json::json;
 use tempfile::TempDir;
 
 /// A VM under the translator on a loaded machine takes its time.
@@ -139,12 +144,73 @@ fn shells_run_pipes_and_background_jobs_and_pass_their_status_on() {
     let (code, text) = lab.finish(&[], &["sh", "-c", script]);
     assert_eq!(code, 42, "{text}");
     assert!(text.contains("ONE\ntwo"), "{text}");
-    // Killed by a signal, as a shell would report it.
-    let (code, text) = lab.finish(&[], &["sh", "-c", "kill -KILL $$"]);
-    assert_eq!(code, 137, "{text}");
+    // FIFOs, jobs side by side, and a job killed by a signal.
+    let script = "sh -c 'kill -KILL $$'; echo killed $?; (sleep 0.3; echo behind) & echo before; \
+                  wait; seq 2000 | sort -rn | head -n 1; \
+                  mkfifo /tmp/f; cat /tmp/f & echo through >/tmp/f; wait; exit 0";
+    let (code, text) = lab.finish(&[], &["sh", "-c", script]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("killed 137\nbefore\nbehind\n2000\nthrough"), "{text}");
     let (code, text) =
         lab.finish(&["-e", "GREETING=hi", "-w", "/tmp"], &["sh", "-c", "echo $GREETING; pwd"]);
     assert_eq!((code, text.as_str()), (0, "hi\n/tmp"));
+}
+
+#[test]
+fn the_stop_signal_reaches_the_application_and_what_ignores_it_is_killed() {
+    if !can_boot() {
+        return;
+    }
+    let lab = Lab::new("busybox");
+    let script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 1; done";
+    let mut vm = lab.run(&[], &["sh", "-c", script]);
+    vm.wait_for("up", PATIENCE);
+    vm.signal(Signal::TERM);
+    assert_eq!(vm.wait(PATIENCE), 3, "{}", vm.text());
+    assert!(vm.text().contains("bye"), "{}", vm.text());
+
+    // The first process of a container is spared signals that it does not handle.
+    let mut vm = lab.run(&["--stop-timeout", "2"], &["sh", "-c", "echo up; exec sleep 1000"]);
+    vm.wait_for("up", PATIENCE);
+    let asked = Instant::now();
+    vm.signal(Signal::TERM);
+    assert_eq!(vm.wait(PATIENCE), 137, "{}", vm.text());
+    assert!(asked.elapsed() >= Duration::from_secs(2));
+}
+
+/// An image of one program, made of C source, and its store.
+fn c_program(source: &str) -> (Layout, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("program.c"), source).unwrap();
+    let compile = ["-static", "-O1", "-s", "-o", "program", "program.c"];
+    common::run(Command::new("musl-gcc").args(compile).current_dir(dir.path()));
+    let mut layout = Layout::new();
+    let program = std::fs::read(dir.path().join("program")).unwrap();
+    let image = layout.image(&ImageSpec {
+        layers: vec![(common::layout::tar(&[("program", &program)]), Compression::Gzip)],
+        config: json!({"Cmd": ["/program"]}),
+        ..ImageSpec::default()
+    });
+    layout.name(image, "latest");
+    (layout, dir)
+}
+
+#[test]
+fn a_crash_is_reported_with_signal_address_and_file_offset() {
+    if !can_boot() {
+        return;
+    }
+    let (layout, store) =
+        c_program("int main(void) { *(volatile int *)0x123450 = 1; return 0; }\n");
+    let mut vm = Vm::start(
+        dock2uni()
+            .args(["run", "--accel", "tcg"])
+            .arg(layout.path())
+            .env("DOCK2UNI_STORE", store.path()),
+    );
+    assert_eq!(vm.wait(PATIENCE), 128 + 11, "{}", vm.text());
+    let text = vm.text();
+    assert!(text.contains("SIGSEGV at 0x123450, ip /program+0x"), "{text}");
 }
 
 #[test]
@@ -164,10 +230,18 @@ fn a_go_server_from_scratch_serves() {
     }
     let lab = Lab::new("go");
     let port = free_port();
-    let vm = lab.run(&["-p", &format!("127.0.0.1:{port}:8080")], &[]);
-    let answer = get(port, "/");
-    assert!(answer.contains("\r\n\r\n"), "{answer}");
-    drop(vm);
+    let mut vm = lab.run(&["-p", &format!("127.0.0.1:{port}:8080")], &[]);
+    let answer = get(port, "/path");
+    assert!(answer.contains("hello from go") && answer.contains(", /path"), "{answer}");
+    vm.signal(Signal::TERM);
+    assert_eq!(vm.wait(PATIENCE), 0, "{}", vm.text());
+    assert!(vm.text().contains("stopping"), "{}", vm.text());
+    // Its own status, from any goroutine.
+    let port = free_port();
+    let mut vm = lab.run(&["-p", &format!("127.0.0.1:{port}:8080"), "--cpus", "2"], &[]);
+    get(port, "/");
+    let _ = try_get(port, "/exit");
+    assert_eq!(vm.wait(PATIENCE), 7, "{}", vm.text());
 }
 
 #[test]
@@ -186,35 +260,68 @@ fn nginx_serves_on_every_machine_and_stops_by_its_signal() {
         vm.wait_for("GET / HTTP/1.1\" 200", PATIENCE);
 
         let asked = Instant::now();
-        vm.signal(rustix::process::Signal::TERM);
+        vm.signal(Signal::TERM);
         let code = vm.wait(PATIENCE);
         assert_eq!(code, 0, "{machine:?}: {}", vm.text());
         assert!(asked.elapsed() < Duration::from_secs(10), "{machine:?}");
     }
 }
 
+/// Has nginx name the worker in its answers, and become what the image starts.
+const NAME_WORKERS: &str = "sed -i 's/index  index.html/add_header X-Worker $pid; &/' \
+    /etc/nginx/conf.d/default.conf && exec /docker-entrypoint.sh nginx -g 'daemon off;'";
+
+/// The worker that answered.
+fn worker(answer: &str) -> Option<u32> {
+    answer.lines().find_map(|line| line.strip_prefix("X-Worker: ")?.trim().parse().ok())
+}
+
 #[test]
-fn twenty_thousand_connections_are_all_answered() {
+fn two_workers_answer_twenty_thousand_connections_and_none_is_lost() {
+    const CLIENTS: usize = 8;
+    const EACH: usize = 20_000 / CLIENTS;
     if !can_boot() {
         return;
     }
     let lab = Lab::new("nginx");
     let port = free_port();
-    let _vm = lab.run(&["-p", &format!("127.0.0.1:{port}:80")], &[]);
+    let publish = format!("127.0.0.1:{port}:80");
+    let tune = "NGINX_ENTRYPOINT_WORKER_PROCESSES_AUTOTUNE=1";
+    let mut vm = lab.run(
+        &["-p", &publish, "--cpus", "2", "-e", tune, "--entrypoint", "sh"],
+        &["--", "-c", NAME_WORKERS],
+    );
     get(port, "/");
-    let threads: Vec<_> = (0..4)
+    let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             std::thread::spawn(move || {
-                (0..5_000)
-                    .filter(|_| {
-                        try_get(port, "/").is_ok_and(|text| {
-                            text.starts_with("HTTP/1.1 200") && text.contains("Welcome to nginx!")
-                        })
-                    })
-                    .count()
+                let (mut lost, mut workers) = (Vec::new(), BTreeSet::new());
+                for _ in 0..EACH {
+                    match try_get(port, "/") {
+                        Ok(text)
+                            if text.starts_with("HTTP/1.1 200")
+                                && text.trim_end().ends_with("</html>") =>
+                        {
+                            workers.extend(worker(&text));
+                        }
+                        other => lost.push(format!("{other:?}")),
+                    }
+                }
+                (lost, workers)
             })
         })
         .collect();
-    let good: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
-    assert_eq!(good, 20_000);
+    let (mut lost, mut workers) = (Vec::new(), BTreeSet::new());
+    for client in clients {
+        let (some, seen) = client.join().unwrap();
+        lost.extend(some);
+        workers.extend(seen);
+    }
+    assert!(lost.is_empty(), "{} lost, first {}\n{}", lost.len(), lost[0], vm.text());
+    assert_eq!(workers.len(), 2, "{workers:?}");
+
+    vm.signal(Signal::TERM);
+    assert_eq!(vm.wait(PATIENCE), 0);
+    let logged = vm.seen.iter().filter(|line| line.contains("\"GET / HTTP/1.1\" 200")).count();
+    assert!(logged >= 20_000, "{logged} lines in the access log");
 }
