@@ -35,8 +35,18 @@ pub fn prepare(ours: &Guest) -> Result<Guest, String> {
         module: initramfs,
         root: ours.root.clone(),
         cmdline: "console=ttyS0 quiet panic=-1 rdinit=/init",
+        microvm_cmdline: counter_frequency()?,
         record: ours.record.clone(),
     })
+}
+
+/// Tells the kernel the frequency of the time-stamp counter: on an emulated microvm nothing there lets it find out, and it stops.
+fn counter_frequency() -> Result<String, String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").map_err(|error| error.to_string())?;
+    let mhz = text.lines().find_map(|line| line.strip_prefix("cpu MHz")?.split(": ").nth(1));
+    let mhz: f64 =
+        mhz.and_then(|mhz| mhz.trim().parse().ok()).ok_or("/proc/cpuinfo names no frequency")?;
+    Ok(format!("tsc_early_khz={:.0}", mhz * 1000.0))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

@@ -41,6 +41,14 @@ impl Machine {
         }
     }
 
+    /// What `-M` gets: microvm with the clock hardware that the Linux kernel insists on.
+    fn qemu(self) -> &'static str {
+        match self {
+            Machine::Q35 => "q35",
+            Machine::Microvm => "microvm,pit=on,pic=on,rtc=on",
+        }
+    }
+
     fn device(self, kind: &str) -> String {
         match self {
             Machine::Q35 => format!("virtio-{kind}-pci"),
@@ -59,6 +67,8 @@ pub struct Guest {
     pub root: PathBuf,
     /// Kernel command line.
     pub cmdline: &'static str,
+    /// What is added to it on microvm.
+    pub microvm_cmdline: String,
     /// What the image wants to run.
     pub record: Record,
 }
@@ -113,7 +123,7 @@ pub fn prepare(image: &str) -> Result<Guest, String> {
     copy().map_err(|error| format!("{}: {error}", dir.display()))?;
     let bytes = dock2uni::guest::kernel().map_err(|error| text(&error))?;
     std::fs::write(&kernel, bytes).map_err(|error| text(&error))?;
-    Ok(Guest { record, kernel, module, root, cmdline: "" })
+    Ok(Guest { record, kernel, module, root, cmdline: "", microvm_cmdline: String::new() })
 }
 
 /// A running guest; killed when dropped.
@@ -130,6 +140,8 @@ impl Vm {
             .and_then(|listener| listener.local_addr())
             .map_err(|error| format!("no free port: {error}"))?
             .port();
+        let added = if machine == Machine::Microvm { guest.microvm_cmdline.as_str() } else { "" };
+        let cmdline = format!("{} {added}", guest.cmdline);
         let log =
             File::create(work_dir()?.join("console.log")).map_err(|error| error.to_string())?;
         let child = Command::new("qemu-system-x86_64")
@@ -142,13 +154,14 @@ impl Vm {
                 "-serial",
                 "stdio",
             ])
-            .args(["-accel", ACCEL, "-cpu", "max", "-M", machine.name()])
+            .args(["-accel", ACCEL, "-cpu", "max", "-M", machine.qemu()])
+            .args(["-global", "virtio-mmio.force-legacy=false"])
             .args(["-m", &mib.to_string(), "-smp", &cpus.to_string()])
             .arg("-kernel")
             .arg(&guest.kernel)
             .arg("-initrd")
             .arg(&guest.module)
-            .args(["-append", guest.cmdline])
+            .args(["-append", &cmdline])
             .arg("-drive")
             .arg(format!("if=none,id=root,format=raw,readonly=on,file={}", guest.root.display()))
             .args(["-device", &format!("{},drive=root", machine.device("blk"))])
