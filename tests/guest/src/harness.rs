@@ -44,7 +44,11 @@ pub fn main(cases: &[Case]) -> i32 {
         cases.iter().for_each(|(name, _)| println!("{}", short(name)));
         return 0;
     }
-    let (cases, words) = match &words[..] {
+    let (times, words) = match &words[..] {
+        [option, count, words @ ..] if option == "--times" => (count.parse().unwrap_or(1), words),
+        words => (1, words),
+    };
+    let (cases, words) = match words {
         [option, name] if option == "--after" => {
             let Some(at) = cases.iter().position(|case| short(case.0) == name) else {
                 eprintln!("no case is called `{name}`");
@@ -55,7 +59,7 @@ pub fn main(cases: &[Case]) -> i32 {
         words => (cases, words),
     };
     let (mut passed, mut failed) = (0, 0);
-    for (name, case) in cases {
+    for (name, case) in (0..times).flat_map(|_| cases) {
         let name = short(name);
         if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
             continue;

@@ -5,6 +5,7 @@
 //! guest-tests --list          name them
 //! guest-tests WORD...         run those whose name contains one of the words
 //! guest-tests --after NAME    run those behind that one
+//! guest-tests --times N WORD...    run them again and again
 //! ```
 //!
 //! A case is a function that panics when something isn't as Linux has it. It runs in a process of its own, with a time

@@ -35,8 +35,9 @@ struct State {
     target: Target,
     value: u64,
     schedule: IrqLock<Schedule>,
-    /// Expirations beyond the first of the signal that is (or was last) pending, and of the one before it.
-    overrun: [AtomicI32; 2],
+    /// Expirations beyond the first of the signal that is (or was last) pending, and of the one before it. Locked
+    /// until that signal is sent: who asks meanwhile would take the new count for the old signal's.
+    overrun: IrqLock<[i32; 2]>,
     owner: Weak<PosixTimer>,
 }
 
@@ -85,12 +86,12 @@ impl State {
 
     fn notify(&self, expired: u64) {
         let expired = i32::try_from(expired).unwrap_or(i32::MAX);
+        let mut overrun = self.overrun.lock();
         if self.add_to_pending(expired) {
-            self.overrun[0].fetch_add(expired, Ordering::Relaxed);
+            overrun[0] = overrun[0].saturating_add(expired);
             return;
         }
-        let last = self.overrun[0].swap(expired - 1, Ordering::Relaxed);
-        self.overrun[1].store(last, Ordering::Relaxed);
+        *overrun = [expired - 1, overrun[0]];
         let info = |signal| {
             SigInfo::timer(signal, self.id.load(Ordering::Relaxed), expired - 1, self.value)
         };
@@ -172,7 +173,7 @@ pub fn create(base: Base, event: Option<Event>) -> Result<i32> {
             target,
             value: event.map_or(id as u64, |event| event.value),
             schedule: IrqLock::new(Schedule::default()),
-            overrun: [const { AtomicI32::new(0) }; 2],
+            overrun: IrqLock::new([0; 2]),
             owner: owner.clone(),
         });
         PosixTimer { timer: Timer::new(state.clone()), state }
@@ -228,7 +229,7 @@ impl PosixTimer {
 
     /// Expirations beyond the first that the signal delivered last stands for.
     pub fn overrun(&self) -> i32 {
-        let pending = self.state.add_to_pending(0);
-        self.state.overrun[usize::from(pending)].load(Ordering::Relaxed)
+        let overrun = self.state.overrun.lock();
+        overrun[usize::from(self.state.add_to_pending(0))]
     }
 }
