@@ -38,8 +38,14 @@ pub fn disturb(task: &Arc<Task>, mode: WaitMode) {
         return;
     }
     let home = task.sched.cpu();
-    if home != cpu::id() && task.sched.state.load(Relaxed) == entity::RUNNING {
+    if task.sched.state.load(Relaxed) != entity::RUNNING {
+        return;
+    }
+    if home != cpu::id() {
         ipi::reschedule(home);
+    } else if core::ptr::eq(cpu::current_task(), &**task) {
+        // We may be an interrupt between its last look at its work and user mode.
+        cpu::set_pending(softirq::RESCHEDULE);
     }
 }
 
