@@ -20,8 +20,8 @@ fn kernel() -> &'static str {
     })
 }
 
-/// Boots and gives what the kernel printed until the machine went off. With `press` the power button is pressed,
-/// by QEMU's monitor, once the kernel has asked for it on the console.
+/// Boots and gives what the kernel printed until the machine went off. With `press` the power
+/// button is pressed, by QEMU's monitor, once the kernel has asked for it on the console.
 fn boot(machine: &[&str], line: &str, press: bool) -> String {
     let mut command = Command::new("qemu-system-x86_64");
     command
@@ -140,7 +140,8 @@ fn the_power_button_is_noticed() {
     }
 }
 
-/// The entry code saves the 16 xmm registers; what lies above them survives because the kernel never touches it.
+/// The entry code saves the 16 xmm registers; what lies above them survives because the kernel
+/// never touches it.
 #[test]
 fn the_kernel_has_no_avx_code() {
     let unstripped = format!("{}.debug", kernel());

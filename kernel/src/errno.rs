@@ -37,8 +37,8 @@ errnos! {
     ETOOMANYREFS = 109, ETIMEDOUT = 110, ECONNREFUSED = 111, EHOSTDOWN = 112, EHOSTUNREACH = 113,
     EALREADY = 114, EINPROGRESS = 115, ESTALE = 116, EUCLEAN = 117, EDQUOT = 122, ECANCELED = 125, EOWNERDEAD = 130,
     ENOTRECOVERABLE = 131,
-    // Never seen by applications: how an interrupted call wants to be continued (signal delivery decides).
-    // Restart if the handler has SA_RESTART or there is no handler, else EINTR.
+    // Never seen by applications: how an interrupted call wants to be continued (signal delivery
+    // decides). Restart if the handler has SA_RESTART or there is no handler, else EINTR.
     ERESTARTSYS = 512,
     // Restart always.
     ERESTARTNOINTR = 513,

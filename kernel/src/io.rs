@@ -1,9 +1,10 @@
 //! Where bytes of a read go and where bytes of a write come from: user memory or the kernel's own.
 //!
 //! # Faults
-//! The plain methods may fault pages in, hence sleep: never call them under a `SpinLock` or `IrqLock`. The
-//! `_nofault` methods may be called there; they stop early where a page is not present, and the caller drops its
-//! lock, calls [`IoDst::fault_in`] (or [`IoSrc::fault_in`]) and tries again.
+//! The plain methods may fault pages in, hence sleep: never call them under a `SpinLock` or
+//! `IrqLock`. The `_nofault` methods may be called there; they stop early where a page is not
+//! present, and the caller drops its lock, calls [`IoDst::fault_in`] (or [`IoSrc::fault_in`]) and
+//! tries again.
 
 use crate::arch::{USER_END, uaccess};
 use crate::errno::{Errno, Result};
@@ -69,7 +70,8 @@ impl Ranges<'_> {
         self.done += n;
     }
 
-    /// Moves up to `len` bytes with `step(range, offset) -> bytes not moved`; stops at the first short move.
+    /// Moves up to `len` bytes with `step(range, offset) -> bytes not moved`; stops at the first
+    /// short move.
     fn walk(&mut self, len: usize, mut step: impl FnMut(Range, usize) -> usize) -> (usize, bool) {
         let mut moved = 0;
         while moved < len && self.remaining > 0 {
@@ -123,12 +125,14 @@ impl<'a> IoDst<'a> {
     pub fn limit(&mut self, len: usize) {
         self.0.remaining = self.0.remaining.min(len);
     }
-    /// Appends as much of `bytes` as fits. EFAULT if not one byte could be stored; a fault later shortens the result.
+    /// Appends as much of `bytes` as fits. EFAULT if not one byte could be stored; a fault later
+    /// shortens the result.
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         let (moved, fault) = self.step(bytes);
         if fault && moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
-    /// As [`write`](IoDst::write) without faulting pages in; the flag says whether it stopped at an absent page.
+    /// As [`write`](IoDst::write) without faulting pages in; the flag says whether it stopped at an
+    /// absent page.
     pub fn write_nofault(&mut self, bytes: &[u8]) -> (usize, bool) {
         let _guard = preempt_disable();
         self.step(bytes)
@@ -190,7 +194,8 @@ impl<'a> IoSrc<'a> {
         let range = Range { addr: buf.as_ptr() as usize, len: buf.len() };
         IoSrc(Ranges::new(false, range, Vec::new(), buf.len()))
     }
-    /// `len` bytes of consecutive cached pages, from byte `offset` of the first on. EINVAL if they don't reach that far.
+    /// `len` bytes of consecutive cached pages, from byte `offset` of the first on. EINVAL if they
+    /// don't reach that far.
     pub fn pages(pages: &'a [crate::mm::PageRef], offset: usize, len: usize) -> Result<IoSrc<'a>> {
         let size = crate::arch::PAGE_SIZE;
         if offset >= size || len > (pages.len() * size).saturating_sub(offset) {
@@ -217,12 +222,14 @@ impl<'a> IoSrc<'a> {
     pub fn limit(&mut self, len: usize) {
         self.0.remaining = self.0.remaining.min(len);
     }
-    /// Fills as much of `buf` as there is. EFAULT if not one byte could be read; a fault later shortens the result.
+    /// Fills as much of `buf` as there is. EFAULT if not one byte could be read; a fault later
+    /// shortens the result.
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let (moved, fault) = self.step(buf);
         if fault && moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
-    /// As [`read`](IoSrc::read) without faulting pages in; the flag says whether it stopped at an absent page.
+    /// As [`read`](IoSrc::read) without faulting pages in; the flag says whether it stopped at an
+    /// absent page.
     pub fn read_nofault(&mut self, buf: &mut [u8]) -> (usize, bool) {
         let _guard = preempt_disable();
         self.step(buf)
@@ -306,14 +313,16 @@ pub fn put_user_slice<T: Plain>(addr: usize, values: &[T]) -> Result<()> {
     if missing == 0 { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
-/// Reads a NUL-terminated string of at most `max` bytes (terminator included), without the terminator.
-/// `too_long` is the error for a longer one: ENAMETOOLONG for paths, E2BIG for arguments.
+/// Reads a NUL-terminated string of at most `max` bytes (terminator included), without the
+/// terminator. `too_long` is the error for a longer one: ENAMETOOLONG for paths, E2BIG for
+/// arguments.
 pub fn get_user_str(addr: usize, max: usize, too_long: Errno) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut at = addr;
     let mut chunk = [0u8; 128];
     while out.len() < max {
-        // Never cross a page in one copy: the next page may be absent while the string ends in this one.
+        // Never cross a page in one copy: the next page may be absent while the string ends in this
+        // one.
         let page_left = crate::arch::PAGE_SIZE - at % crate::arch::PAGE_SIZE;
         let n = chunk.len().min(page_left).min(max - out.len());
         check_user(at, n)?;

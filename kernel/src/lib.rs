@@ -1,7 +1,7 @@
 //! The dock2uni libOS: a Linux-ABI kernel for one image.
 //!
-//! Guest builds (`cfg(guest)`) are `no_std` and run on [`arch`]'s x86_64 half. Host builds replace that half by a
-//! hosted one, so the same logic runs in `cargo test`.
+//! Guest builds (`cfg(guest)`) are `no_std` and run on [`arch`]'s x86_64 half. Host builds replace
+//! that half by a hosted one, so the same logic runs in `cargo test`.
 #![cfg_attr(guest, no_std)]
 
 extern crate alloc;

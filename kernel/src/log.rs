@@ -1,5 +1,6 @@
-//! The kernel's own messages on the console. The application owns the console, so by default only errors are printed;
-//! `d2u.log=debug` on the boot line prints what the kernel does while it starts.
+//! The kernel's own messages on the console. The application owns the console, so by default only
+//! errors are printed; `d2u.log=debug` on the boot line prints what the kernel does while it
+//! starts.
 
 use crate::arch::console_write;
 use crate::sync::IrqLock;

@@ -1,7 +1,8 @@
 //! Random bytes for the kernel and for getrandom(2), /dev/random and /dev/urandom.
 //!
-//! A ChaCha20 generator whose key is replaced by its own output with every request, so that what was given out
-//! can't be computed later from the state. It is seeded from the machine on first use.
+//! A ChaCha20 generator whose key is replaced by its own output with every request, so that what
+//! was given out can't be computed later from the state. It is seeded from the machine on first
+//! use.
 
 use crate::sync::{Once, SpinLock};
 
@@ -79,7 +80,8 @@ pub fn fill(out: &mut [u8]) {
     let first = {
         let mut generator = generator().lock();
         let first = block(&generator.key, 0);
-        // The first half of the block is the next key, the second half goes out (or keys what goes out).
+        // The first half of the block is the next key, the second half goes out (or keys what goes
+        // out).
         let mut next = [0; 32];
         next.copy_from_slice(&first[..32]);
         generator.key = words(&next);

@@ -9,8 +9,9 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\
 
 /// Asks again and again until a response with status 200 has begun.
 ///
-/// QEMU's user network accepts connections before the guest can, and some of those are lost; so a new attempt starts every few
-/// milliseconds while the older ones stay open, and the first answer to any of them counts.
+/// QEMU's user network accepts connections before the guest can, and some of those are lost; so a
+/// new attempt starts every few milliseconds while the older ones stay open, and the first answer
+/// to any of them counts.
 pub fn wait_for_200(port: u16, limit: Duration) -> Result<(), String> {
     let start = Instant::now();
     let mut open: Vec<TcpStream> = Vec::new();

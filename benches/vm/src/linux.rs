@@ -1,4 +1,5 @@
-//! The Linux microVM: Debian's stock cloud kernel, an initramfs of its driver modules and `linux-init`, the same root.
+//! The Linux microVM: Debian's stock cloud kernel, an initramfs of its driver modules and
+//! `linux-init`, the same root.
 
 use crate::vm::{Guest, sh, work_dir};
 use std::collections::HashMap;
@@ -40,7 +41,8 @@ pub fn prepare(ours: &Guest) -> Result<Guest, String> {
     })
 }
 
-/// Tells the kernel the frequency of the time-stamp counter: on an emulated microvm nothing there lets it find out, and it stops.
+/// Tells the kernel the frequency of the time-stamp counter: on an emulated microvm nothing there
+/// lets it find out, and it stops.
 fn counter_frequency() -> Result<String, String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").map_err(|error| error.to_string())?;
     let mhz = text.lines().find_map(|line| line.strip_prefix("cpu MHz")?.split(": ").nth(1));
@@ -148,7 +150,8 @@ fn visit(
     Ok(())
 }
 
-/// An archive in the format the kernel unpacks its initramfs from (Linux `Documentation/driver-api/early-userspace/buffer-format`).
+/// An archive in the format the kernel unpacks its initramfs from (Linux
+/// `Documentation/driver-api/early-userspace/buffer-format`).
 #[derive(Default)]
 struct Cpio {
     bytes: Vec<u8>,

@@ -1,11 +1,13 @@
-//! The dock2uni VM beside a Linux microVM made from the same files, measured in turn on the same machine type.
+//! The dock2uni VM beside a Linux microVM made from the same files, measured in turn on the same
+//! machine type.
 //!
 //! ```text
 //! cargo run --release -p bench-vm -- IMAGE [--machine q35|microvm] [--rounds N] [--seconds S]
 //! ```
 //!
-//! IMAGE is what `dock2uni convert` takes, and has to serve HTTP on port 80. The Linux side is Debian's stock cloud kernel with
-//! the same EROFS root and the smallest init that can start the image (`linux-init`).
+//! IMAGE is what `dock2uni convert` takes, and has to serve HTTP on port 80. The Linux side is
+//! Debian's stock cloud kernel with the same EROFS root and the smallest init that can start the
+//! image (`linux-init`).
 
 mod http;
 mod linux;
@@ -103,7 +105,8 @@ fn row(name: &str, [ours, linux]: [f64; 2]) {
     println!("{name:34} {ours:>12.0} {linux:>12.0} {:>8.3}", ours / linux);
 }
 
-/// Measures both guests in turn, round after round, so that a noisy minute hits both; gives the medians.
+/// Measures both guests in turn, round after round, so that a noisy minute hits both; gives the
+/// medians.
 fn in_turn(
     options: &Options,
     guests: [&Guest; 2],

@@ -70,7 +70,8 @@ impl Build {
         let mut flags: Vec<String> = [
             "-Cpanic=abort",
             "-Crelocation-model=static",
-            // The kernel lives in the top 2 GiB; interrupts may use what lies below its stack pointer.
+            // The kernel lives in the top 2 GiB; interrupts may use what lies below its stack
+            // pointer.
             "-Ccode-model=kernel",
             "-Cno-redzone=yes",
             "-Cforce-frame-pointers=yes",

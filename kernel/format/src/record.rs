@@ -56,7 +56,8 @@ pub struct Record {
     pub tty: bool,
 }
 
-/// Numeric identity of the main process, resolved at conversion from the image's own passwd and group files.
+/// Numeric identity of the main process, resolved at conversion from the image's own passwd and
+/// group files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// User ID.
@@ -142,7 +143,8 @@ pub enum Root {
     /// In the same container as this record (module in RAM, or partition on disk).
     #[default]
     Here,
-    /// On the virtio-blk device that carries an EROFS superblock with this UUID (whole disk or partition).
+    /// On the virtio-blk device that carries an EROFS superblock with this UUID (whole disk or
+    /// partition).
     Disk {
         /// `uuid` field of the EROFS superblock.
         uuid: [u8; 16],
@@ -230,7 +232,8 @@ impl Footer {
 impl Record {
     /// Encodes the record.
     pub fn encode(&self) -> Vec<u8> {
-        // postcard fails only for types it cannot represent; every field here is a plain sequence or integer.
+        // postcard fails only for types it cannot represent; every field here is a plain sequence
+        // or integer.
         postcard::to_allocvec(self).unwrap_or_default()
     }
 

@@ -18,10 +18,11 @@ pub trait BlockDevice: Send + Sync {
     fn capacity(&self) -> u64;
     /// Whether writes are refused (EROFS).
     fn read_only(&self) -> bool;
-    /// Fills `pages` from byte `offset` on (a multiple of [`SECTOR`]). What lies past the end of the device
-    /// reads as zero. EIO if the device reports an error.
+    /// Fills `pages` from byte `offset` on (a multiple of [`SECTOR`]). What lies past the end of
+    /// the device reads as zero. EIO if the device reports an error.
     fn read_pages(&self, offset: u64, pages: &[PageRef]) -> Result<()>;
-    /// Writes `pages` from byte `offset` on. EROFS on a read-only device, EINVAL past its end, EIO on an error.
+    /// Writes `pages` from byte `offset` on. EROFS on a read-only device, EINVAL past its end, EIO
+    /// on an error.
     fn write_pages(&self, offset: u64, pages: &[PageRef]) -> Result<()>;
     /// Makes completed writes durable.
     fn flush(&self) -> Result<()>;

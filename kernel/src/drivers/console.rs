@@ -1,7 +1,8 @@
-//! The console as a stream: what standard output and error of the main process are when no terminal was asked for.
+//! The console as a stream: what standard output and error of the main process are when no terminal
+//! was asked for.
 //!
-//! As with `docker run` without `-t`, they look like a pipe, not like a terminal, and may be opened again by
-//! `/dev/stdout` or `/proc/self/fd/1`.
+//! As with `docker run` without `-t`, they look like a pipe, not like a terminal, and may be opened
+//! again by `/dev/stdout` or `/proc/self/fd/1`.
 
 use crate::errno::Result;
 use crate::event::{Events, PollTable};
@@ -14,7 +15,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-/// Longest piece that reaches the device without another writer's bytes in it: a line of any sensible log.
+/// Longest piece that reaches the device without another writer's bytes in it: a line of any
+/// sensible log.
 const PIECE: usize = 1024;
 
 static OUTPUT: Mutex<()> = Mutex::new(());

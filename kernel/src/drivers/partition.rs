@@ -1,6 +1,7 @@
 //! GUID partition tables (UEFI specification 2.10, chapter 5).
 //!
-//! A disk is input from outside: numbers are checked before they are used, and a table that makes no sense is no table.
+//! A disk is input from outside: numbers are checked before they are used, and a table that makes
+//! no sense is no table.
 
 use super::block::{BlockDevice, SECTOR};
 use crate::errno::Result;

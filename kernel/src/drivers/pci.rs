@@ -144,7 +144,8 @@ impl Address {
         all
     }
 
-    /// Physical address of a memory base address register. ENODEV if it is an I/O register or unset.
+    /// Physical address of a memory base address register. ENODEV if it is an I/O register or
+    /// unset.
     pub fn bar(&self, index: u8) -> Result<usize> {
         if index > 5 {
             return Err(Errno::ENODEV);

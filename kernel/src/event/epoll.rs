@@ -1,8 +1,8 @@
 //! epoll(7).
 //!
-//! An [`Epoll`] holds one [`Item`] per watched (descriptor, description) pair. Each item observes the wait queues of its
-//! file; a wake-up puts it on the ready list. epoll_wait(2) looks only at that list, so it costs what is ready, not what is
-//! watched.
+//! An [`Epoll`] holds one [`Item`] per watched (descriptor, description) pair. Each item observes
+//! the wait queues of its file; a wake-up puts it on the ready list. epoll_wait(2) looks only at
+//! that list, so it costs what is ready, not what is watched.
 //!
 //! # Concurrency
 //! | lock | kind | protects |
@@ -30,7 +30,8 @@ use linux_raw_sys::general::{
 
 /// Linux lets five epolls watch each other in a chain (`EP_MAX_NESTS` is 4 links).
 const MAX_NESTING: usize = 4;
-/// Serialises control calls that nest one epoll in another, so that two of them can't close a cycle together.
+/// Serialises control calls that nest one epoll in another, so that two of them can't close a cycle
+/// together.
 static NESTING: Mutex<()> = Mutex::new(());
 /// `EPOLLWAKEUP`: accepted and without effect, as for a process without `CAP_BLOCK_SUSPEND`.
 const EPOLLWAKEUP: u32 = 1 << 29;
@@ -85,7 +86,8 @@ struct Item {
     registrations: SpinLock<Vec<Registration>>,
 }
 
-/// Items that watch one file: kept in the [`File`], so that its last close takes it out of every epoll.
+/// Items that watch one file: kept in the [`File`], so that its last close takes it out of every
+/// epoll.
 pub struct Watchers(SpinLock<Vec<Weak<Item>>>);
 
 impl Watchers {
@@ -114,7 +116,8 @@ impl Item {
     /// A counted reference to this item.
     fn owned(&self) -> Arc<Item> {
         let item: *const Item = self;
-        // SAFETY: items are made by `Arc::new` in `control` only, and the reference we were called by comes from it.
+        // SAFETY: items are made by `Arc::new` in `control` only, and the reference we were called
+        // by comes from it.
         unsafe {
             Arc::increment_strong_count(item);
             Arc::from_raw(item)
@@ -125,7 +128,8 @@ impl Item {
         self.events.load(Ordering::Relaxed) & flag != 0
     }
 
-    /// What the caller wants to hear of; errors and hang-ups always, unless a one-shot has disabled the item.
+    /// What the caller wants to hear of; errors and hang-ups always, unless a one-shot has disabled
+    /// the item.
     fn interest(&self) -> Events {
         let events = self.events.load(Ordering::Acquire);
         if events & !INPUT_FLAGS == 0 && events & EPOLLONESHOT != 0 {
@@ -248,8 +252,9 @@ impl Epoll {
         }
     }
 
-    /// Waits until something is ready or the deadline (monotonic nanoseconds; `Some(0)` is at once) passes, then hands up to
-    /// `max` events to `emit`. Returns how many; EINTR if a signal comes first.
+    /// Waits until something is ready or the deadline (monotonic nanoseconds; `Some(0)` is at once)
+    /// passes, then hands up to `max` events to `emit`. Returns how many; EINTR if a signal comes
+    /// first.
     pub fn wait(
         &self,
         max: usize,
@@ -284,7 +289,8 @@ impl Epoll {
         while given < max && left > 0 {
             left -= 1;
             let Some(item) = self.ready.lock().pop_front() else { break };
-            // Cleared before the file is asked, so that a change from here on queues the item again.
+            // Cleared before the file is asked, so that a change from here on queues the item
+            // again.
             item.queued.store(false, Ordering::SeqCst);
             let Some(file) = item.file.upgrade() else { continue };
             let present = item.present(&file);

@@ -44,7 +44,8 @@ impl EventFd {
         Some(())
     }
 
-    /// Adds without waiting, saturating: how kernel-side events are signalled (asynchronous I/O completion).
+    /// Adds without waiting, saturating: how kernel-side events are signalled (asynchronous I/O
+    /// completion).
     pub fn signal(&self, value: u64) {
         {
             let mut count = self.count.lock();

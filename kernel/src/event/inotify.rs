@@ -71,7 +71,8 @@ impl Inotify {
         })
     }
 
-    /// Watches an inode, or changes what is watched of it (inotify_add_watch(2)). Returns the watch's number.
+    /// Watches an inode, or changes what is watched of it (inotify_add_watch(2)). Returns the
+    /// watch's number.
     pub fn add(&self, inode: &Arc<dyn Inode>, mask: u32) -> Result<i32> {
         let (number, mask) = {
             let mut watches = self.watches.lock();

@@ -39,7 +39,8 @@ bitflags::bitflags! {
 
 /// Collects the wait queues that a file's `poll` depends on.
 ///
-/// With an observer it also registers it on each; without one it only lets `poll` report the present state.
+/// With an observer it also registers it on each; without one it only lets `poll` report the
+/// present state.
 pub struct PollTable<'a> {
     observer: Option<&'a Arc<dyn Observer>>,
     exclusive: bool,
@@ -57,7 +58,8 @@ impl<'a> PollTable<'a> {
         PollTable { observer: Some(observer), exclusive, registrations: Vec::new() }
     }
 
-    /// Called by a file's `poll`, before it looks at its state: "my readiness changes are announced here".
+    /// Called by a file's `poll`, before it looks at its state: "my readiness changes are announced
+    /// here".
     pub fn register(&mut self, queue: &Arc<WaitQueue>) {
         if let Some(observer) = self.observer {
             self.registrations.push(queue.observe(observer.clone(), self.exclusive));

@@ -31,8 +31,9 @@ impl Observer for Notifier {
     }
 }
 
-/// Fills in `ready` of each watch, waiting until one is or `deadline` (monotonic nanoseconds; `Some(0)` is at once) passes.
-/// Returns how many are ready; `ERESTARTNOHAND` if a signal comes first (poll(2) and select(2) never restart after a handler).
+/// Fills in `ready` of each watch, waiting until one is or `deadline` (monotonic nanoseconds;
+/// `Some(0)` is at once) passes. Returns how many are ready; `ERESTARTNOHAND` if a signal comes
+/// first (poll(2) and select(2) never restart after a handler).
 pub fn wait(watches: &mut [Watch], deadline: Option<u64>) -> Result<usize> {
     let ready = scan(watches, &mut PollTable::query());
     if ready > 0 || deadline == Some(0) {

@@ -13,7 +13,8 @@ use alloc::sync::Arc;
 /// Size of `struct signalfd_siginfo`.
 const INFO_SIZE: usize = 128;
 
-/// Reads the signals that the *reading* task has pending, so it means something else after a fork or when passed on.
+/// Reads the signals that the *reading* task has pending, so it means something else after a fork
+/// or when passed on.
 pub struct SignalFd {
     mask: SpinLock<SigSet>,
 }

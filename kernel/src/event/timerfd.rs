@@ -12,7 +12,8 @@ use alloc::sync::{Arc, Weak};
 /// The clocks a timerfd can count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME` (the VM is never suspended without noticing), and their alarm forms.
+    /// `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME` (the VM is never suspended without noticing), and
+    /// their alarm forms.
     Monotonic,
     /// `CLOCK_REALTIME`.
     Realtime,
@@ -121,7 +122,8 @@ impl Observer for State {
     }
 }
 
-/// What timerfd_settime(2) and timerfd_gettime(2) exchange: nanoseconds until the next expiration (zero: disarmed) and period.
+/// What timerfd_settime(2) and timerfd_gettime(2) exchange: nanoseconds until the next expiration
+/// (zero: disarmed) and period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
     /// Time to the next expiration; for setting with an absolute flag, the point of time itself.

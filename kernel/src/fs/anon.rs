@@ -15,7 +15,8 @@ pub struct AnonInode {
 }
 
 impl AnonInode {
-    /// A new inode; `mode` with type, for instance `S_IFSOCK | 0o777`. Root owns it: see [`AnonInode::owned`].
+    /// A new inode; `mode` with type, for instance `S_IFSOCK | 0o777`. Root owns it: see
+    /// [`AnonInode::owned`].
     pub fn new(mode: u32) -> Arc<AnonInode> {
         AnonInode::owned(mode, 0, 0)
     }

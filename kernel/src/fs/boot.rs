@@ -12,7 +12,8 @@ use dock2uni_format::record::Record;
 
 /// Mounts the image as the root, and everything around it.
 ///
-/// `source` is the image. EUCLEAN, EINVAL or EIO if the image is no good, or has a file where a directory must be.
+/// `source` is the image. EUCLEAN, EINVAL or EIO if the image is no good, or has a file where a
+/// directory must be.
 pub fn mount_namespace(source: erofs::Source, record: &Record) -> Result<()> {
     let image = erofs::Image::open(source)?;
     mount_over(MemFs::over(image)?, record)
@@ -45,7 +46,8 @@ fn on(at: &str, fs: Arc<dyn FileSystem>, source: &str, flags: Flags) -> Result<(
     Ok(())
 }
 
-/// /etc/hostname, /etc/hosts and /etc/resolv.conf, which containers get from outside of their image.
+/// /etc/hostname, /etc/hosts and /etc/resolv.conf, which containers get from outside of their
+/// image.
 fn write_configuration(record: &Record) -> Result<()> {
     ops::make_dirs(b"/etc", 0o755)?;
     let name = if record.hostname.is_empty() { "localhost" } else { &record.hostname };
@@ -95,7 +97,8 @@ pub fn write_resolv_conf(servers: &[String], search: &[String]) -> Result<()> {
     write_replacing("/etc/resolv.conf", &text)
 }
 
-/// Writes a file even where the image has a link of that name (to a file of a resolver daemon, for instance).
+/// Writes a file even where the image has a link of that name (to a file of a resolver daemon, for
+/// instance).
 fn write_replacing(name: &str, text: &str) -> Result<()> {
     let resolver = Resolver::kernel()?;
     if let Ok(found) = resolver.find(name.as_bytes(), false)
@@ -106,7 +109,8 @@ fn write_replacing(name: &str, text: &str) -> Result<()> {
     ops::write_file(name.as_bytes(), 0o644, text.as_bytes())
 }
 
-/// The context of the main process: working directory made if the image lacks it (owned by root, as Docker does).
+/// The context of the main process: working directory made if the image lacks it (owned by root, as
+/// Docker does).
 pub fn first_context(record: &Record) -> Result<FsContext> {
     let root = mount::root().ok_or(Errno::ENOENT)?.clone();
     let cwd = if record.cwd.is_empty() { root.clone() } else { working_directory(&record.cwd)? };

@@ -1,10 +1,12 @@
 //! Remembered names: the tree of directory entries that path walks run over.
 //!
-//! An entry's inode never changes: creating a file replaces a negative entry, removing one replaces a positive entry.
-//! So a walk reads inodes without locks and takes one short lock a step, that of the directory's table of children.
+//! An entry's inode never changes: creating a file replaces a negative entry, removing one replaces
+//! a positive entry. So a walk reads inodes without locks and takes one short lock a step, that of
+//! the directory's table of children.
 //!
-//! The directory lock ([`Dentry::lock_dir`]) is held across every lookup that asks the filesystem and every change, so
-//! table and filesystem agree. Lock order: two directories by address, then table locks (never two).
+//! The directory lock ([`Dentry::lock_dir`]) is held across every lookup that asks the filesystem
+//! and every change, so table and filesystem agree. Lock order: two directories by address, then
+//! table locks (never two).
 
 use super::inode::{FileType, Inode};
 use crate::errno::{Errno, Result};
@@ -51,7 +53,8 @@ impl Dentry {
         Dentry::new(None, b"/", Some(inode), 0)
     }
 
-    /// An entry that no table holds: of files without a name, and below directories that don't remember names.
+    /// An entry that no table holds: of files without a name, and below directories that don't
+    /// remember names.
     pub fn detached(
         parent: Option<Arc<Dentry>>,
         name: &[u8],
@@ -201,7 +204,8 @@ impl Dentry {
 
     /// After a removal: the name is known not to exist. Directory lock held.
     pub fn forget(self: &Arc<Self>, name: &[u8]) {
-        // Removed trees shouldn't leave a table full of absences behind: only names still in use are worth it.
+        // Removed trees shouldn't leave a table full of absences behind: only names still in use
+        // are worth it.
         let old = self.children.lock().remove(name);
         if let Some(old) = old {
             old.flags.fetch_or(UNHASHED, Relaxed);
@@ -245,7 +249,8 @@ impl Dentry {
 impl Drop for Dentry {
     fn drop(&mut self) {
         COUNT.fetch_sub(1, Relaxed);
-        // A deep chain of parents, each kept only by its child, must not recurse down the kernel stack.
+        // A deep chain of parents, each kept only by its child, must not recurse down the kernel
+        // stack.
         let mut next = self.place.get_mut().parent.take();
         while let Some(mut parent) = next.and_then(Arc::into_inner) {
             next = parent.place.get_mut().parent.take();
@@ -258,8 +263,8 @@ pub fn count() -> usize {
     COUNT.load(Relaxed)
 }
 
-/// Drops entries below `root` that nobody uses; those walked over since the last sweep stay for the next.
-/// No directory lock may be held by the caller.
+/// Drops entries below `root` that nobody uses; those walked over since the last sweep stay for the
+/// next. No directory lock may be held by the caller.
 pub fn sweep(root: &Arc<Dentry>) {
     // Ancestors come before descendants here, so going backwards leaves parents childless in time.
     let mut all = alloc::vec![root.clone()];
@@ -304,7 +309,8 @@ pub fn swept() {
 
 static SEED: AtomicU64 = AtomicU64::new(0x9e37_79b9_7f4a_7c15);
 
-/// Keys the hash of names, so that nobody can choose names that collide. Called once, before the first mount.
+/// Keys the hash of names, so that nobody can choose names that collide. Called once, before the
+/// first mount.
 pub fn seed(random: u64) {
     SEED.store(random | 1, Relaxed);
 }
@@ -338,7 +344,8 @@ impl Hasher for NameHasher {
             // The chunk has exactly eight bytes, so the fallback is never taken.
             self.fold(u64::from_le_bytes(word.try_into().unwrap_or_default()));
         }
-        // The rest: the last eight bytes (overlapping what was folded), or two halves that may overlap.
+        // The rest: the last eight bytes (overlapping what was folded), or two halves that may
+        // overlap.
         let rest =
             match (bytes.last_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
                 (Some(last), ..) if len % 8 != 0 => u64::from_le_bytes(*last),

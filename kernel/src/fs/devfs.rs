@@ -1,4 +1,5 @@
-//! /dev: a tmpfs with the device nodes and links of a container, and the drivers of the memory devices.
+//! /dev: a tmpfs with the device nodes and links of a container, and the drivers of the memory
+//! devices.
 
 use super::devices::register_char;
 use super::inode::{NewNode, Opened, make_dev, mode::*};

@@ -122,7 +122,8 @@ impl FdTable {
         FdTable { inner: SpinLock::new(Inner::default()) }
     }
 
-    /// The file behind a descriptor, for input and output. EBADF if it isn't open, or is with `O_PATH`.
+    /// The file behind a descriptor, for input and output. EBADF if it isn't open, or is with
+    /// `O_PATH`.
     pub fn get(&self, fd: i32) -> Result<Arc<File>> {
         let file = self.get_any(fd)?;
         if file.flags() & O_PATH != 0 {
@@ -145,7 +146,8 @@ impl FdTable {
         })
     }
 
-    /// As [`alloc`](FdTable::alloc) from `min` on (`F_DUPFD`). EINVAL if `min` isn't below the limit.
+    /// As [`alloc`](FdTable::alloc) from `min` on (`F_DUPFD`). EINVAL if `min` isn't below the
+    /// limit.
     pub fn alloc_from(&self, min: i32, file: Arc<File>, cloexec: bool, limit: u64) -> Result<i32> {
         let limit = usize::try_from(limit).unwrap_or(NR_OPEN).min(NR_OPEN);
         let min = usize::try_from(min).map_err(|_| Errno::EINVAL)?;
@@ -163,7 +165,8 @@ impl FdTable {
         Ok(fd as i32)
     }
 
-    /// Opens the descriptor `fd`; gives back the file it was open on (dup2(2)). EBADF if `fd` isn't below the limit.
+    /// Opens the descriptor `fd`; gives back the file it was open on (dup2(2)). EBADF if `fd` isn't
+    /// below the limit.
     pub fn replace(
         &self,
         fd: i32,

@@ -20,7 +20,8 @@ pub struct File {
     pub ops: Arc<dyn FileOps>,
     /// Access mode and status flags (`O_ACCMODE`, `O_APPEND`, `O_NONBLOCK`, ...).
     flags: AtomicU32,
-    /// File offset. Held across read and write of seekable files (POSIX: they are atomic to each other).
+    /// File offset. Held across read and write of seekable files (POSIX: they are atomic to each
+    /// other).
     pub pos: Mutex<u64>,
     /// The epolls that watch it.
     pub watchers: crate::event::epoll::Watchers,
@@ -86,7 +87,8 @@ impl File {
         }
     }
 
-    /// Calls `f` with the file's inode, without counting a reference to it where that can be avoided.
+    /// Calls `f` with the file's inode, without counting a reference to it where that can be
+    /// avoided.
     pub fn with_inode<R>(&self, f: impl FnOnce(&Arc<dyn Inode>) -> R) -> R {
         match self.path.as_ref().map(|path| path.inode()) {
             Some(Ok(inode)) => f(inode),
@@ -115,8 +117,9 @@ impl Drop for File {
 ///
 /// `read` and `write` are for streams (pipes, sockets, terminals, eventfd): they look at
 /// [`File::nonblocking`] and sleep with [`WaitQueue::wait`](crate::sync::WaitQueue::wait) in
-/// `Interruptible` mode, failing with `ERESTARTSYS` when disturbed and nothing was moved. Seekable files implement
-/// `read_at` and `write_at` and return true from `seekable`; the system call layer keeps the offset.
+/// `Interruptible` mode, failing with `ERESTARTSYS` when disturbed and nothing was moved. Seekable
+/// files implement `read_at` and `write_at` and return true from `seekable`; the system call layer
+/// keeps the offset.
 pub trait FileOps: Any + Send + Sync {
     /// Reads from a stream.
     fn read(&self, _file: &File, _dst: &mut IoDst<'_>) -> Result<usize> {
@@ -134,7 +137,8 @@ pub trait FileOps: Any + Send + Sync {
     fn read_at(&self, _file: &File, _offset: u64, _dst: &mut IoDst<'_>) -> Result<usize> {
         Err(Errno::ESPIPE)
     }
-    /// Writes at an offset; with `O_APPEND` at the end instead. Returns the offset after the write as well.
+    /// Writes at an offset; with `O_APPEND` at the end instead. Returns the offset after the write
+    /// as well.
     fn write_at(&self, _file: &File, _offset: u64, _src: &mut IoSrc<'_>) -> Result<(usize, u64)> {
         Err(Errno::ESPIPE)
     }
@@ -154,10 +158,11 @@ pub trait FileOps: Any + Send + Sync {
     fn mapping(&self, _file: &File) -> Result<Arc<PageCache>> {
         Err(Errno::ENODEV)
     }
-    /// The inode: named files have one; anonymous files get one from their pseudo filesystem for fstat(2).
+    /// The inode: named files have one; anonymous files get one from their pseudo filesystem for
+    /// fstat(2).
     fn inode(&self) -> Arc<dyn crate::fs::Inode>;
-    /// Directory entries from the file offset on (getdents64(2)): calls `emit(inode number, next offset, type, name)` until
-    /// it returns false.
+    /// Directory entries from the file offset on (getdents64(2)): calls `emit(inode number, next
+    /// offset, type, name)` until it returns false.
     fn read_dir(
         &self,
         _file: &File,
@@ -166,8 +171,8 @@ pub trait FileOps: Any + Send + Sync {
     ) -> Result<()> {
         Err(Errno::ENOTDIR)
     }
-    /// The next data (or hole) from an offset on (lseek(2) `SEEK_DATA`, `SEEK_HOLE`). ENXIO past the end. By default
-    /// a file is all data, with a hole at its end.
+    /// The next data (or hole) from an offset on (lseek(2) `SEEK_DATA`, `SEEK_HOLE`). ENXIO past
+    /// the end. By default a file is all data, with a hole at its end.
     fn seek_data(&self, file: &File, offset: u64, hole: bool) -> Result<u64> {
         let size = file.with_inode(|inode| inode.metadata().size);
         if offset >= size {

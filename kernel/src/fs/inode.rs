@@ -179,9 +179,10 @@ pub enum XattrMode {
 
 /// A file, directory, link or device of a filesystem.
 ///
-/// Methods with names are called on directories by the name layer ([`super::ops`]), which has checked permissions and
-/// name length, and which holds the directory's lock, so a filesystem sees one change or lookup of a directory
-/// at a time. Defaults are the errors of a file that can't do it.
+/// Methods with names are called on directories by the name layer ([`super::ops`]), which has
+/// checked permissions and name length, and which holds the directory's lock, so a filesystem sees
+/// one change or lookup of a directory at a time. Defaults are the errors of a file that can't do
+/// it.
 pub trait Inode: Any + Send + Sync {
     /// Every attribute.
     fn metadata(&self) -> Metadata;
@@ -237,8 +238,8 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EROFS)
     }
 
-    /// Moves a name, replacing `target`'s if there is one (types and ancestry are checked; whether a target directory
-    /// is empty is not). With `exchange` the two names swap.
+    /// Moves a name, replacing `target`'s if there is one (types and ancestry are checked; whether
+    /// a target directory is empty is not). With `exchange` the two names swap.
     fn rename(&self, _move: &Rename<'_>) -> Result<()> {
         Err(Errno::EROFS)
     }
@@ -288,7 +289,8 @@ pub trait Inode: Any + Send + Sync {
 pub enum Opened {
     /// Operations for a new description of this name.
     Ops(Arc<dyn FileOps>),
-    /// A description that exists already (`/dev/fd/N` of some devices, the terminal behind `/dev/tty`).
+    /// A description that exists already (`/dev/fd/N` of some devices, the terminal behind
+    /// `/dev/tty`).
     File(Arc<super::File>),
 }
 

@@ -1,7 +1,7 @@
 //! Locks on files: flock(2), POSIX record locks and open file description locks (fcntl_locking(2)).
 //!
-//! Locks are kept in a table beside the inodes, since hardly any file is ever locked. Blocked tasks sleep on
-//! their file's queue and try again when something was released.
+//! Locks are kept in a table beside the inodes, since hardly any file is ever locked. Blocked tasks
+//! sleep on their file's queue and try again when something was released.
 
 use super::inode::identity;
 use super::{FdTable, File};
@@ -155,7 +155,8 @@ pub fn test(file: &File, range: &Record) -> Option<Record> {
     state.conflict(range)
 }
 
-/// Sets a record lock. EAGAIN if another is in the way and `wait` isn't set; EDEADLK if waiting would never end.
+/// Sets a record lock. EAGAIN if another is in the way and `wait` isn't set; EDEADLK if waiting
+/// would never end.
 pub fn set(file: &File, range: Record, wait: bool) -> Result<()> {
     let key = key(file);
     let locks = locks_of(key, true).ok_or(Errno::ENOLCK)?;
@@ -189,7 +190,8 @@ pub fn set(file: &File, range: Record, wait: bool) -> Result<()> {
     result
 }
 
-/// Notes that `waiter` waits for `holder`. EDEADLK if that closes a circle (description locks aren't checked).
+/// Notes that `waiter` waits for `holder`. EDEADLK if that closes a circle (description locks
+/// aren't checked).
 fn blocked_by(waiter: Owner, holder: Owner) -> Result<()> {
     let mut waits = WAITS.lock();
     waits.retain(|&(who, _)| who != waiter);
@@ -224,7 +226,8 @@ pub fn unlock(file: &File, range: &Record) {
     tidy(key, locks);
 }
 
-/// flock(2): takes the lock shared or exclusively. EWOULDBLOCK if it is held otherwise and `wait` isn't set.
+/// flock(2): takes the lock shared or exclusively. EWOULDBLOCK if it is held otherwise and `wait`
+/// isn't set.
 pub fn flock(file: &Arc<File>, exclusive: bool, wait: bool) -> Result<()> {
     let me = Arc::as_ptr(file) as usize;
     let key = key(file);
@@ -273,7 +276,8 @@ pub fn funlock(file: &File) {
     tidy(key, locks);
 }
 
-/// A process closed a descriptor of `file`: its POSIX locks on that file go, even if others are open.
+/// A process closed a descriptor of `file`: its POSIX locks on that file go, even if others are
+/// open.
 pub fn descriptor_closed(table: &FdTable, file: &File) {
     if HELD.load(SeqCst) == 0 {
         return;

@@ -112,7 +112,8 @@ impl Path {
     }
 }
 
-/// All mounts in the order in which they were made. Few: a linear search runs only below [`Dentry::is_mounted`].
+/// All mounts in the order in which they were made. Few: a linear search runs only below
+/// [`Dentry::is_mounted`].
 static MOUNTS: SpinLock<Vec<Arc<Mount>>> = SpinLock::new(Vec::new());
 static ROOT: Once<Path> = Once::new();
 
@@ -173,8 +174,8 @@ pub fn remount(mount: &Mount, flags: Flags) {
     mount.flags.store(flags.bits(), Relaxed);
 }
 
-/// Takes a mount out of the tree. EINVAL if `path` isn't the root of one; EBUSY if something is mounted below it,
-/// or if it is in use and `detach` (`MNT_DETACH`) isn't set.
+/// Takes a mount out of the tree. EINVAL if `path` isn't the root of one; EBUSY if something is
+/// mounted below it, or if it is in use and `detach` (`MNT_DETACH`) isn't set.
 pub fn unmount(path: &Path, detach: bool) -> Result<()> {
     let mut mounts = MOUNTS.lock();
     if !path.is_mount_root() {

@@ -348,7 +348,8 @@ fn lock_two<'a>(
     (guard, Some(second.lock_dir()))
 }
 
-/// renameat2(2). The two names are resolved by their own resolvers; permissions are the first one's.
+/// renameat2(2). The two names are resolved by their own resolvers; permissions are the first
+/// one's.
 pub fn rename(
     from: &Resolver<'_>,
     old: &[u8],
@@ -544,7 +545,8 @@ pub fn truncate(who: &dyn Subject, path: &Path, len: u64) -> Result<()> {
     Ok(())
 }
 
-/// Makes a directory and those above it that don't exist; existing ones are left as they are. For the kernel.
+/// Makes a directory and those above it that don't exist; existing ones are left as they are. For
+/// the kernel.
 pub fn make_dirs(name: &[u8], mode: u32) -> Result<Path> {
     let resolver = Resolver::kernel()?;
     let mut at = resolver.root.clone();

@@ -97,8 +97,8 @@ pub fn in_group(who: &dyn Subject, gid: u32) -> bool {
     who.fsgid() == gid || who.in_groups(gid)
 }
 
-/// Checks that the caller may remove or rename `victim` in `dir`: write and search permission, and in a
-/// sticky directory ownership of either. EACCES or EPERM.
+/// Checks that the caller may remove or rename `victim` in `dir`: write and search permission, and
+/// in a sticky directory ownership of either. EACCES or EPERM.
 pub fn check_delete(
     who: &dyn Subject,
     dir: &Arc<dyn Inode>,

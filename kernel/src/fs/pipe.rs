@@ -44,8 +44,8 @@ struct Ring {
     buffer: Vec<u8>,
     head: usize,
     len: usize,
-    /// How the contents were written, if packets (`O_DIRECT`) are or were among them: lengths, and whether each is
-    /// one packet. Empty while no packet is in the pipe.
+    /// How the contents were written, if packets (`O_DIRECT`) are or were among them: lengths, and
+    /// whether each is one packet. Empty while no packet is in the pipe.
     pieces: VecDeque<(usize, bool)>,
 }
 
@@ -164,8 +164,8 @@ impl Pipe {
         self.capacity.load(SeqCst)
     }
 
-    /// Sets the capacity, rounded up to a power of two of pages (`F_SETPIPE_SZ`). EPERM above the limit for
-    /// callers who may not exceed it; EBUSY if it holds more. Returns what was set.
+    /// Sets the capacity, rounded up to a power of two of pages (`F_SETPIPE_SZ`). EPERM above the
+    /// limit for callers who may not exceed it; EBUSY if it holds more. Returns what was set.
     pub fn set_capacity(&self, bytes: usize, privileged: bool) -> Result<usize> {
         if bytes > 1 << 31 {
             return Err(Errno::EINVAL);
@@ -260,7 +260,8 @@ impl Pipe {
         Ok(())
     }
 
-    /// Waits until something can be read. False at the end of input, EAGAIN if it would wait and must not.
+    /// Waits until something can be read. False at the end of input, EAGAIN if it would wait and
+    /// must not.
     pub fn wait_for_data(&self, nonblocking: bool) -> Result<bool> {
         let ready = || {
             let some = self.len() > 0;
@@ -275,8 +276,8 @@ impl Pipe {
         }
     }
 
-    /// Waits until something can be written; returns how much. EPIPE (with SIGPIPE) without readers, EAGAIN if it
-    /// would wait and must not.
+    /// Waits until something can be written; returns how much. EPIPE (with SIGPIPE) without
+    /// readers, EAGAIN if it would wait and must not.
     pub fn wait_for_room(&self, nonblocking: bool) -> Result<usize> {
         let ready = || {
             let room = self.capacity().saturating_sub(self.len());
@@ -480,7 +481,8 @@ fn access_of(flags: u32) -> Result<(bool, bool)> {
     }
 }
 
-/// pipe2(2) for a user and group: the reading and the writing end. `flags`: `O_NONBLOCK`, `O_DIRECT` (packets).
+/// pipe2(2) for a user and group: the reading and the writing end. `flags`: `O_NONBLOCK`,
+/// `O_DIRECT` (packets).
 pub fn pipe(flags: u32, uid: u32, gid: u32) -> (Arc<File>, Arc<File>) {
     let pipe = Pipe::new();
     let attributes = AnonInode::owned(S_IFIFO | 0o600, uid, gid);
@@ -512,8 +514,8 @@ impl Fifo {
             return Err(Errno::ENXIO);
         }
         let seen = (pipe.reader_opens.load(SeqCst), pipe.writer_opens.load(SeqCst));
-        // Once we are announced, the other side may come, use the FIFO and go before we look again: what counts is
-        // whether it was there before, or comes from here on.
+        // Once we are announced, the other side may come, use the FIFO and go before we look again:
+        // what counts is whether it was there before, or comes from here on.
         let partner = if read { &pipe.writers } else { &pipe.readers };
         let met = partner.load(SeqCst) > 0;
         let end = pipe.open_end(inode, read, write);

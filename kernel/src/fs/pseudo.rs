@@ -1,4 +1,5 @@
-//! Filesystems whose files are answers to questions: proc and sysfs are tables of functions over this.
+//! Filesystems whose files are answers to questions: proc and sysfs are tables of functions over
+//! this.
 
 use super::inode::{
     Access, Change, FileSystem, FileType, Inode, Metadata, Opened, StatFs, Time, anonymous_dev,
@@ -12,7 +13,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What an entry is about: a process, a thread, a CPU, a descriptor, ... Zero where it doesn't apply.
+/// What an entry is about: a process, a thread, a CPU, a descriptor, ... Zero where it doesn't
+/// apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Key {
     /// Process.
@@ -290,7 +292,8 @@ impl Inode for PseudoInode {
     }
 }
 
-/// An open generated file or directory. The text is made by the first read and whenever a read starts over.
+/// An open generated file or directory. The text is made by the first read and whenever a read
+/// starts over.
 struct PseudoFile {
     inode: Arc<PseudoInode>,
     text: Mutex<Option<Text>>,

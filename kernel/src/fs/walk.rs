@@ -82,7 +82,8 @@ enum Followed {
 }
 
 impl<'a> Resolver<'a> {
-    /// Names of the kernel's own, from the root of the namespace. ENOENT before the root is mounted.
+    /// Names of the kernel's own, from the root of the namespace. ENOENT before the root is
+    /// mounted.
     pub fn kernel() -> Result<Resolver<'static>> {
         let root = mount::root().ok_or(Errno::ENOENT)?;
         Ok(Resolver {
@@ -119,7 +120,8 @@ impl<'a> Resolver<'a> {
         let mut at = if text[0] == b'/' { self.absolute()? } else { self.start.clone() };
         let mut last = Last::Root;
         loop {
-            // One component: text[begin..end], followed by `slash` and, unless it is the last, by more.
+            // One component: text[begin..end], followed by `slash` and, unless it is the last, by
+            // more.
             let Some(skip) = text[offset..].iter().position(|&byte| byte != b'/') else {
                 return self.finish(Found { path: at, last, slash: offset < text.len() });
             };
@@ -262,8 +264,8 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The name of a place as seen from `root` (getcwd(2), /proc/PID/exe). Places that aren't below `root` start with
-/// `(unreachable)`; a file whose name was removed ends in ` (deleted)`.
+/// The name of a place as seen from `root` (getcwd(2), /proc/PID/exe). Places that aren't below
+/// `root` start with `(unreachable)`; a file whose name was removed ends in ` (deleted)`.
 pub fn name_of(path: &Path, root: &Path) -> Vec<u8> {
     if path.dentry.is_root() && !path.is_mount_root() {
         // A file that never had a name (memfd): what it calls itself.

@@ -1,7 +1,7 @@
 //! The boot flow, from the machine's memory map to the main process, and its end.
 //!
-//! Memory, the machine and the scheduler come up on the boot CPU alone. What may sleep (disks, the root filesystem) comes
-//! up in a kernel thread, which starts the main process and ends.
+//! Memory, the machine and the scheduler come up on the boot CPU alone. What may sleep (disks, the
+//! root filesystem) comes up in a kernel thread, which starts the main process and ends.
 
 mod end;
 mod program;
@@ -90,8 +90,8 @@ fn start_main(boot: &BootInfo) -> Result<(), String> {
     Ok(())
 }
 
-/// Gives DHCP a moment, since many programs look up their address once when they start, and writes what it said to
-/// where programs look for it.
+/// Gives DHCP a moment, since many programs look up their address once when they start, and writes
+/// what it said to where programs look for it.
 fn await_network(record: &Record) {
     const PATIENCE: u64 = 2_000_000_000;
     if !crate::net::wait_configured(&record.net, PATIENCE) {

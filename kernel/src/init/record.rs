@@ -166,7 +166,8 @@ fn root_disk(uuid: &[u8; 16]) -> Result<Source, String> {
             Container::Memory(_) => continue,
         };
         let Ok(source) = container.source(len) else { continue };
-        // The image reads its superblock out of one source; the filesystem gets another over the same bytes.
+        // The image reads its superblock out of one source; the filesystem gets another over the
+        // same bytes.
         let Ok(image) = Image::open(source) else { continue };
         if image.superblock().uuid == *uuid {
             let name = device.name().to_string();

@@ -1,4 +1,5 @@
-//! The stop request: a press of the power button asks the main process to end, as `docker stop` does.
+//! The stop request: a press of the power button asks the main process to end, as `docker stop`
+//! does.
 
 use crate::arch::power;
 use crate::debug;
@@ -14,7 +15,8 @@ use dock2uni_format::record::Record;
 static PRESSED: AtomicBool = AtomicBool::new(false);
 static WAITING: WaitQueue = WaitQueue::new();
 
-/// Starts listening. `record` has the signal, and the seconds after which the main process is killed.
+/// Starts listening. `record` has the signal, and the seconds after which the main process is
+/// killed.
 pub(super) fn listen(record: &Record) -> Result<()> {
     let signal = Signal::new(record.stop_signal.into()).unwrap_or(Signal::TERM);
     let grace = u64::from(record.stop_grace_secs) * crate::time::SECOND;

@@ -23,8 +23,8 @@ pub use stat::{MemInfo, meminfo};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 
-/// Resolves a page fault of the current task. Task context, interrupts on, no locks held. `user` tells a fault of
-/// user mode from one of the kernel on a user address.
+/// Resolves a page fault of the current task. Task context, interrupts on, no locks held. `user`
+/// tells a fault of user mode from one of the kernel on a user address.
 pub fn handle_fault(
     addr: usize,
     write: bool,
@@ -36,8 +36,8 @@ pub fn handle_fault(
         .unwrap_or(Err(FaultError::Unmapped))
 }
 
-/// Makes every page of a user range of the current task present (and writable if asked), as an access would.
-/// EFAULT if an access would raise SIGSEGV or SIGBUS. Task context, no locks held.
+/// Makes every page of a user range of the current task present (and writable if asked), as an
+/// access would. EFAULT if an access would raise SIGSEGV or SIGBUS. Task context, no locks held.
 pub fn fault_in_user(addr: usize, len: usize, write: bool) -> Result<()> {
     crate::io::check_user(addr, len)?;
     crate::task::current()

@@ -6,9 +6,10 @@ use crate::sync::Once;
 
 /// Chooses and kills a process. The process table implements it.
 pub trait OomKiller: Send + Sync {
-    /// Picks the process with the largest [`badness`], logs its name and usage and kills it; or finds that one is
-    /// dying already. Waits until that may have freed something. False if the caller itself must give up: it is the
-    /// victim, or nobody is left to kill. Task context, no locks held.
+    /// Picks the process with the largest [`badness`], logs its name and usage and kills it; or
+    /// finds that one is dying already. Waits until that may have freed something. False if the
+    /// caller itself must give up: it is the victim, or nobody is left to kill. Task context, no
+    /// locks held.
     fn kill_one(&self) -> bool;
 }
 
@@ -19,7 +20,8 @@ pub fn set_killer(killer: &'static dyn OomKiller) {
     let _ = KILLER.set(killer);
 }
 
-/// Frees memory by whatever it takes. ENOMEM if the caller must give up. Task context, no locks held.
+/// Frees memory by whatever it takes. ENOMEM if the caller must give up. Task context, no locks
+/// held.
 pub fn make_room() -> Result<()> {
     if reclaim::reclaim(64) > 0 {
         return Ok(());
@@ -30,8 +32,8 @@ pub fn make_room() -> Result<()> {
     }
 }
 
-/// How much killing a process would help: its pages, moved by its `oom_score_adj` (-1000 to 1000, thousandths of all
-/// memory). `None` if it must not be killed.
+/// How much killing a process would help: its pages, moved by its `oom_score_adj` (-1000 to 1000,
+/// thousandths of all memory). `None` if it must not be killed.
 pub fn badness(resident_pages: usize, oom_score_adj: i32) -> Option<u64> {
     if oom_score_adj <= -1000 {
         return None;

@@ -1,11 +1,12 @@
 //! x86-64 user page tables: four levels, 4 KiB pages.
 //!
-//! An entry that isn't zero holds one reference to its frame. Entries without the present bit are pages of ranges
-//! that can't be accessed now (`PROT_NONE`).
+//! An entry that isn't zero holds one reference to its frame. Entries without the present bit are
+//! pages of ranges that can't be accessed now (`PROT_NONE`).
 //!
-//! Last-level tables may be shared between address spaces after fork: their frame has several references and the entry
-//! above isn't writable. A shared table is never changed; who needs to change it makes a copy first ([`PageTable::unshare`]).
-//! The frame record of a last-level table counts its used entries in `next`.
+//! Last-level tables may be shared between address spaces after fork: their frame has several
+//! references and the entry above isn't writable. A shared table is never changed; who needs to
+//! change it makes a copy first ([`PageTable::unshare`]). The frame record of a last-level table
+//! counts its used entries in `next`.
 
 use super::PageRef;
 use super::frame::{self, page};
@@ -24,7 +25,8 @@ pub const USER: u64 = 1 << 2;
 pub const ACCESSED: u64 = 1 << 5;
 /// Set by the hardware on writes.
 pub const DIRTY: u64 = 1 << 6;
-/// Software: the page is anonymous memory of this address space (or shared with forks of it), not of a cache.
+/// Software: the page is anonymous memory of this address space (or shared with forks of it), not
+/// of a cache.
 pub const ANON: u64 = 1 << 9;
 /// No instruction fetch.
 pub const NO_EXECUTE: u64 = 1 << 63;
@@ -76,13 +78,14 @@ impl PageTable {
         &self.root
     }
 
-    /// The CPUs that have the root loaded, one bit each. Kept with the frame, because a CPU may have the root loaded
-    /// for a while after its address space is gone.
+    /// The CPUs that have the root loaded, one bit each. Kept with the frame, because a CPU may
+    /// have the root loaded for a while after its address space is gone.
     pub fn cpus(root: NonZeroU32) -> &'static AtomicU32 {
         &page::page(root.get()).prev
     }
 
-    /// The entry of a page, or zero. `WRITE` is only set if the access would succeed, so not in a shared table.
+    /// The entry of a page, or zero. `WRITE` is only set if the access would succeed, so not in a
+    /// shared table.
     pub fn get(&self, addr: usize) -> u64 {
         let mut table = table_at(self.root.paddr());
         let mut mask = !0;
@@ -118,7 +121,8 @@ impl PageTable {
         Ok(&table[position(addr, 1)])
     }
 
-    /// The last-level table of `addr`, made or made this space's own as needed, ready to be changed.
+    /// The last-level table of `addr`, made or made this space's own as needed, ready to be
+    /// changed.
     pub fn leaf_mut(&mut self, addr: usize) -> Result<Leaf<'_>> {
         let above = self.above(addr)?;
         let entry = above.load(Relaxed);
@@ -147,7 +151,8 @@ impl PageTable {
         let after = |at: usize, level: usize| (at & !(SPAN[level] - 1)) + SPAN[level];
         let root = table_at(self.root.paddr());
         let mut at = addr;
-        // Each loop stays in its table until the address leaves it: spaces are large and nearly empty.
+        // Each loop stays in its table until the address leaves it: spaces are large and nearly
+        // empty.
         while at < end {
             let entry = root[position(at, 3)].load(Relaxed);
             if entry & PRESENT == 0 {
@@ -248,12 +253,14 @@ impl Leaf<'_> {
         Ok(Leaf { table: table_at((entry & ADDRESS) as usize), ..self })
     }
 
-    /// Takes the table out of its space. Give the value to [`release`] once no CPU can use it any more.
+    /// Takes the table out of its space. Give the value to [`release`] once no CPU can use it any
+    /// more.
     pub fn detach(self) -> u64 {
         self.above.swap(0, Relaxed)
     }
 
-    /// Puts the same table into another space, shared by both from now on: neither can write through it.
+    /// Puts the same table into another space, shared by both from now on: neither can write
+    /// through it.
     pub fn share_with(&self, other: &mut PageTable) -> Result<()> {
         let slot = other.above(self.base)?;
         let entry = self.above.load(Relaxed) & !WRITE;
@@ -266,8 +273,8 @@ impl Leaf<'_> {
     }
 }
 
-/// Replaces a shared table by a copy, in which (as in the original) anonymous pages can't be written before they
-/// are copied in turn. The last user of a table just takes it.
+/// Replaces a shared table by a copy, in which (as in the original) anonymous pages can't be
+/// written before they are copied in turn. The last user of a table just takes it.
 fn unshare(above: &AtomicU64) -> Result<u64> {
     let entry = above.load(Relaxed);
     let pfn = ((entry & ADDRESS) >> PAGE_SHIFT) as u32;
@@ -303,7 +310,8 @@ pub fn release(entry: u64) {
     let table = take(entry);
     let Some(table) = table else { return };
     let record = page::page(table.pfn().get());
-    // Whoever finds itself the only user owns the entries: nobody can add users to a detached table.
+    // Whoever finds itself the only user owns the entries: nobody can add users to a detached
+    // table.
     if record.refs.load(core::sync::atomic::Ordering::Acquire) == 1 {
         drop_entries(&table);
         return;
@@ -312,7 +320,8 @@ pub fn release(entry: u64) {
     let pfn = table.into_pfn();
     if record.refs.fetch_sub(1, core::sync::atomic::Ordering::AcqRel) == 1 {
         record.refs.store(1, Relaxed);
-        // SAFETY: the count went to zero here, so this is the only reference; it was set back to one.
+        // SAFETY: the count went to zero here, so this is the only reference; it was set back to
+        // one.
         let table = unsafe { PageRef::from_pfn(pfn) };
         drop_entries(&table);
     }
@@ -334,8 +343,8 @@ fn drop_entries(table: &PageRef) {
     unsafe { frame::release(&mut batch[..count]) };
 }
 
-/// Calls `f` with each entry that isn't zero and its position. Most tables are nearly empty, so it looks at eight
-/// entries at a time.
+/// Calls `f` with each entry that isn't zero and its position. Most tables are nearly empty, so it
+/// looks at eight entries at a time.
 fn each_used(table: &Table, mut f: impl FnMut(usize, &AtomicU64)) {
     for (group, slots) in table.chunks_exact(8).enumerate() {
         if slots.iter().fold(0, |any, slot| any | slot.load(Relaxed)) == 0 {
@@ -379,7 +388,7 @@ pub fn position(addr: usize, level: usize) -> usize {
 }
 
 fn table_at(paddr: usize) -> &'static Table {
-    // SAFETY: tables are whole frames in the direct map, kept by the entry that named them; their words are only
-    // accessed atomically. Callers don't use them past the removal of that entry.
+    // SAFETY: tables are whole frames in the direct map, kept by the entry that named them; their
+    // words are only accessed atomically. Callers don't use them past the removal of that entry.
     unsafe { &*(phys_to_virt(paddr) as *const Table) }
 }

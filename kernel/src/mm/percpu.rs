@@ -1,4 +1,5 @@
-//! Values that each CPU has of its own, reachable from interrupt handlers too without masking interrupts.
+//! Values that each CPU has of its own, reachable from interrupt handlers too without masking
+//! interrupts.
 
 use crate::arch::{MAX_CPUS, cpu};
 use crate::sync::preempt_disable;
@@ -34,8 +35,8 @@ impl<T: Initial> PerCpu<T> {
         }
     }
 
-    /// Runs `f` on this CPU's value. `None` if this is an interrupt that came while the CPU was at it already: the
-    /// caller then does without.
+    /// Runs `f` on this CPU's value. `None` if this is an interrupt that came while the CPU was at
+    /// it already: the caller then does without.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let _here = preempt_disable();
@@ -51,8 +52,8 @@ impl<T: Initial> PerCpu<T> {
 }
 
 impl<T> Slot<T> {
-    /// Only this CPU uses the slot, so only an interrupt handler can get between these instructions, and that leaves the
-    /// slot before it returns: no atomic exchange is needed.
+    /// Only this CPU uses the slot, so only an interrupt handler can get between these
+    /// instructions, and that leaves the slot before it returns: no atomic exchange is needed.
     #[cfg(guest)]
     #[inline]
     fn enter(&self) -> bool {

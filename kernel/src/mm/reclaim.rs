@@ -2,8 +2,8 @@
 
 use super::{cache, frame};
 
-/// Drops up to about `want` frames of clean, idle cache pages; returns how many. Never sleeps and only tries locks,
-/// so it may be called from any allocation.
+/// Drops up to about `want` frames of clean, idle cache pages; returns how many. Never sleeps and
+/// only tries locks, so it may be called from any allocation.
 pub fn shrink(want: usize) -> usize {
     cache::shrink(want)
 }
@@ -15,8 +15,8 @@ pub fn balance() {
     }
 }
 
-/// As [`shrink`], but if idle pages don't suffice it also takes pages out of address spaces that haven't used them
-/// lately. Task context, no locks held.
+/// As [`shrink`], but if idle pages don't suffice it also takes pages out of address spaces that
+/// haven't used them lately. Task context, no locks held.
 pub fn reclaim(want: usize) -> usize {
     let mut freed = cache::shrink(want);
     // The first round may only clear the marks of use.

@@ -1,7 +1,7 @@
 //! System V shared memory segments (shmget(2), shmat(2), shmctl(2)).
 //!
-//! A segment is a file without a name. The table keeps it until it is marked for removal; from then on the mappings
-//! do, so its memory goes with the last of them.
+//! A segment is a file without a name. The table keeps it until it is marked for removal; from then
+//! on the mappings do, so its memory goes with the last of them.
 
 use super::PageCache;
 use crate::arch::PAGE_SIZE;
@@ -200,7 +200,8 @@ pub fn get(
     Ok(id_of(slot, sequence))
 }
 
-/// The file and size of a segment, for shmat(2). `wanted` are permission bits: 4 read, 2 write, 1 execute.
+/// The file and size of a segment, for shmat(2). `wanted` are permission bits: 4 read, 2 write, 1
+/// execute.
 pub fn attach(
     id: i32,
     wanted: u32,

@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// The root's frame that each CPU has loaded, counted; 0 for the kernel's own root.
 static LOADED: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 
-/// Loads a root on this CPU, or the kernel's own. Preemption is off. The frame stays alive for as long as it is
-/// loaded, even when its address space goes.
+/// Loads a root on this CPU, or the kernel's own. Preemption is off. The frame stays alive for as
+/// long as it is loaded, even when its address space goes.
 pub fn load(root: Option<&PageRef>) {
     let me = cpu::id();
     let new = root.map_or(0, |root| root.pfn().get());
@@ -34,7 +34,8 @@ pub fn load(root: Option<&PageRef>) {
     }
 }
 
-/// Makes every CPU that has `root` loaded forget its translations of `start..end`, and waits until they have.
+/// Makes every CPU that has `root` loaded forget its translations of `start..end`, and waits until
+/// they have.
 pub fn flush(root: NonZeroU32, start: usize, end: usize) {
     let cpus = PageTable::cpus(root).load(Ordering::SeqCst);
     if cpus == 0 {
@@ -52,8 +53,8 @@ pub fn flush(root: NonZeroU32, start: usize, end: usize) {
     drop(guard);
 }
 
-/// As [`flush`], on this CPU only: for entries that now allow more than before. Other CPUs with an old translation
-/// take one needless fault.
+/// As [`flush`], on this CPU only: for entries that now allow more than before. Other CPUs with an
+/// old translation take one needless fault.
 pub fn flush_here(addr: usize) {
     ipi::flush_range_local(addr, 1);
 }

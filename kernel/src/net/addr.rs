@@ -107,7 +107,8 @@ pub const MAX_LEN: usize = 128;
 const UNIX_PATH: usize = 108;
 
 impl Address {
-    /// Reads a `struct sockaddr`. EINVAL for one too short for its family, EAFNOSUPPORT for unknown families.
+    /// Reads a `struct sockaddr`. EINVAL for one too short for its family, EAFNOSUPPORT for unknown
+    /// families.
     pub fn parse(raw: &[u8]) -> Result<Address> {
         let [f0, f1, rest @ ..] = raw else { return Err(Errno::EINVAL) };
         match u32::from(u16::from_ne_bytes([*f0, *f1])) {

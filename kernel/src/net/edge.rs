@@ -1,4 +1,5 @@
-//! The Ethernet edge: frames, ARP (RFC 826) and the neighbour table. IPv6 queries are in [`nd`](super::nd).
+//! The Ethernet edge: frames, ARP (RFC 826) and the neighbour table. IPv6 queries are in
+//! [`nd`](super::nd).
 
 use super::addr::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::nd;
@@ -133,7 +134,8 @@ pub fn output(stack: &Stack, packet: Packet, route: &Route) {
     ask(stack, &route.next_hop, BROADCAST);
 }
 
-/// Asks for a hardware address; `mac` is where the question goes (a known address is only confirmed).
+/// Asks for a hardware address; `mac` is where the question goes (a known address is only
+/// confirmed).
 fn ask(stack: &Stack, addr: &IpAddr, mac: [u8; 6]) {
     let Some(source) = stack.source(addr) else { return };
     match (source, addr) {

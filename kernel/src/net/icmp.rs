@@ -43,7 +43,8 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
     }
 }
 
-/// Passes an error to the socket that sent the packet quoted in it (its IP header and the first eight bytes).
+/// Passes an error to the socket that sent the packet quoted in it (its IP header and the first
+/// eight bytes).
 fn reported(stack: &Stack, quoted: &[u8], error: Errno) {
     let Some(head) = quoted.first_chunk::<20>() else { return };
     let header_len = usize::from(head[0] & 15) * 4;

@@ -81,7 +81,8 @@ fn arm_timer(deadline: u64) {
     }
 }
 
-/// Gives the first interface its addresses, as the boot record says. DHCP only starts here: [`wait_configured`].
+/// Gives the first interface its addresses, as the boot record says. DHCP only starts here:
+/// [`wait_configured`].
 pub fn configure(net: &dock2uni_format::record::Net, hostname: &str) {
     use dock2uni_format::record::V4;
     let stack = stack();
@@ -107,8 +108,8 @@ pub fn configure(net: &dock2uni_format::record::Net, hostname: &str) {
     }
 }
 
-/// Waits until there is an IPv4 address, or until `timeout` nanoseconds have passed; returns at once if none is expected.
-/// Returns whether there is one. Task context.
+/// Waits until there is an IPv4 address, or until `timeout` nanoseconds have passed; returns at
+/// once if none is expected. Returns whether there is one. Task context.
 pub fn wait_configured(net: &dock2uni_format::record::Net, timeout: u64) -> bool {
     use crate::sync::WaitMode;
     let stack = stack();

@@ -1,5 +1,6 @@
-//! Netlink sockets, `NETLINK_ROUTE` only: dumps of links, addresses, routes and neighbours, as getifaddrs(3) and `ip`
-//! read them (rtnetlink(7)). Requests that would change something are refused.
+//! Netlink sockets, `NETLINK_ROUTE` only: dumps of links, addresses, routes and neighbours, as
+//! getifaddrs(3) and `ip` read them (rtnetlink(7)). Requests that would change something are
+//! refused.
 
 use super::addr::{Address, IpAddr};
 use super::socket::ifreq::{self, Interface};

@@ -4,12 +4,13 @@ use crate::sync::SpinLock;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Room in front: virtio-net header (12 bytes), Ethernet (14), IPv6 (40) and UDP (8) headers, padded.
+/// Room in front: virtio-net header (12 bytes), Ethernet (14), IPv6 (40) and UDP (8) headers,
+/// padded.
 pub const HEADROOM: usize = 96;
 /// Size of the buffers that hold one frame of a 1,500-byte MTU.
 pub const SMALL: usize = 2048;
-/// Size of the buffers for segmentation offload and the loopback device: a power of two, so that the frame
-/// allocator wastes nothing.
+/// Size of the buffers for segmentation offload and the loopback device: a power of two, so that
+/// the frame allocator wastes nothing.
 pub const LARGE: usize = 32 * 1024;
 /// Largest IP packet that we build ourselves.
 pub const MAX_IP: usize = LARGE - HEADROOM;
@@ -17,14 +18,16 @@ pub const MAX_IP: usize = LARGE - HEADROOM;
 /// What the device must do to a packet that we send, or has done to one we received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
-    /// Transmit: the transport checksum field holds the pseudo-header sum, the device adds the rest.
-    /// Receive: the transport checksum is known to be good (or the packet never left this machine).
+    /// Transmit: the transport checksum field holds the pseudo-header sum, the device adds the
+    /// rest. Receive: the transport checksum is known to be good (or the packet never left this
+    /// machine).
     pub checksum: bool,
     /// Transmit: cut the TCP payload into segments of this many bytes; 0: leave the packet whole.
     pub segment: u16,
 }
 
-/// One packet. `bytes` is the IP packet once the edge has removed the link header, or the frame before.
+/// One packet. `bytes` is the IP packet once the edge has removed the link header, or the frame
+/// before.
 pub struct Packet {
     buf: Box<[u8]>,
     start: usize,
@@ -51,8 +54,8 @@ fn zeroed(len: usize) -> Option<Box<[u8]>> {
 }
 
 impl Packet {
-    /// A packet of `len` bytes with headroom before it. The contents are whatever an earlier packet left.
-    /// `None` when memory is short or `len` exceeds [`MAX_IP`].
+    /// A packet of `len` bytes with headroom before it. The contents are whatever an earlier packet
+    /// left. `None` when memory is short or `len` exceeds [`MAX_IP`].
     pub fn new(len: usize) -> Option<Packet> {
         let buf = if len <= SMALL - HEADROOM {
             let recycled = POOL.lock().small.pop();

@@ -112,7 +112,8 @@ impl Ports {
         Err(Errno::EADDRINUSE)
     }
 
-    /// The socket starts to listen. EADDRINUSE if another one on the port listens and doesn't share.
+    /// The socket starts to listen. EADDRINUSE if another one on the port listens and doesn't
+    /// share.
     pub fn listen(&self, bound: &Bound) -> Result<()> {
         let mut bindings = self.bindings.lock();
         let list = bindings.get_mut(&bound.port).ok_or(Errno::EINVAL)?;

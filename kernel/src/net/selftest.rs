@@ -1,5 +1,5 @@
-//! `d2u.selftest=net`: finds the devices, takes an address by DHCP, serves HTTP on port 80 until somebody asks for
-//! `/quit`. Runs without tasks, so everything is non-blocking.
+//! `d2u.selftest=net`: finds the devices, takes an address by DHCP, serves HTTP on port 80 until
+//! somebody asks for `/quit`. Runs without tasks, so everything is non-blocking.
 
 use super::addr::{Address, Ipv4Addr, SocketAddr};
 use super::socket::{Caller, Incoming, Outgoing, Socket, create};

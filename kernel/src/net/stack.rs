@@ -1,6 +1,7 @@
 //! One network stack: its addresses and routes, the way packets take through it, and its timers.
 //!
-//! The kernel has one ([`crate::net::stack`]); tests make as many as they like and join them by wires.
+//! The kernel has one ([`crate::net::stack`]); tests make as many as they like and join them by
+//! wires.
 
 use super::addr::{Cidr, IpAddr, Ipv4Addr, Ipv6Addr};
 use super::dhcp::Dhcp;
@@ -37,11 +38,13 @@ pub trait NetDevice: Send + Sync {
     fn mtu(&self) -> usize;
     /// Offloads that [`Packet::offload`] may ask for.
     fn offloads(&self) -> Offloads;
-    /// Queues a frame; drops it when overloaded. The device need not be told before [`kick`](NetDevice::kick).
+    /// Queues a frame; drops it when overloaded. The device need not be told before
+    /// [`kick`](NetDevice::kick).
     fn transmit(&self, frame: Packet);
     /// End of a batch of frames.
     fn kick(&self);
-    /// Hands received frames to [`Stack::input_frame`]; softirq context. Returns whether there may be more.
+    /// Hands received frames to [`Stack::input_frame`]; softirq context. Returns whether there may
+    /// be more.
     fn poll(&self, stack: &Arc<Stack>) -> bool;
 }
 

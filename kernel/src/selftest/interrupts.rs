@@ -67,8 +67,9 @@ impl TimerTarget for Ticker {
 /// Fills the red zone and the vector registers, lets interrupts come, and looks at them again.
 fn damaged_words() -> u64 {
     let damaged: u64;
-    // SAFETY: writes to the 128 bytes below the stack pointer, which the interrupt entry must leave alone and which
-    // nothing else uses here, since this code makes no calls. All registers it changes are declared.
+    // SAFETY: writes to the 128 bytes below the stack pointer, which the interrupt entry must leave
+    // alone and which nothing else uses here, since this code makes no calls. All registers it
+    // changes are declared.
     unsafe {
         asm!(
             "mov {pattern}, 0x5a5a5a5a12345678",
@@ -112,7 +113,8 @@ pub fn red_zone() -> Result<(), &'static str> {
     let expected = library_work(5);
     cpu::set_preempt_count(0);
     irq::enable();
-    // A preemption count of zero lets the interrupt exit run pending work on top of the interrupted code.
+    // A preemption count of zero lets the interrupt exit run pending work on top of the interrupted
+    // code.
     softirq::register(softirq::Kind::Misc, || {
         core::hint::black_box(library_work(1));
     });

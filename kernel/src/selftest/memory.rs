@@ -1,6 +1,7 @@
 //! Memory: address spaces on the real machine, and what their operations cost.
 //!
-//! With `d2u.log=debug` it prints times. Under QEMU's `-icount shift=0` a nanosecond is an instruction.
+//! With `d2u.log=debug` it prints times. Under QEMU's `-icount shift=0` a nanosecond is an
+//! instruction.
 
 use crate::arch::{PAGE_SIZE, clock};
 use crate::debug;

@@ -1,6 +1,7 @@
 //! Checks that only a running kernel can make, chosen by `d2u.selftest=NAME` on the boot line.
 //!
-//! `tests/kernel_boot.rs` runs them. Those that must end in a panic are judged by what the panic prints.
+//! `tests/kernel_boot.rs` runs them. Those that must end in a panic are judged by what the panic
+//! prints.
 
 mod button;
 mod interrupts;

@@ -58,7 +58,8 @@ impl TimerTarget for Nudge {
     }
 }
 
-/// A root with two user pages: code at [`CODE`] and data at [`DATA`]. Gives the frames so that they stay.
+/// A root with two user pages: code at [`CODE`] and data at [`DATA`]. Gives the frames so that they
+/// stay.
 fn user_root() -> Result<(usize, Vec<PageRef>), crate::Errno> {
     let frames: Vec<PageRef> = (0..6).map(|_| PageRef::alloc(true)).collect::<Result<_, _>>()?;
     let word = |frame: &PageRef, index: usize| (frame.as_ptr() as *mut usize).wrapping_add(index);
@@ -83,7 +84,8 @@ fn user_root() -> Result<(usize, Vec<PageRef>), crate::Errno> {
 /// Runs the program above step by step.
 pub fn run() -> Result<(), &'static str> {
     let (root, frames) = user_root().map_err(|_| "no memory")?;
-    // SAFETY: the root has the kernel's half and lives until the end of the function, after which nothing runs.
+    // SAFETY: the root has the kernel's half and lives until the end of the function, after which
+    // nothing runs.
     unsafe { paging::activate(root) };
     irq::enable();
     let mut context = UserContext::new(CODE, DATA + 4096).map_err(|_| "no memory")?;
@@ -94,7 +96,8 @@ pub fn run() -> Result<(), &'static str> {
                 // Kernel code uses the vector registers between two entries.
                 core::hint::black_box(alloc::format!("{exit:?}"));
                 return (exit, context.orig_rax, context.rdx, context.rip, {
-                    // The program goes on behind a faulting instruction: each is two bytes or one and a no-op.
+                    // The program goes on behind a faulting instruction: each is two bytes or one
+                    // and a no-op.
                     if exit != UserExit::Syscall {
                         context.rip += 2;
                     }

@@ -9,7 +9,8 @@
 //! # Rules
 //! - While a `SpinLock` or `IrqLock` is held: no sleeping, no user memory except by the `_nofault`
 //!   accessors, no `Mutex`.
-//! - Softirqs ([`softirq`]) run only where no `SpinLock` is held on this CPU, so a `SpinLock` may be
+//! - Softirqs ([`softirq`]) run only where no `SpinLock` is held on this CPU, so a `SpinLock` may
+//!   be
 //!   shared between task context and softirq context. Interrupt handlers take only `IrqLock`s.
 //! - Order: `Mutex` before `SpinLock` before `IrqLock`; among `IrqLock`s: wait queue, then task
 //!   state, then run queue, then timer queue, then heap.

@@ -1,5 +1,6 @@
-//! Work deferred from interrupt handlers to the next moment at which no [`SpinLock`](super::SpinLock) is held
-//! on this CPU: at the end of the interrupt, or when the last preemption guard goes.
+//! Work deferred from interrupt handlers to the next moment at which no
+//! [`SpinLock`](super::SpinLock) is held on this CPU: at the end of the interrupt, or when the last
+//! preemption guard goes.
 
 use crate::arch::cpu;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -24,7 +25,8 @@ pub const RESCHEDULE: u32 = 1 << 31;
 
 static HANDLERS: [AtomicPtr<()>; KINDS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; KINDS];
 
-/// Names the function that does the work of `kind`. It runs with preemption disabled and interrupts enabled.
+/// Names the function that does the work of `kind`. It runs with preemption disabled and interrupts
+/// enabled.
 pub fn register(kind: Kind, handler: fn()) {
     HANDLERS[kind as usize].store(handler as *mut (), Ordering::Release);
 }
@@ -38,8 +40,9 @@ pub fn raise(kind: Kind) {
     }
 }
 
-/// Runs what is pending, then the scheduler if it was asked for. Called with a preemption count of zero,
-/// by the interrupt exit path (interrupts enabled by the caller) and by the last preemption guard.
+/// Runs what is pending, then the scheduler if it was asked for. Called with a preemption count of
+/// zero, by the interrupt exit path (interrupts enabled by the caller) and by the last preemption
+/// guard.
 ///
 /// With interrupts off it does nothing: the work stays pending until they come on again.
 pub fn run_pending() {

@@ -158,8 +158,8 @@ impl<T: ?Sized> IrqLock<T> {
     /// Releases a lock whose guard was forgotten, leaving interrupts as they are.
     ///
     /// # Safety
-    /// The caller holds the lock through a guard it has passed to `core::mem::forget` (the scheduler does,
-    /// across a context switch).
+    /// The caller holds the lock through a guard it has passed to `core::mem::forget` (the
+    /// scheduler does, across a context switch).
     pub unsafe fn force_unlock(&self) {
         self.raw.unlock();
     }

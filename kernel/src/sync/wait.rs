@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
 /// Gets told of events on a [`WaitQueue`] without being a sleeping task (epoll's way in).
 pub trait Observer: Send + Sync {
-    /// Called for each wake-up, with interrupts off and the queue locked: must not sleep, must not touch this
-    /// queue. Returns whether it took the event (counts against the exclusive wake-ups).
+    /// Called for each wake-up, with interrupts off and the queue locked: must not sleep, must not
+    /// touch this queue. Returns whether it took the event (counts against the exclusive wake-ups).
     fn notify(&self, events: Events) -> bool;
 }
 
@@ -52,8 +52,8 @@ pub enum WaitError {
 
 /// Tasks and observers waiting for one thing.
 ///
-/// The waker makes the condition true first and calls [`wake`](WaitQueue::wake) afterwards; the waiter queues
-/// itself first and checks the condition afterwards, so no wake-up is lost.
+/// The waker makes the condition true first and calls [`wake`](WaitQueue::wake) afterwards; the
+/// waiter queues itself first and checks the condition afterwards, so no wake-up is lost.
 pub struct WaitQueue {
     len: AtomicUsize,
     inner: IrqLock<Inner>,
@@ -70,8 +70,8 @@ impl WaitQueue {
 
     /// Sleeps until `condition` gives a value.
     ///
-    /// `deadline` is a point of monotonic time in nanoseconds. `condition` is called in task context with no
-    /// locks held; it may take locks of its own.
+    /// `deadline` is a point of monotonic time in nanoseconds. `condition` is called in task
+    /// context with no locks held; it may take locks of its own.
     pub fn wait<T>(
         &self,
         mode: WaitMode,
@@ -135,10 +135,11 @@ impl WaitQueue {
         }
     }
 
-    /// Wakes every non-exclusive waiter and up to `exclusive` exclusive ones, first come first served.
-    /// Callable from interrupt handlers.
+    /// Wakes every non-exclusive waiter and up to `exclusive` exclusive ones, first come first
+    /// served. Callable from interrupt handlers.
     pub fn wake(&self, events: Events, exclusive: usize) -> usize {
-        // Pairs with the fence in `enqueue`: either we see the entry or the waiter sees the condition.
+        // Pairs with the fence in `enqueue`: either we see the entry or the waiter sees the
+        // condition.
         fence(Ordering::SeqCst);
         if self.len.load(Ordering::Relaxed) == 0 {
             return 0;
@@ -191,7 +192,8 @@ impl WaitQueue {
         let id = inner.next_id;
         inner.next_id += 1;
         let entry = Entry { id, exclusive, waiter };
-        // Exclusive waiters stand behind the others, so that a walk meets every non-exclusive one first.
+        // Exclusive waiters stand behind the others, so that a walk meets every non-exclusive one
+        // first.
         if exclusive {
             inner.entries.push_back(entry);
         } else {

@@ -13,8 +13,8 @@ use linux_raw_sys::general::*;
 
 /// Serves call `number` with its six argument registers.
 ///
-/// Arguments are 64-bit registers of which a call may look at the lower half only (`i`, `u` below), exactly as Linux declares
-/// its parameters.
+/// Arguments are 64-bit registers of which a call may look at the lower half only (`i`, `u` below),
+/// exactly as Linux declares its parameters.
 #[expect(non_upper_case_globals, reason = "the names are those of the kernel headers")]
 pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Result<usize> {
     let i = |n: usize| a[n] as i32;

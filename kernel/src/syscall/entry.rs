@@ -34,7 +34,8 @@ pub fn enter(context: &mut UserContext) {
         Err(error) => {
             context.rax = error.as_ret() as usize;
             if signal::wants_delivery(context.rax) {
-                // Another thread may have taken the signal meanwhile; the call goes on all the same.
+                // Another thread may have taken the signal meanwhile; the call goes on all the
+                // same.
                 current().add_work(Work::SIGNAL);
             }
         }

@@ -21,7 +21,8 @@ fn install(ops: Arc<dyn FileOps>, flags: u32, cloexec: bool) -> Result<usize> {
     super::install_file(File::anonymous(ops, flags), cloexec)
 }
 
-// --- poll and select -------------------------------------------------------------------------------------------------
+// --- poll and select
+// -------------------------------------------------------------------------------------------------
 
 /// Relative time to a point of monotonic time; a zero time is the marker for "at once".
 fn deadline_after(ns: u64) -> Option<u64> {
@@ -77,8 +78,8 @@ pub fn ppoll(
     })
 }
 
-/// Runs `call` under a temporary signal mask. The old mask comes back at once, or after the handler of the signal that
-/// interrupted the call.
+/// Runs `call` under a temporary signal mask. The old mask comes back at once, or after the handler
+/// of the signal that interrupted the call.
 fn with_mask(mask: usize, len: usize, call: impl FnOnce() -> Result<usize>) -> Result<usize> {
     if mask == 0 {
         return call();
@@ -168,7 +169,8 @@ pub fn pselect6(
 }
 
 fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<usize> {
-    /// What each of the three sets asks for, and what counts as yes (Linux's `POLLIN_SET` and friends).
+    /// What each of the three sets asks for, and what counts as yes (Linux's `POLLIN_SET` and
+    /// friends).
     const MEANING: [Events; 3] = [
         Events::IN
             .union(Events::RDNORM)
@@ -209,7 +211,8 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
         }
     }
     drop(files);
-    // A hang-up wakes the sleep even if only writability was asked for; it is then no answer, and the wait goes on.
+    // A hang-up wakes the sleep even if only writability was asked for; it is then no answer, and
+    // the wait goes on.
     let answers = |watches: &[Watch]| {
         let mut result: [Vec<u64>; 3] = core::array::from_fn(|_| alloc::vec![0; words]);
         let mut n = 0;
@@ -239,7 +242,8 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
     Ok(ready)
 }
 
-// --- epoll -----------------------------------------------------------------------------------------------------------
+// --- epoll
+// -----------------------------------------------------------------------------------------------------------
 
 /// epoll_create1(2).
 pub fn epoll_create1(flags: u32) -> Result<usize> {
@@ -315,7 +319,8 @@ fn epoll_wait_until(epfd: i32, events: usize, max: i32, deadline: Option<u64>) -
     })
 }
 
-// --- eventfd, signalfd, timerfd --------------------------------------------------------------------------------------
+// --- eventfd, signalfd, timerfd
+// --------------------------------------------------------------------------------------
 
 /// eventfd2(2).
 pub fn eventfd2(initial: u32, flags: u32) -> Result<usize> {

@@ -1,4 +1,5 @@
-//! Directories and names: getdents64(2), mkdir(2), unlink(2), rename(2), link(2), symlink(2), chdir(2).
+//! Directories and names: getdents64(2), mkdir(2), unlink(2), rename(2), link(2), symlink(2),
+//! chdir(2).
 
 use super::fs_path::{Target, at, lookup, path_arg, place_of, target};
 use crate::errno::{Errno, Result};
@@ -164,7 +165,8 @@ pub fn linkat(old_fd: i32, old: usize, new_fd: i32, new: usize, flags: u32) -> R
         Target::File(_) => return Err(Errno::EXDEV),
     };
     let creds = current().creds();
-    // Hard links to files of others that one can't write are a way to keep them (fs.protected_hardlinks).
+    // Hard links to files of others that one can't write are a way to keep them
+    // (fs.protected_hardlinks).
     let access = source.inode()?.access();
     let harmless = access.mode & S_IFMT == S_IFREG
         && access.mode & S_ISUID == 0

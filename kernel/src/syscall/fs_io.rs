@@ -190,7 +190,8 @@ pub fn lseek(fd: i32, offset: i64, whence: u32) -> Result<usize> {
     Ok(to as usize)
 }
 
-/// Writes up to `count` bytes of `input` at `offset` to `output`. Returns how many; an error only if there were none.
+/// Writes up to `count` bytes of `input` at `offset` to `output`. Returns how many; an error only
+/// if there were none.
 fn send(output: &File, input: &File, mut offset: u64, count: usize) -> Result<usize> {
     let cache = input.ops.mapping(input).ok();
     let mut done = 0;
@@ -215,7 +216,8 @@ fn send(output: &File, input: &File, mut offset: u64, count: usize) -> Result<us
     Ok(done)
 }
 
-/// Passes cached pages to the output's write as they are. Returns the bytes moved and whether the output took fewer.
+/// Passes cached pages to the output's write as they are. Returns the bytes moved and whether the
+/// output took fewer.
 fn send_pages(
     output: &File,
     cache: &crate::mm::PageCache,

@@ -65,7 +65,8 @@ pub fn at_as<R>(
     f(&Resolver { root, start, who: creds, resolve })
 }
 
-/// The existing file that `name` means relative to `dirfd`; a link at the end is followed if `follow`.
+/// The existing file that `name` means relative to `dirfd`; a link at the end is followed if
+/// `follow`.
 pub fn lookup(dirfd: i32, name: &[u8], follow: bool) -> Result<Path> {
     at(dirfd, name, Resolve::empty(), |resolver| resolver.lookup(name, follow))
 }

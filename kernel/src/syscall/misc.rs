@@ -55,7 +55,8 @@ pub fn sysinfo(to: usize) -> Result<usize> {
     let page = PAGE_SIZE as u64;
     let mut processes = 0u64;
     crate::task::for_each_process(|process| processes += process.threads().len().max(1) as u64);
-    // uptime, three loads, ram: total, free, shared, buffers; swap: total, free; tasks; high memory; unit.
+    // uptime, three loads, ram: total, free, shared, buffers; swap: total, free; tasks; high
+    // memory; unit.
     let mut out = [0u64; 14];
     out[0] = now_ns() / SECOND;
     out[4] = stat.total * page;
@@ -67,7 +68,8 @@ pub fn sysinfo(to: usize) -> Result<usize> {
     Ok(0)
 }
 
-/// getrandom(2): the generator is seeded before the first program runs, so no flag makes a difference.
+/// getrandom(2): the generator is seeded before the first program runs, so no flag makes a
+/// difference.
 pub fn getrandom(to: usize, len: usize, flags: u32) -> Result<usize> {
     let known = GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE;
     if flags & !known != 0 || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE {

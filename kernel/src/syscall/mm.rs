@@ -233,7 +233,8 @@ pub fn memfd_create(name: usize, flags: u32) -> Result<usize> {
     super::install_file(file, flags & MFD_CLOEXEC != 0)
 }
 
-/// The address space of another process, if the caller may look into it (ptrace(2), "access mode checking").
+/// The address space of another process, if the caller may look into it (ptrace(2), "access mode
+/// checking").
 fn space_of(pid: i32) -> Result<Arc<AddressSpace>> {
     let process = find_process(pid).ok_or(Errno::ESRCH)?;
     let task = process.main_thread().ok_or(Errno::ESRCH)?;

@@ -1,4 +1,5 @@
-//! Names of the system calls of x86-64 by number, for messages and traces (Linux `arch/x86/entry/syscalls/syscall_64.tbl`).
+//! Names of the system calls of x86-64 by number, for messages and traces (Linux
+//! `arch/x86/entry/syscalls/syscall_64.tbl`).
 
 /// The name of a call; `None` for a number that Linux doesn't use.
 pub fn name(number: usize) -> Option<&'static str> {

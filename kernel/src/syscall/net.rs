@@ -299,8 +299,8 @@ fn get_control(addr: usize, len: usize) -> Result<Vec<Control>> {
     Ok(all)
 }
 
-/// Writes ancillary data; returns its length and whether some didn't fit. Descriptors are given out only as far as
-/// there is room to name them.
+/// Writes ancillary data; returns its length and whether some didn't fit. Descriptors are given out
+/// only as far as there is room to name them.
 fn put_control(
     control: Vec<Control>,
     addr: usize,

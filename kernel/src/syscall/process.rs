@@ -85,7 +85,8 @@ pub fn clone3(context: &mut UserContext, addr: usize, size: usize) -> Result<usi
     fork::clone(context, args)
 }
 
-/// Strings of a null-terminated pointer array; a null array is an empty one. E2BIG if they are too long together.
+/// Strings of a null-terminated pointer array; a null array is an empty one. E2BIG if they are too
+/// long together.
 fn strings(addr: usize, budget: &mut usize) -> Result<Vec<Vec<u8>>> {
     let mut out = Vec::new();
     if addr == 0 {
@@ -406,7 +407,8 @@ pub fn prctl(option: u32, args: [usize; 4]) -> Result<usize> {
             };
         }
         PR_GET_SECCOMP => return Ok(seccomp::mode()),
-        // One huge page size, one timing method, no machine check policy: accepted, nothing to change.
+        // One huge page size, one timing method, no machine check policy: accepted, nothing to
+        // change.
         PR_SET_THP_DISABLE | PR_SET_TIMING | PR_MCE_KILL => {}
         PR_GET_THP_DISABLE | PR_GET_TIMING => return Ok(0),
         PR_SET_VMA => {}
@@ -436,7 +438,8 @@ pub fn reboot(magic: u32, magic2: u32, command: u32) -> Result<usize> {
     }
     match command {
         CAD_ON | CAD_OFF => Ok(0),
-        // Halt, power off, restart: as in a container, the main process dies and with it everything.
+        // Halt, power off, restart: as in a container, the main process dies and with it
+        // everything.
         0xcdef_0123 | 0x4321_fedc | 0x0123_4567 | 0xa1b2_c3d4 => {
             if let Some(main) = find_process(1) {
                 let kill = signal::Signal::KILL;
@@ -449,8 +452,8 @@ pub fn reboot(magic: u32, magic2: u32, command: u32) -> Result<usize> {
     }
 }
 
-/// membarrier(2). Every return to user mode here follows a full barrier on that CPU, so making each CPU enter the
-/// kernel is enough.
+/// membarrier(2). Every return to user mode here follows a full barrier on that CPU, so making each
+/// CPU enter the kernel is enough.
 pub fn membarrier(command: i32, flags: u32) -> Result<usize> {
     const QUERY: i32 = 0;
     const GLOBAL: i32 = 1;

@@ -235,7 +235,8 @@ fn to_thread(tgid: Option<i32>, tid: i32, raw: i32, info: Option<SigInfo>) -> Re
     Ok(0)
 }
 
-/// Information from a program: causes that only the kernel may give are refused unless it talks to itself.
+/// Information from a program: causes that only the kernel may give are refused unless it talks to
+/// itself.
 fn info_from(addr: usize, signal: i32, to_self: bool) -> Result<SigInfo> {
     let mut info = SigInfo::from_user(&get_user(addr)?);
     info.signo = signal;

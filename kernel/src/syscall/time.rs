@@ -199,7 +199,8 @@ pub fn clock_nanosleep(id: i32, flags: u32, request: usize, remaining: usize) ->
     Ok(0)
 }
 
-/// Sleeps until the process (its other threads) has used so much CPU time, looking every few milliseconds.
+/// Sleeps until the process (its other threads) has used so much CPU time, looking every few
+/// milliseconds.
 fn sleep_on_cpu_time(clock: &Clock, until: u64) -> Result<usize> {
     const TICK: u64 = 4_000_000;
     while clock.now() < until {
@@ -231,7 +232,8 @@ pub fn restart_syscall() -> Result<usize> {
     }
 }
 
-// --- Interval timers -------------------------------------------------------------------------------------------------
+// --- Interval timers
+// -------------------------------------------------------------------------------------------------
 
 /// `struct itimerval`: interval, value.
 fn put_itimer(addr: usize, interval: u64, value: u64, unit: u64) -> Result<()> {
@@ -294,7 +296,8 @@ pub fn alarm(seconds: u32) -> Result<usize> {
     Ok(if before > 0 { rounded.max(1) as usize } else { 0 })
 }
 
-// --- POSIX timers ----------------------------------------------------------------------------------------------------
+// --- POSIX timers
+// ----------------------------------------------------------------------------------------------------
 
 /// timer_create(2).
 pub fn timer_create(id: i32, event: usize, to: usize) -> Result<usize> {

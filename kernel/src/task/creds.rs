@@ -1,4 +1,5 @@
-//! Credentials of a task (credentials(7), capabilities(7)). Immutable: a change makes a new [`Creds`].
+//! Credentials of a task (credentials(7), capabilities(7)). Immutable: a change makes a new
+//! [`Creds`].
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -122,7 +123,8 @@ impl Creds {
         }
     }
 
-    /// The identity a container's main process starts with: all ids the same, capabilities only for uid 0.
+    /// The identity a container's main process starts with: all ids the same, capabilities only for
+    /// uid 0.
     pub fn for_user(uid: u32, gid: u32, mut groups: Vec<u32>) -> Creds {
         groups.sort_unstable();
         groups.dedup();
@@ -158,8 +160,8 @@ impl Creds {
         self.groups.binary_search(&gid).is_ok()
     }
 
-    /// Adjusts capability sets after the user ids changed from those of `old` (capabilities(7), "Effect of user
-    /// ID changes on capabilities").
+    /// Adjusts capability sets after the user ids changed from those of `old` (capabilities(7),
+    /// "Effect of user ID changes on capabilities").
     pub fn fix_up_capabilities(&mut self, old: &Creds) {
         if self.securebits & SECBIT_NO_SETUID_FIXUP != 0 {
             return;

@@ -11,8 +11,8 @@ use core::sync::atomic::Ordering;
 
 /// What boot code wants to be told.
 pub trait MainExit: Send + Sync {
-    /// The image's main process has ended with this wait status. Called in its last thread, after its files are
-    /// closed.
+    /// The image's main process has ended with this wait status. Called in its last thread, after
+    /// its files are closed.
     fn main_exited(&self, status: i32);
 }
 
@@ -70,8 +70,8 @@ pub fn exit_thread(status: i32) -> ! {
     sched::exit_current()
 }
 
-/// Gives back everything a thread holds. The order matters: memory first, so that a parent in vfork(2) goes on and
-/// joiners see the thread gone only when it no longer touches their memory.
+/// Gives back everything a thread holds. The order matters: memory first, so that a parent in
+/// vfork(2) goes on and joiners see the thread gone only when it no longer touches their memory.
 fn release_resources(task: &Arc<Task>) {
     release_memory(task);
     drop(task.set_files(None));
@@ -135,7 +135,8 @@ fn death_of_parent(child: &Arc<Process>) {
     }
 }
 
-/// A group that becomes orphaned by this exit and has stopped members gets SIGHUP and SIGCONT (POSIX).
+/// A group that becomes orphaned by this exit and has stopped members gets SIGHUP and SIGCONT
+/// (POSIX).
 fn hang_up_orphans(family: &family::FamilyGuard, process: &Arc<Process>) {
     let mut groups: alloc::vec::Vec<i32> = process
         .children()
@@ -159,7 +160,8 @@ fn hang_up_orphans(family: &family::FamilyGuard, process: &Arc<Process>) {
     }
 }
 
-/// SIGCHLD to the parent and a wake-up for its waitpid(2); reaps at once if the parent doesn't care.
+/// SIGCHLD to the parent and a wake-up for its waitpid(2); reaps at once if the parent doesn't
+/// care.
 fn tell_parent(process: &Arc<Process>, parent: &Arc<Process>) {
     let number = process.exit_signal.load(Ordering::Relaxed);
     let mut reap_now = false;
@@ -218,8 +220,8 @@ pub(super) fn reap(process: &Arc<Process>) {
     drop(group);
 }
 
-/// Ends the other threads of the current process, for execve(2). EAGAIN if the process is ending or another thread
-/// does the same.
+/// Ends the other threads of the current process, for execve(2). EAGAIN if the process is ending or
+/// another thread does the same.
 pub(super) fn end_other_threads(task: &Arc<Task>) -> crate::Result<()> {
     let process = task.process();
     {

@@ -44,8 +44,8 @@ impl FamilyGuard {
         }
     }
 
-    /// Gives the children of a dying process to the nearest subreaper, or to the main process. Returns the new parent
-    /// and those it got.
+    /// Gives the children of a dying process to the nearest subreaper, or to the main process.
+    /// Returns the new parent and those it got.
     pub fn orphan(&self, dying: &Arc<Process>) -> Option<(Arc<Process>, Vec<Arc<Process>>)> {
         let children = core::mem::take(&mut dying.links.lock().children);
         if children.is_empty() {
@@ -77,8 +77,8 @@ impl FamilyGuard {
         all
     }
 
-    /// Whether no member of the group has a parent in another group of the same session (POSIX "orphaned process
-    /// group"). `without` counts as gone.
+    /// Whether no member of the group has a parent in another group of the same session (POSIX
+    /// "orphaned process group"). `without` counts as gone.
     pub fn is_orphaned(&self, pgid: i32, without: Option<&Process>) -> bool {
         !self.group(pgid).iter().any(|member| {
             let leaving = without.is_some_and(|other| core::ptr::eq(&**member, other));
@@ -107,7 +107,8 @@ fn own_ref(process: &Process) -> Result<PidRef> {
     process.pid_ref.lock().as_ref().map(PidRef::again).ok_or(Errno::ESRCH)
 }
 
-/// setsid(2): a new session and group led by `process`. EPERM if it leads a group, or a group has its number.
+/// setsid(2): a new session and group led by `process`. EPERM if it leads a group, or a group has
+/// its number.
 pub fn new_session(process: &Process) -> Result<i32> {
     let family = lock();
     if process.pgid() == process.pid() || !family.group(process.pid()).is_empty() {

@@ -82,7 +82,8 @@ pub fn clone(context: &mut UserContext, args: Args) -> Result<usize> {
     let fs = if has(CLONE_FS) { fs } else { Arc::new(fs.fork()) };
     let (mask, altstack) = {
         let state = parent.signal.lock();
-        // A thread in the parent's memory must not run on the parent's alternate stack; vfork's child may.
+        // A thread in the parent's memory must not run on the parent's alternate stack; vfork's
+        // child may.
         let keeps = !has(CLONE_VM) || has(CLONE_VFORK);
         (state.mask, if keeps { state.altstack } else { AltStack::DISABLED })
     };
@@ -172,7 +173,8 @@ fn inherit(parent: &Task, child: &Task, args: &Args) {
     child.add_work(inherited | Work::RSEQ);
 }
 
-/// Makes the child visible: to its process's list of threads, or to its parent. EINTR-like if a signal came first.
+/// Makes the child visible: to its process's list of threads, or to its parent. EINTR-like if a
+/// signal came first.
 fn attach(parent: &Arc<Task>, child: &Arc<Task>, flags: u32) -> Result<()> {
     let process = child.process();
     if flags & CLONE_THREAD != 0 {
@@ -194,7 +196,8 @@ fn attach(parent: &Arc<Task>, child: &Arc<Task>, flags: u32) -> Result<()> {
 }
 
 fn set_child_tid(child: &Arc<Task>, addr: usize, number: i32) -> Result<()> {
-    // The child's memory may be a copy that isn't loaded here. As on Linux a bad address is not an error.
+    // The child's memory may be a copy that isn't loaded here. As on Linux a bad address is not an
+    // error.
     if let Some(mm) = child.mm() {
         let _ = mm.write_bytes(addr, &number.to_le_bytes());
     }

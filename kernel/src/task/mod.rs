@@ -1,9 +1,9 @@
 //! Tasks (threads), processes, signals, program execution.
 //!
 //! # Locks
-//! Process-wide signal state ([`Process::signal`]) is an `IrqLock` because timers send signals from interrupt
-//! handlers; it comes before a task's own signal lock, that before wait queues and run queues. The family tree
-//! ([`family`]) is a `SpinLock` and comes before all of them.
+//! Process-wide signal state ([`Process::signal`]) is an `IrqLock` because timers send signals from
+//! interrupt handlers; it comes before a task's own signal lock, that before wait queues and run
+//! queues. The family tree ([`family`]) is a `SpinLock` and comes before all of them.
 
 pub mod creds;
 pub mod exec;

@@ -8,15 +8,16 @@ use core::cell::UnsafeCell;
 
 /// A shared object of a task (its files, its memory, ...).
 ///
-/// The owner reads without a lock, because nobody else writes; others read under the lock, and the owner
-/// takes it to write. An `IrqLock`, because the scheduler looks at the memory of the next task.
+/// The owner reads without a lock, because nobody else writes; others read under the lock, and the
+/// owner takes it to write. An `IrqLock`, because the scheduler looks at the memory of the next
+/// task.
 pub struct OwnCell<T> {
     lock: IrqLock<()>,
     value: UnsafeCell<Option<Arc<T>>>,
 }
 
-// SAFETY: writes happen only on the owner's thread and under the lock; reads by others hold the lock, and reads
-// by the owner can't run at the same time as its own writes.
+// SAFETY: writes happen only on the owner's thread and under the lock; reads by others hold the
+// lock, and reads by the owner can't run at the same time as its own writes.
 unsafe impl<T: Send + Sync> Sync for OwnCell<T> {}
 // SAFETY: the cell owns nothing but the Arc.
 unsafe impl<T: Send + Sync> Send for OwnCell<T> {}
@@ -37,8 +38,9 @@ impl<T> OwnCell<T> {
     /// Runs `f` on the object of the current task without counting a reference.
     pub fn with<R>(&self, owner: &Task, f: impl FnOnce(&T) -> R) -> Option<R> {
         if is_current(owner) {
-            // SAFETY: the owner runs this. The reference does not outlive `f`, and `f` can't reach `replace` of
-            // this cell without the owner's state change functions, which callers don't nest in here.
+            // SAFETY: the owner runs this. The reference does not outlive `f`, and `f` can't reach
+            // `replace` of this cell without the owner's state change functions, which callers
+            // don't nest in here.
             return unsafe { (*self.value.get()).as_deref() }.map(f);
         }
         self.get(owner).map(|value| f(&value))

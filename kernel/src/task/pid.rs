@@ -12,7 +12,8 @@ pub const PID_MAX: i32 = 32768;
 /// After the first round, low numbers stay free for what starts early.
 const RESERVED: i32 = 300;
 
-/// What a number stands for. One number may name a task, its process, a process group and a session at once.
+/// What a number stands for. One number may name a task, its process, a process group and a session
+/// at once.
 #[derive(Default)]
 struct Entry {
     task: Weak<Task>,

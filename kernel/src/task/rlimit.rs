@@ -45,7 +45,8 @@ impl Rlimits {
         self.0.get(resource as usize).copied().ok_or(Errno::EINVAL)
     }
 
-    /// Sets the limits of one resource; `privileged` callers (CAP_SYS_RESOURCE) may raise hard limits.
+    /// Sets the limits of one resource; `privileged` callers (CAP_SYS_RESOURCE) may raise hard
+    /// limits.
     pub fn set(&mut self, resource: u32, new: Rlimit, privileged: bool) -> Result<()> {
         let old = self.0.get_mut(resource as usize).ok_or(Errno::EINVAL)?;
         if new.soft > new.hard {

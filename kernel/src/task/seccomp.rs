@@ -46,7 +46,8 @@ pub struct Filter {
 /// `struct seccomp_data`: number, architecture, instruction pointer, six arguments.
 pub type Data = [u32; 16];
 
-/// Whether a program can run: known instructions, jumps forward and inside, loads inside the data, a return at the end.
+/// Whether a program can run: known instructions, jumps forward and inside, loads inside the data,
+/// a return at the end.
 pub fn validate(program: &[Insn]) -> bool {
     let len = program.len();
     if len == 0 || len > MAX_INSNS {

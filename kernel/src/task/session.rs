@@ -8,7 +8,8 @@ use alloc::sync::Arc;
 pub trait Terminal: Send + Sync {
     /// A number that tells terminals apart (`tty_nr` of /proc/PID/stat).
     fn device(&self) -> u64;
-    /// The session leader has ended: SIGHUP and SIGCONT to the foreground group, and the terminal is free.
+    /// The session leader has ended: SIGHUP and SIGCONT to the foreground group, and the terminal
+    /// is free.
     fn leader_exited(&self);
     /// The foreground process group.
     fn foreground(&self) -> i32;
@@ -23,8 +24,8 @@ impl Process {
     }
 }
 
-/// Makes `terminal` the controlling terminal of the caller's session (TIOCSCTTY). EPERM unless the caller leads
-/// its session and has none.
+/// Makes `terminal` the controlling terminal of the caller's session (TIOCSCTTY). EPERM unless the
+/// caller leads its session and has none.
 pub fn acquire_terminal(leader: &Arc<Process>, terminal: Arc<dyn Terminal>) -> Result<()> {
     let _family = family::lock();
     if leader.sid() != leader.pid() || leader.terminal.lock().is_some() {
@@ -38,7 +39,8 @@ pub fn acquire_terminal(leader: &Arc<Process>, terminal: Arc<dyn Terminal>) -> R
     Ok(())
 }
 
-/// Takes the controlling terminal from every member of a session (TIOCNOTTY by the leader, hang-up).
+/// Takes the controlling terminal from every member of a session (TIOCNOTTY by the leader,
+/// hang-up).
 pub fn release_terminal(sid: i32) {
     let _family = family::lock();
     for member in pid::processes() {

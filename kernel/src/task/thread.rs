@@ -77,8 +77,9 @@ pub struct Task {
     pub(super) exit_status: AtomicI32,
 }
 
-// SAFETY: `user` is touched only by the task itself and by whoever builds it before it runs (or by the
-// scheduler while it switches the task out, on the task's own CPU); everything else is locked or atomic.
+// SAFETY: `user` is touched only by the task itself and by whoever builds it before it runs (or by
+// the scheduler while it switches the task out, on the task's own CPU); everything else is locked
+// or atomic.
 unsafe impl Sync for Task {}
 // SAFETY: as above.
 unsafe impl Send for Task {}
@@ -234,8 +235,8 @@ impl Task {
     /// The saved user registers of the current task.
     ///
     /// # Safety
-    /// Only the task itself calls this (or the builder of a task that doesn't run yet), and holds one such reference
-    /// at a time.
+    /// Only the task itself calls this (or the builder of a task that doesn't run yet), and holds
+    /// one such reference at a time.
     #[allow(clippy::mut_from_ref, reason = "exclusive by the function's contract")]
     pub unsafe fn user_context(&self) -> &mut UserContext {
         // SAFETY: the caller promises exclusive use.
@@ -244,7 +245,8 @@ impl Task {
 
     /// The task leaves its CPU: registers that only the CPU holds are saved.
     pub(super) fn leave_cpu(&self) {
-        // SAFETY: the scheduler calls this for the running task on its own CPU, outside of `user_context`'s users.
+        // SAFETY: the scheduler calls this for the running task on its own CPU, outside of
+        // `user_context`'s users.
         unsafe { &mut *self.user.get() }.switch_out();
     }
 
@@ -300,7 +302,8 @@ impl Task {
         [0, 1, 2].map(|at: usize| self.fault[at].load(Ordering::Relaxed))
     }
 
-    /// Adds reasons to look around before user mode. Does not interrupt a running task; see `sched::kick`.
+    /// Adds reasons to look around before user mode. Does not interrupt a running task; see
+    /// `sched::kick`.
     pub fn add_work(&self, work: Work) {
         self.work.fetch_or(work.bits(), Ordering::SeqCst);
     }
@@ -319,7 +322,8 @@ impl Task {
         (signal.pending.set(), signal.mask)
     }
 
-    /// Announces that the task is about to sleep; a wake-up from here on makes `sched::block` return at once.
+    /// Announces that the task is about to sleep; a wake-up from here on makes `sched::block`
+    /// return at once.
     pub fn prepare_to_sleep(&self, mode: WaitMode) {
         self.sched.prepare_to_sleep(mode);
     }
@@ -394,7 +398,8 @@ pub fn current() -> &'static Task {
 /// The task this CPU runs, as a counted reference.
 pub fn current_arc() -> Arc<Task> {
     let task: *const Task = current();
-    // SAFETY: tasks live in `Arc`s only, and the running one has at least the scheduler's reference.
+    // SAFETY: tasks live in `Arc`s only, and the running one has at least the scheduler's
+    // reference.
     unsafe {
         Arc::increment_strong_count(task);
         Arc::from_raw(task)

@@ -1,4 +1,5 @@
-//! The life of a user task in the kernel: run the program until it needs something, serve it, deliver signals.
+//! The life of a user task in the kernel: run the program until it needs something, serve it,
+//! deliver signals.
 
 use super::signal::{self, SigInfo, Signal, code, deliver};
 use super::thread::Work;

@@ -49,7 +49,8 @@ pub struct Event {
     pub usage: Usage,
 }
 
-/// Waits for a state change; `None` with `WNOHANG` if there is none yet. ECHILD without such children.
+/// Waits for a state change; `None` with `WNOHANG` if there is none yet. ECHILD without such
+/// children.
 pub fn wait(who: Who, options: u32) -> Result<Option<Event>> {
     let process = current().process().clone();
     let check = || match scan(&process, who, options) {

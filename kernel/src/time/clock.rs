@@ -25,7 +25,8 @@ pub fn boot_time_ns() -> u64 {
     EPOCH.load(Ordering::Relaxed)
 }
 
-/// Sets the wall clock (clock_settime(2)) and tells those who wait for its jumps (timerfd's `TFD_TIMER_CANCEL_ON_SET`).
+/// Sets the wall clock (clock_settime(2)) and tells those who wait for its jumps (timerfd's
+/// `TFD_TIMER_CANCEL_ON_SET`).
 pub fn set_realtime(ns: u64) {
     {
         let _guard = SETTING.lock();
@@ -41,7 +42,8 @@ pub fn changes() -> &'static Arc<WaitQueue> {
     CHANGED.get_or_init(|| Arc::new(WaitQueue::new()))
 }
 
-/// The monotonic time at which the wall clock will show `ns`, as it is set now; times in the past give zero.
+/// The monotonic time at which the wall clock will show `ns`, as it is set now; times in the past
+/// give zero.
 pub fn realtime_to_monotonic(ns: u64) -> u64 {
     ns.saturating_sub(EPOCH.load(Ordering::Relaxed))
 }

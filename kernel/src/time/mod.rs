@@ -1,7 +1,7 @@
 //! Clocks and timers.
 //!
-//! Time is kept in nanoseconds of the monotonic clock ([`now_ns`]), which starts near zero at boot and never jumps; the wall
-//! clock is an offset to it.
+//! Time is kept in nanoseconds of the monotonic clock ([`now_ns`]), which starts near zero at boot
+//! and never jumps; the wall clock is an offset to it.
 
 pub mod clock;
 pub mod timer;

@@ -1,6 +1,8 @@
-//! One-shot timers: a queue per CPU, driven by that CPU's timer interrupt, which is armed only for the earliest.
+//! One-shot timers: a queue per CPU, driven by that CPU's timer interrupt, which is armed only for
+//! the earliest.
 //!
-//! Lock order: a timer's own `armed` word, then a CPU's queue. Callbacks run with interrupts off and neither lock held.
+//! Lock order: a timer's own `armed` word, then a CPU's queue. Callbacks run with interrupts off
+//! and neither lock held.
 
 use crate::arch::{MAX_CPUS, clock, cpu};
 use crate::sync::{IrqLock, softirq};
@@ -10,7 +12,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What happens when a timer expires.
 pub trait TimerTarget: Send + Sync {
-    /// Called in the timer interrupt: interrupts are off, only `IrqLock`s may be taken. May arm the timer again.
+    /// Called in the timer interrupt: interrupts are off, only `IrqLock`s may be taken. May arm the
+    /// timer again.
     fn expired(&self);
 }
 
@@ -57,7 +60,8 @@ impl Timer {
         Timer { target, armed: IrqLock::new(None) }
     }
 
-    /// Expires at `deadline` (monotonic nanoseconds), or as soon as possible if that has passed; replaces an earlier arming.
+    /// Expires at `deadline` (monotonic nanoseconds), or as soon as possible if that has passed;
+    /// replaces an earlier arming.
     pub fn arm(&self, deadline: u64) {
         let mut armed = self.armed.lock();
         Self::remove(&mut armed);
@@ -70,13 +74,15 @@ impl Timer {
         *armed = Some((here, key));
     }
 
-    /// Takes the timer out of its queue. Returns whether it was still to expire; if not, its callback has run or is about to.
+    /// Takes the timer out of its queue. Returns whether it was still to expire; if not, its
+    /// callback has run or is about to.
     pub fn cancel(&self) -> bool {
         Self::remove(&mut self.armed.lock())
     }
 
     fn remove(armed: &mut Option<(usize, Key)>) -> bool {
-        // The hardware stays armed: an interrupt with nothing to do is cheaper than programming it twice.
+        // The hardware stays armed: an interrupt with nothing to do is cheaper than programming it
+        // twice.
         let target = armed.take().and_then(|(cpu, key)| QUEUES[cpu].lock().timers.remove(&key));
         target.is_some()
     }
@@ -88,8 +94,8 @@ impl Drop for Timer {
     }
 }
 
-/// Asks for this CPU's scheduler to run at `deadline` (monotonic nanoseconds; `u64::MAX`: not at all). One per CPU: the end of
-/// the running task's time slice.
+/// Asks for this CPU's scheduler to run at `deadline` (monotonic nanoseconds; `u64::MAX`: not at
+/// all). One per CPU: the end of the running task's time slice.
 pub fn set_slice(deadline: u64) {
     let was_enabled = crate::arch::irq::disable_save();
     let mut queue = QUEUES[cpu::id()].lock();

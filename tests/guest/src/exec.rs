@@ -39,7 +39,8 @@ pub fn probe(args: &[String]) -> i32 {
             let tasks = std::fs::read_dir("/proc/self/task").unwrap().count();
             i32::from(!(tasks == 1 && unsafe { getpid() == gettid() }))
         }
-        // As the interpreter of a script: our path, the script's one argument, the script, its arguments.
+        // As the interpreter of a script: our path, the script's one argument, the script, its
+        // arguments.
         ["script and more", script, "arg"] => i32::from(!script.ends_with("/script")),
         _ => 99,
     }

@@ -125,7 +125,8 @@ pub fn wait_for(pid: libc::pid_t) -> i32 {
     }
 }
 
-/// Runs `body` in a child process; returns its process ID. The child exits with what `body` returns.
+/// Runs `body` in a child process; returns its process ID. The child exits with what `body`
+/// returns.
 pub fn child(body: impl FnOnce() -> i32) -> libc::pid_t {
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
@@ -157,7 +158,8 @@ pub fn c(text: &str) -> CString {
     CString::new(text).unwrap()
 }
 
-/// A directory of this process's own, under a memory-backed or writable place; removed by nobody (the VM goes away).
+/// A directory of this process's own, under a memory-backed or writable place; removed by nobody
+/// (the VM goes away).
 pub fn scratch() -> String {
     // By the case's own process ID, so that its children find the same place.
     let path = format!("/tmp/guest-tests-{}", CASE.load(std::sync::atomic::Ordering::Relaxed));

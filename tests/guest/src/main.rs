@@ -8,8 +8,9 @@
 //! guest-tests --times N WORD...    run them again and again
 //! ```
 //!
-//! A case is a function that panics when something isn't as Linux has it. It runs in a process of its own, with a time
-//! limit, so that a crash or a hang fails one case. The exit status is 0 if every case passed.
+//! A case is a function that panics when something isn't as Linux has it. It runs in a process of
+//! its own, with a time limit, so that a crash or a hang fails one case. The exit status is 0 if
+//! every case passed.
 
 #[macro_use]
 mod harness;

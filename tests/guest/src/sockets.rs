@@ -136,7 +136,8 @@ fn tcp_nonblocking_connect_and_accept() {
         assert_eq!(fds[0].revents, POLLOUT);
         assert_eq!(option(fd, SOL_SOCKET, SO_ERROR), 0);
         if result == -1 {
-            // The first call after a connection made in the background says so, the next ones refuse.
+            // The first call after a connection made in the background says so, the next ones
+            // refuse.
             ok(connect(fd, (&raw const address).cast(), size_of::<sockaddr_in>() as u32));
         }
         fails!(connect(fd, (&raw const address).cast(), size_of::<sockaddr_in>() as u32), EISCONN);
@@ -340,7 +341,8 @@ fn tcp_address_in_use() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let error = TcpListener::bind(local(&listener)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(EADDRINUSE));
-    // With connections still in TIME_WAIT the address can be taken again (SO_REUSEADDR, which std sets).
+    // With connections still in TIME_WAIT the address can be taken again (SO_REUSEADDR, which std
+    // sets).
     let address = local(&listener);
     let client = TcpStream::connect(address).unwrap();
     let (server, _) = listener.accept().unwrap();

@@ -1,11 +1,13 @@
-//! The first program of the Linux microVM: as little as a Linux needs to run a container's entrypoint.
+//! The first program of the Linux microVM: as little as a Linux needs to run a container's
+//! entrypoint.
 //!
-//! It loads the drivers that Debian's cloud kernel has as modules, mounts the EROFS root with a tmpfs above it, gives the
-//! network interface the address QEMU's user network expects, and becomes the program that `/entrypoint` in the initramfs
-//! names (`cwd`, `uid`, `gid`, environment and arguments: one NUL-terminated string each, an empty one ending the
-//! environment).
+//! It loads the drivers that Debian's cloud kernel has as modules, mounts the EROFS root with a
+//! tmpfs above it, gives the network interface the address QEMU's user network expects, and becomes
+//! the program that `/entrypoint` in the initramfs names (`cwd`, `uid`, `gid`, environment and
+//! arguments: one NUL-terminated string each, an empty one ending the environment).
 //!
-//! A fixed address and no udev: faster than any distribution's own way up, so that the comparison favours Linux.
+//! A fixed address and no udev: faster than any distribution's own way up, so that the comparison
+//! favours Linux.
 
 use std::ffi::{CStr, CString};
 use std::io::Error;

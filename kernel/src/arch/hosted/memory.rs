@@ -1,4 +1,5 @@
-//! Physical memory of the test process: one lazily committed host allocation behind a direct map of its own.
+//! Physical memory of the test process: one lazily committed host allocation behind a direct map of
+//! its own.
 
 use std::sync::OnceLock;
 
@@ -10,7 +11,8 @@ fn base() -> usize {
     static BASE: OnceLock<usize> = OnceLock::new();
     *BASE.get_or_init(|| {
         const ALIGN: usize = 2 << 20;
-        // Alignment 16 lets the host use calloc, which commits nothing; the rest of the alignment is made by hand.
+        // Alignment 16 lets the host use calloc, which commits nothing; the rest of the alignment
+        // is made by hand.
         let layout = std::alloc::Layout::from_size_align(RAM + ALIGN, 16).expect("constants");
         // SAFETY: the layout has a size.
         let memory = unsafe { std::alloc::alloc_zeroed(layout) } as usize;
@@ -19,8 +21,8 @@ fn base() -> usize {
     })
 }
 
-/// The direct map: where physical address `paddr` is seen. Addresses past the simulated RAM stand for themselves, so
-/// that tests can let devices work on ordinary buffers.
+/// The direct map: where physical address `paddr` is seen. Addresses past the simulated RAM stand
+/// for themselves, so that tests can let devices work on ordinary buffers.
 pub fn phys_to_virt(paddr: usize) -> usize {
     if paddr < RAM { base() + paddr } else { paddr }
 }

@@ -135,7 +135,8 @@ pub mod uaccess {
         unsafe { core::ptr::write_bytes(dst as *mut u8, 0, len) };
         0
     }
-    /// Atomically replaces the word at `addr` by `new` if it is `old`; `None` on a fault, else what it held.
+    /// Atomically replaces the word at `addr` by `new` if it is `old`; `None` on a fault, else what
+    /// it held.
     ///
     /// # Safety
     /// `addr` must be four-byte aligned; it may be any user address.

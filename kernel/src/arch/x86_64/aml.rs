@@ -24,8 +24,9 @@ fn small_integer(code: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
-/// Address of the event selector and interrupt of a generic event device (`ACPI0013`), with which virtual machines
-/// without PM1 registers announce the power button. The address is that of its operation region `EREG`.
+/// Address of the event selector and interrupt of a generic event device (`ACPI0013`), with which
+/// virtual machines without PM1 registers announce the power button. The address is that of its
+/// operation region `EREG`.
 pub fn generic_event_device(code: &[u8]) -> Option<(u64, u32)> {
     let at = find(code, b"ACPI0013")?;
     let device = &code[at..code.len().min(at + 512)];

@@ -18,8 +18,8 @@ fn table() -> Option<Table<'static>> {
     let start = &raw const __ksyms_start;
     let end = &raw const __ksyms_end;
     let len = end as usize - start as usize;
-    // SAFETY: the section is mapped as far as the table says it is long, which `start` has reserved; `parse` reads the
-    // header first and the rest only through the length it finds there.
+    // SAFETY: the section is mapped as far as the table says it is long, which `start` has
+    // reserved; `parse` reads the header first and the rest only through the length it finds there.
     Table::parse(unsafe { core::slice::from_raw_parts(start, len) })
 }
 

@@ -1,9 +1,10 @@
 //! From the PVH entry (32-bit, paging off) to Rust in the high half.
 //!
-//! The boot tables map the first 4 GiB twice, in place and at the direct map, with 2 MiB pages, and the first GiB at
-//! -2 GiB. [`super::paging::init`] replaces them.
+//! The boot tables map the first 4 GiB twice, in place and at the direct map, with 2 MiB pages, and
+//! the first GiB at -2 GiB. [`super::paging::init`] replaces them.
 //!
-//! Source of the entry state: Xen's `docs/misc/pvh.pandoc`; every loader of ours enters the same way.
+//! Source of the entry state: Xen's `docs/misc/pvh.pandoc`; every loader of ours enters the same
+//! way.
 
 use core::arch::global_asm;
 
@@ -117,7 +118,8 @@ start64_high:
     options(att_syntax)
 );
 
-/// First Rust code: `start_info` is the physical address of the `hvm_start_info`, `tsc` the time of entry.
+/// First Rust code: `start_info` is the physical address of the `hvm_start_info`, `tsc` the time of
+/// entry.
 extern "C" fn start(start_info: usize, tsc: u64) -> ! {
     super::start::boot_cpu(start_info, tsc)
 }

@@ -20,7 +20,8 @@ static FREQUENCY_KHZ: AtomicU32 = AtomicU32::new(0);
 
 /// How long the counter is compared with a reference, if the machine doesn't tell its frequency.
 const CALIBRATION_NS: u64 = 2_000_000;
-/// A first measurement that is thrown away: an emulator translates the code on its way, which takes time.
+/// A first measurement that is thrown away: an emulator translates the code on its way, which takes
+/// time.
 const WARM_UP_NS: u64 = 20_000;
 
 /// Raw cycle counter.
@@ -247,7 +248,8 @@ pub fn boot_epoch_ns() -> u64 {
     now.saturating_sub(now_ns())
 }
 
-/// The CMOS clock as seconds since the epoch; 0 if the machine has none (the clock then starts at 1970).
+/// The CMOS clock as seconds since the epoch; 0 if the machine has none (the clock then starts at
+/// 1970).
 fn cmos_seconds() -> u64 {
     let read = || [0x00, 0x02, 0x04, 0x07, 0x08, 0x09, 0x32].map(firmware::cmos);
     const UPDATING: u8 = 0x80;

@@ -15,8 +15,8 @@ impl Context {
         Context { rsp: 0 }
     }
 
-    /// A task that will call `entry(arg)` on the stack that ends at `stack_top` (16-byte aligned), with interrupts as
-    /// they are in whoever switches to it.
+    /// A task that will call `entry(arg)` on the stack that ends at `stack_top` (16-byte aligned),
+    /// with interrupts as they are in whoever switches to it.
     ///
     /// # Safety
     /// At least a page below `stack_top` is writable and belongs to the task.
@@ -26,7 +26,8 @@ impl Context {
         arg: usize,
     ) -> Context {
         let start = context_start as *const () as usize;
-        // As `switch` pops them, with rbp 0 to end backtraces; two words stay, so that the stack is aligned at the call.
+        // As `switch` pops them, with rbp 0 to end backtraces; two words stay, so that the stack is
+        // aligned at the call.
         let words = [0, 0, arg, entry as usize, 0, 0, start, 0, 0];
         let rsp = stack_top - size_of_val(&words);
         // SAFETY: the caller's promise.
@@ -71,12 +72,12 @@ unsafe extern "C" {
     fn context_start();
 }
 
-/// Leaves the running task in `prev` and goes on with `next`; returns when somebody switches back to `prev`, perhaps
-/// on another CPU.
+/// Leaves the running task in `prev` and goes on with `next`; returns when somebody switches back
+/// to `prev`, perhaps on another CPU.
 ///
 /// # Safety
-/// Interrupts are off; `prev` is the running task's, `next` was left by `switch` or made by `new_kernel`, and its
-/// stack is alive and not in use on another CPU.
+/// Interrupts are off; `prev` is the running task's, `next` was left by `switch` or made by
+/// `new_kernel`, and its stack is alive and not in use on another CPU.
 #[inline]
 pub unsafe fn switch(prev: *mut Context, next: *const Context) {
     // SAFETY: the caller's promise.

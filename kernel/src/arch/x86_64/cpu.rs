@@ -1,4 +1,5 @@
-//! Per-CPU words, reached through the GS base: each accessor is one instruction, so it can't be torn by a migration.
+//! Per-CPU words, reached through the GS base: each accessor is one instruction, so it can't be
+//! torn by a migration.
 
 use super::gdt::Segments;
 use super::insn::wrmsr;
@@ -89,7 +90,8 @@ const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 /// Once per CPU, before anything else of this module runs there; `id` belongs to no other CPU.
 pub(super) unsafe fn init(id: usize) {
     let slot = SLOTS.0[id].get();
-    // SAFETY: no other CPU has this slot, and this one doesn't use it yet; the MSRs exist on every x86_64 CPU.
+    // SAFETY: no other CPU has this slot, and this one doesn't use it yet; the MSRs exist on every
+    // x86_64 CPU.
     unsafe {
         (*slot).this = slot;
         (*slot).id = id as u32;

@@ -1,7 +1,8 @@
-//! What firmware tables say about the machine: ACPI, or the MP table where there is no ACPI (microvm).
+//! What firmware tables say about the machine: ACPI, or the MP table where there is no ACPI
+//! (microvm).
 //!
-//! The tables are input from outside: every access is checked against the table's length, and a broken table is left
-//! out with a message.
+//! The tables are input from outside: every access is checked against the table's length, and a
+//! broken table is left out with a message.
 
 use super::boot_info::BootInfo;
 use super::insn::{inb, inw};
@@ -112,7 +113,8 @@ impl Firmware {
     pub fn ioapics(&self) -> &[IoApicInfo] {
         &self.ioapics
     }
-    /// Where an ISA interrupt arrives if not at its own number: interrupt, active low, level-triggered.
+    /// Where an ISA interrupt arrives if not at its own number: interrupt, active low,
+    /// level-triggered.
     pub fn isa_override(&self, isa: u32) -> Option<(u32, bool, bool)> {
         let found = self.overrides.iter().find(|entry| entry.isa == isa)?;
         Some((found.gsi, found.low, found.level))
@@ -158,8 +160,8 @@ fn is_mapped(boot: &BootInfo, paddr: usize, len: usize) -> bool {
         })
 }
 
-/// Memory that firmware filled. Tables may lie in what the memory map calls reserved, which the direct map lacks.
-/// `None` if it can't be mapped.
+/// Memory that firmware filled. Tables may lie in what the memory map calls reserved, which the
+/// direct map lacks. `None` if it can't be mapped.
 fn bytes(boot: &BootInfo, paddr: usize, len: usize) -> Option<&'static [u8]> {
     let at = if is_mapped(boot, paddr, len) {
         phys_to_virt(paddr) as *const u8

@@ -1,8 +1,9 @@
-//! Vector and floating-point state beyond the 16 xmm registers, which the entry code saves by itself.
+//! Vector and floating-point state beyond the 16 xmm registers, which the entry code saves by
+//! itself.
 //!
-//! The kernel has no VEX code and no floating-point arithmetic, so x87, MXCSR and the upper vector halves stay in the
-//! registers while it runs. They go to memory when another task takes the CPU, and come back before user mode only if
-//! the CPU holds somebody else's.
+//! The kernel has no VEX code and no floating-point arithmetic, so x87, MXCSR and the upper vector
+//! halves stay in the registers while it runs. They go to memory when another task takes the CPU,
+//! and come back before user mode only if the CPU holds somebody else's.
 
 use super::cpu::PerCpu;
 use super::insn::{cpuid, read_cr0, read_cr4, write_cr0, write_cr4};
@@ -76,7 +77,8 @@ pub fn signal_size() -> usize {
     if FEATURES.load(Ordering::Relaxed) == 0 { LEGACY } else { size() + 4 }
 }
 
-/// `AT_HWCAP`, `AT_MINSIGSTKSZ`: bytes of signal frame beyond the fixed part that programs must expect.
+/// `AT_HWCAP`, `AT_MINSIGSTKSZ`: bytes of signal frame beyond the fixed part that programs must
+/// expect.
 pub fn area_size() -> usize {
     size()
 }
@@ -91,7 +93,8 @@ pub struct FpuState {
     dirty: bool,
 }
 
-// SAFETY: the area belongs to this value; registers are reached only through the CPU that runs its owner.
+// SAFETY: the area belongs to this value; registers are reached only through the CPU that runs its
+// owner.
 unsafe impl Send for FpuState {}
 // SAFETY: nothing is changed through a shared reference.
 unsafe impl Sync for FpuState {}
@@ -133,7 +136,8 @@ impl FpuState {
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: `area` is `size()` bytes that this value owns; the size is fixed before the first allocation.
+        // SAFETY: `area` is `size()` bytes that this value owns; the size is fixed before the first
+        // allocation.
         unsafe { core::slice::from_raw_parts_mut(self.area.as_ptr(), size()) }
     }
 
@@ -152,8 +156,8 @@ impl FpuState {
     fn restore(&mut self) {
         let features = FEATURES.load(Ordering::Relaxed);
         let area = self.area.as_ptr();
-        // SAFETY: the area holds a valid image: made by `set_initial`, written by the CPU, or checked by
-        // `restore_signal`.
+        // SAFETY: the area holds a valid image: made by `set_initial`, written by the CPU, or
+        // checked by `restore_signal`.
         unsafe {
             if features != 0 {
                 asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX,
@@ -181,8 +185,9 @@ impl FpuState {
 
     fn save(&mut self) {
         let area = self.area.as_ptr();
-        // SAFETY: `dirty` says that this CPU's registers hold the state: it is set only on entering user mode, and
-        // `switch_out` clears it before the task can move. The area is large enough and aligned.
+        // SAFETY: `dirty` says that this CPU's registers hold the state: it is set only on entering
+        // user mode, and `switch_out` clears it before the task can move. The area is large enough
+        // and aligned.
         unsafe {
             if FEATURES.load(Ordering::Relaxed) != 0 {
                 asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX,
@@ -230,7 +235,8 @@ impl FpuState {
         out[size..size + 4].copy_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
     }
 
-    /// Takes the state from a signal frame, as far as Linux would: without the magic words only the legacy part.
+    /// Takes the state from a signal frame, as far as Linux would: without the magic words only the
+    /// legacy part.
     pub(super) fn restore_signal(
         &mut self,
         xmm: &mut [[u64; 2]; 16],
@@ -279,8 +285,8 @@ impl FpuState {
 
 impl Drop for FpuState {
     fn drop(&mut self) {
-        // A CPU that still names the area as its owner is harmless: a new state at this address has `cpu: NOWHERE`.
-        // SAFETY: allocated by `new` with the same layout.
+        // A CPU that still names the area as its owner is harmless: a new state at this address has
+        // `cpu: NOWHERE`. SAFETY: allocated by `new` with the same layout.
         unsafe { dealloc(self.area.as_ptr(), layout()) };
     }
 }

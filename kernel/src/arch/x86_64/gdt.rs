@@ -71,8 +71,8 @@ impl Segments {
     /// Makes these the segments of this CPU.
     ///
     /// # Safety
-    /// `self` stays where it is forever, on this CPU alone; `stacks` is [`IST_STACKS`] x [`IST_STACK`] bytes that
-    /// nobody else uses.
+    /// `self` stays where it is forever, on this CPU alone; `stacks` is [`IST_STACKS`] x
+    /// [`IST_STACK`] bytes that nobody else uses.
     pub unsafe fn load(&mut self, stacks: usize) {
         for (index, ist) in [1, 2, 3].into_iter().enumerate() {
             let top = stacks + (index + 1) * IST_STACK;
@@ -85,8 +85,8 @@ impl Segments {
         self.gdt[9] = base >> 32;
         let pointer =
             Pointer { limit: size_of_val(&self.gdt) as u16 - 1, base: &raw const self.gdt as u64 };
-        // SAFETY: the table has flat segments at the selectors loaded here; GS base is written by `cpu::init`, which
-        // runs after this, since loading the selector clears it.
+        // SAFETY: the table has flat segments at the selectors loaded here; GS base is written by
+        // `cpu::init`, which runs after this, since loading the selector clears it.
         unsafe {
             asm!(
                 "lgdt [{pointer}]",

@@ -46,7 +46,8 @@ macro_rules! port {
         /// Writes an I/O port.
         ///
         /// # Safety
-        /// The write must not make a device overwrite memory or disturb one that somebody else drives.
+        /// The write must not make a device overwrite memory or disturb one that somebody else
+        /// drives.
         pub unsafe fn $write(port: u16, value: $ty) {
             // SAFETY: the caller's promise.
             unsafe {

@@ -26,7 +26,8 @@ unsafe impl Send for IoApic {}
 
 impl IoApic {
     fn read(&self, register: u32) -> u32 {
-        // SAFETY: the registers are mapped for good; the lock around keeps select and window together.
+        // SAFETY: the registers are mapped for good; the lock around keeps select and window
+        // together.
         unsafe {
             self.registers.add(SELECT).cast::<u32>().write_volatile(register);
             self.registers.add(WINDOW).cast::<u32>().read_volatile()

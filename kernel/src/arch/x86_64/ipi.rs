@@ -36,8 +36,9 @@ static REQUESTS: [Request; MAX_CPUS] = [const {
 /// For each CPU, whose requests wait for it.
 static INBOX: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 
-/// Makes the CPUs in `cpus` (one bit each; this one's is ignored) forget their translations of `pages` pages from
-/// `start` on, of whatever root they use, and waits until they have. `usize::MAX` pages means all of user space.
+/// Makes the CPUs in `cpus` (one bit each; this one's is ignored) forget their translations of
+/// `pages` pages from `start` on, of whatever root they use, and waits until they have.
+/// `usize::MAX` pages means all of user space.
 ///
 /// Task or softirq context; no `IrqLock` may be held.
 pub fn flush_tlb(cpus: u32, start: usize, pages: usize) {

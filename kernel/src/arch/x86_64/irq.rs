@@ -88,8 +88,8 @@ struct Vectors {
     lines: [Option<u32>; LAST_DEVICE - FIRST_DEVICE + 1],
 }
 
-/// Names the function that handles a line. It runs with interrupts off. ENODEV if no interrupt controller has the
-/// line, EBUSY if it has a handler, ENOSPC if vectors are used up.
+/// Names the function that handles a line. It runs with interrupts off. ENODEV if no interrupt
+/// controller has the line, EBUSY if it has a handler, ENOSPC if vectors are used up.
 pub fn register(line: Line, handler: fn(usize), arg: usize) -> Result<()> {
     let route = ioapic::route(line)?;
     let mut vectors = VECTORS.lock();
@@ -102,11 +102,12 @@ pub fn register(line: Line, handler: fn(usize), arg: usize) -> Result<()> {
     ioapic::program(&route, vector as u8)
 }
 
-/// A vector for message-signalled interrupts of one source, sent to CPU `cpu`: message address and data.
-/// ENOSPC if vectors are used up.
+/// A vector for message-signalled interrupts of one source, sent to CPU `cpu`: message address and
+/// data. ENOSPC if vectors are used up.
 pub fn alloc_msi_vector(cpu: usize, handler: fn(usize), arg: usize) -> Result<(u64, u32)> {
     let vector = take_vector(&mut VECTORS.lock(), handler, arg)?;
-    // Without interrupt remapping a message reaches APIC IDs up to 255; CPUs beyond get theirs at the boot CPU.
+    // Without interrupt remapping a message reaches APIC IDs up to 255; CPUs beyond get theirs at
+    // the boot CPU.
     let apic_id = match super::cpu::apic_id(cpu) {
         id if id < 256 => id,
         _ => super::cpu::apic_id(0),

@@ -1,5 +1,5 @@
-//! Kernel stacks: whole pages in a region of their own, each stack with an unmapped page below it, so that an overflow
-//! faults instead of overwriting somebody's memory.
+//! Kernel stacks: whole pages in a region of their own, each stack with an unmapped page below it,
+//! so that an overflow faults instead of overwriting somebody's memory.
 
 use super::paging::{self, Protection};
 use crate::arch::PAGE_SIZE;
@@ -56,7 +56,8 @@ impl KernelStack {
                 Ok(())
             });
             if let Err(error) = mapped {
-                // A slot with a partial mapping is not handed out again; this happens when memory is exhausted only.
+                // A slot with a partial mapping is not handed out again; this happens when memory
+                // is exhausted only.
                 core::mem::forget(stack);
                 return Err(error);
             }

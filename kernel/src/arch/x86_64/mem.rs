@@ -1,7 +1,8 @@
-//! The memory functions that compilers call. Written in assembler, so they can't be compiled into calls of themselves.
+//! The memory functions that compilers call. Written in assembler, so they can't be compiled into
+//! calls of themselves.
 //!
-//! Unrolled 16-byte moves rather than string instructions: under emulation those are interpreted byte by byte, and on
-//! hardware both run at memory speed for the sizes that a kernel moves.
+//! Unrolled 16-byte moves rather than string instructions: under emulation those are interpreted
+//! byte by byte, and on hardware both run at memory speed for the sizes that a kernel moves.
 
 use core::arch::global_asm;
 

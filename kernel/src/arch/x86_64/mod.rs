@@ -52,7 +52,8 @@ pub fn idle() {
     }
 }
 
-/// Finds out about the machine: firmware tables, interrupt controllers, clocks. Needs the kernel heap.
+/// Finds out about the machine: firmware tables, interrupt controllers, clocks. Needs the kernel
+/// heap.
 pub fn init(boot: &'static BootInfo) {
     mask_legacy_interrupts();
     firmware::init(boot);
@@ -63,7 +64,8 @@ pub fn init(boot: &'static BootInfo) {
 
 /// The old interrupt controllers deliver nothing, not even spurious interrupts below vector 32.
 fn mask_legacy_interrupts() {
-    // SAFETY: initialisation sequence of the two 8259s, then all lines masked; absent ones ignore it.
+    // SAFETY: initialisation sequence of the two 8259s, then all lines masked; absent ones ignore
+    // it.
     unsafe {
         for (port, value) in [
             (0x20, 0x11u8),

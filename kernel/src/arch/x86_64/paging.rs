@@ -168,7 +168,8 @@ fn table_for(
     let mut table = kernel_root();
     for above in (level + 1..4).rev() {
         let entry = entry_of(table, vaddr, above);
-        // SAFETY: tables lie in RAM, hence in the direct map; the caller holds the lock or is alone.
+        // SAFETY: tables lie in RAM, hence in the direct map; the caller holds the lock or is
+        // alone.
         unsafe {
             let mut value = entry.read_volatile();
             if value & PRESENT == 0 {
@@ -198,8 +199,8 @@ pub(super) fn image() -> core::ops::Range<usize> {
     start..(end - KERNEL + len).next_multiple_of(PAGE_SIZE)
 }
 
-/// Builds the final tables and switches to them. `ram` are the ranges to map directly, `alloc` gives zeroed frames
-/// that the boot tables map.
+/// Builds the final tables and switches to them. `ram` are the ranges to map directly, `alloc`
+/// gives zeroed frames that the boot tables map.
 ///
 /// # Safety
 /// The boot CPU runs alone, on the boot tables.
@@ -238,7 +239,8 @@ pub(super) unsafe fn init(
 /// Makes this CPU use the kernel's root, with global pages.
 pub(super) fn init_cpu() {
     const PGE: usize = 1 << 7;
-    // SAFETY: the new root maps the kernel, its stack and RAM where they are. Toggling PGE drops stale global entries.
+    // SAFETY: the new root maps the kernel, its stack and RAM where they are. Toggling PGE drops
+    // stale global entries.
     unsafe {
         write_cr4(read_cr4() & !PGE);
         write_cr3(kernel_root());

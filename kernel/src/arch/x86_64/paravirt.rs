@@ -1,6 +1,7 @@
 //! What a hypervisor tells its guest by CPUID and shared memory.
 //!
-//! Source: Linux `Documentation/virt/kvm/x86/{cpuid,msr}.rst`; the timing leaf is VMware's convention.
+//! Source: Linux `Documentation/virt/kvm/x86/{cpuid,msr}.rst`; the timing leaf is VMware's
+//! convention.
 
 use super::insn::{cpuid, wrmsr};
 use super::paging::virt_to_phys;
@@ -73,7 +74,8 @@ fn kvmclock_khz() -> Option<u32> {
         return None;
     }
     let page = SHARED.0.get();
-    // SAFETY: CPUID offers the MSR; the hypervisor writes 32 bytes to memory that nobody else uses, until told to stop.
+    // SAFETY: CPUID offers the MSR; the hypervisor writes 32 bytes to memory that nobody else uses,
+    // until told to stop.
     let words = unsafe {
         wrmsr(MSR_SYSTEM_TIME_NEW, virt_to_phys(page as usize) as u64 | ENABLE);
         let words = page.read_volatile();
@@ -92,7 +94,8 @@ fn kvmclock_khz() -> Option<u32> {
 
 /// Nanoseconds since the Unix epoch, if the hypervisor tells.
 pub fn wall_clock_ns() -> Option<u64> {
-    // kvmclock's wall clock is that of *its* time zero, which differs from ours; the CMOS clock is good to a second,
-    // and both are read once. Hosts that need better run an NTP client in the image.
+    // kvmclock's wall clock is that of *its* time zero, which differs from ours; the CMOS clock is
+    // good to a second, and both are read once. Hosts that need better run an NTP client in the
+    // image.
     None
 }

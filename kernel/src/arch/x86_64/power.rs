@@ -11,14 +11,16 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 const POWER_BUTTON: u16 = 1 << 8;
 const SCI_ENABLED: u16 = 1;
 const SLEEP_ENABLE: u16 = 1 << 13;
-/// QEMU's `isa-debug-exit`, at the port that QEMU's documentation uses: status is twice the value plus one.
+/// QEMU's `isa-debug-exit`, at the port that QEMU's documentation uses: status is twice the value
+/// plus one.
 const DEBUG_EXIT: u16 = 0x501;
 
 static BUTTON: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 /// Event selector of the generic event device.
 static GED: AtomicUsize = AtomicUsize::new(0);
 
-/// Ends the virtual machine. `status` reaches the host through the debug-exit device if there is one.
+/// Ends the virtual machine. `status` reaches the host through the debug-exit device if there is
+/// one.
 pub fn power_off(status: u8) -> ! {
     irq::disable();
     debug_exit(status);
@@ -36,7 +38,8 @@ pub fn reboot() -> ! {
     triple_fault()
 }
 
-/// Tells QEMU to exit with `2 * status + 1`, if it has the device. A status of zero is left to an orderly power-off.
+/// Tells QEMU to exit with `2 * status + 1`, if it has the device. A status of zero is left to an
+/// orderly power-off.
 pub(super) fn debug_exit(status: u8) {
     let asked = super::boot_info::get().is_some_and(|boot| boot.option("d2u.debug-exit").is_some());
     if asked && status != 0 {

@@ -1,4 +1,5 @@
-//! Entropy for seeding: the CPU's generator where it has one, and the jitter of the cycle counter always.
+//! Entropy for seeding: the CPU's generator where it has one, and the jitter of the cycle counter
+//! always.
 
 use super::insn::{cpuid, rdtsc};
 use core::arch::asm;
@@ -12,7 +13,8 @@ pub fn seed() -> [u8; 32] {
         if let Some(hardware) = hardware() {
             word ^= hardware;
         }
-        // SplitMix64's finaliser spreads each bit over the word; neighbours chain the words together.
+        // SplitMix64's finaliser spreads each bit over the word; neighbours chain the words
+        // together.
         let mut mixed = (state[index] ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -68,7 +68,8 @@ pub fn read() -> Option<u8> {
     unsafe { (inb(LINE_STATUS) & DATA_READY != 0).then(|| inb(DATA)) }
 }
 
-/// Calls `receive`, from the interrupt handler, whenever bytes have arrived; it fetches them with [`read`].
+/// Calls `receive`, from the interrupt handler, whenever bytes have arrived; it fetches them with
+/// [`read`].
 pub fn on_receive(receive: fn()) {
     if !PRESENT.load(Ordering::Relaxed) {
         return;

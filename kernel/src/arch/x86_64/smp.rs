@@ -11,7 +11,8 @@ use crate::{debug, error};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Physical pages of low memory that start-up code and its page tables use; `early` keeps them free.
+/// Physical pages of low memory that start-up code and its page tables use; `early` keeps them
+/// free.
 const CODE: usize = 0x8000;
 const PML4: usize = 0x9000;
 const PDPT: usize = 0xa000;
@@ -84,8 +85,8 @@ static RUNNING: AtomicUsize = AtomicUsize::new(1);
 static STACKS: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static MAIN: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Starts every CPU that firmware names. Each runs `main` on a kernel stack of its own, with interrupts off.
-/// Returns how many CPUs run.
+/// Starts every CPU that firmware names. Each runs `main` on a kernel stack of its own, with
+/// interrupts off. Returns how many CPUs run.
 pub fn start(main: fn() -> !) -> usize {
     MAIN.store(main as *mut (), Ordering::Release);
     let me = apic::id();

@@ -1,13 +1,13 @@
 //! Interrupt and exception entry.
 //!
-//! Every vector enters on an interrupt stack, since prebuilt code may keep data below its stack pointer (the red
-//! zone) that a push there would destroy. From kernel mode the stub moves the frame to 128 bytes below the
-//! interrupted stack pointer and goes on there, so that the interrupt stack is free again: handlers nest, may be
-//! preempted and may sleep. From user mode the registers go to the [`UserContext`](super::user::UserContext) and
-//! `user::enter` returns.
+//! Every vector enters on an interrupt stack, since prebuilt code may keep data below its stack
+//! pointer (the red zone) that a push there would destroy. From kernel mode the stub moves the
+//! frame to 128 bytes below the interrupted stack pointer and goes on there, so that the interrupt
+//! stack is free again: handlers nest, may be preempted and may sleep. From user mode the registers
+//! go to the [`UserContext`](super::user::UserContext) and `user::enter` returns.
 //!
-//! NMI, double fault and machine check can hit the two instructions at which GS isn't the kernel's; they stay on
-//! their stacks and find out from the GS base itself.
+//! NMI, double fault and machine check can hit the two instructions at which GS isn't the kernel's;
+//! they stay on their stacks and find out from the GS base itself.
 
 use super::cpu::{KERNEL_RSP, USER_CONTEXT};
 use super::gdt::{KERNEL_CS, Pointer};
@@ -336,7 +336,8 @@ extern "C" fn paranoid_trap(frame: &mut TrapFrame) {
         if super::panic::halt_requested() {
             super::panic::halt();
         }
-        // Nobody sends other NMIs to a virtual machine but its operator, who wants to know where it is.
+        // Nobody sends other NMIs to a virtual machine but its operator, who wants to know where it
+        // is.
         emergency(format_args!("NMI on CPU {}: {frame}\n", cpu::id()));
         super::backtrace::print(frame.rip, frame.rbp);
         return;

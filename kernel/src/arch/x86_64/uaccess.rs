@@ -1,8 +1,8 @@
 //! Access to user memory that survives faults.
 //!
-//! Each instruction that touches user memory has an entry in the exception table: if the page fault handler can't
-//! bring the page in, execution goes on at the entry's fix-up, which finishes byte by byte up to the faulting one, so
-//! that the counts returned are exact.
+//! Each instruction that touches user memory has an entry in the exception table: if the page fault
+//! handler can't bring the page in, execution goes on at the entry's fix-up, which finishes byte by
+//! byte up to the faulting one, so that the counts returned are exact.
 
 use super::insn::{cpuid, read_cr4, write_cr4};
 use core::arch::global_asm;
@@ -206,7 +206,8 @@ pub unsafe fn clear_user(dst: usize, len: usize) -> usize {
     unsafe { uaccess_clear(dst, len) }
 }
 
-/// Atomically replaces the word at `addr` by `new` if it is `old`; `None` on a fault, else what it held.
+/// Atomically replaces the word at `addr` by `new` if it is `old`; `None` on a fault, else what it
+/// held.
 ///
 /// # Safety
 /// `addr` must be four-byte aligned and lie in user space.
@@ -300,6 +301,7 @@ pub(super) fn init_cpu() {
     if leaf.ecx & UMIP != 0 {
         cr4 |= 1 << 11;
     }
-    // SAFETY: the kernel maps its own memory as supervisor memory and touches user memory through this module only.
+    // SAFETY: the kernel maps its own memory as supervisor memory and touches user memory through
+    // this module only.
     unsafe { write_cr4(cr4) };
 }

@@ -72,13 +72,15 @@ const _: () = assert!(offset_of!(UserContext, xmm) == 0);
 /// Why user mode was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserExit {
-    /// `syscall`: the number is in `orig_rax`, arguments in rdi, rsi, rdx, r10, r8, r9; the result goes to rax.
+    /// `syscall`: the number is in `orig_rax`, arguments in rdi, rsi, rdx, r10, r8, r9; the result
+    /// goes to rax.
     Syscall,
     /// An exception.
     Fault {
         /// Exception vector (SDM vol. 3, table 7-1).
         vector: u8,
-        /// Error code; for page faults bit 0 is "present", bit 1 "write", bit 4 "instruction fetch".
+        /// Error code; for page faults bit 0 is "present", bit 1 "write", bit 4 "instruction
+        /// fetch".
         error: u32,
         /// Faulting address of a page fault, else the instruction's.
         addr: usize,
@@ -133,8 +135,8 @@ impl UserContext {
         self.rflags = flags & USER_FLAGS | 0x202;
     }
 
-    /// The floating-point state as a signal frame carries it, in XSAVE standard format with Linux's trailer;
-    /// [`super::fpu::signal_size`] bytes long.
+    /// The floating-point state as a signal frame carries it, in XSAVE standard format with Linux's
+    /// trailer; [`super::fpu::signal_size`] bytes long.
     pub fn save_signal_fpu(&mut self, out: &mut [u8]) {
         self.fpu.save_signal(&self.xmm, out);
     }
@@ -150,7 +152,8 @@ impl UserContext {
         self.fpu.reset();
     }
 
-    /// To call with preemption off before another task takes this CPU, if this one may have run in user mode.
+    /// To call with preemption off before another task takes this CPU, if this one may have run in
+    /// user mode.
     pub fn switch_out(&mut self) {
         self.fpu.switch_out();
     }
@@ -298,8 +301,8 @@ const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 
 /// Runs the program whose registers `context` holds until it needs the kernel.
 ///
-/// Called from the task's main loop with interrupts on and nothing locked. Returns [`UserExit::Interrupt`] at once
-/// while work is pending on this CPU.
+/// Called from the task's main loop with interrupts on and nothing locked. Returns
+/// [`UserExit::Interrupt`] at once while work is pending on this CPU.
 #[inline]
 pub fn enter(context: &mut UserContext) -> UserExit {
     irq::disable();

@@ -83,7 +83,8 @@ impl LineDiscipline {
         self.input.len() >= min
     }
 
-    /// Takes a new setting; leaving canonical mode makes the unfinished line readable, as Linux does.
+    /// Takes a new setting; leaving canonical mode makes the unfinished line readable, as Linux
+    /// does.
     pub fn set_termios(&mut self, termios: Termios) {
         if self.termios.local(ICANON) && termios.lflag & ICANON == 0 {
             self.input.extend(self.line.drain(..).map(u16::from));
@@ -313,7 +314,8 @@ impl LineDiscipline {
         }
     }
 
-    /// Takes readable input into `out`: in canonical mode at most one line, nothing at an end of file.
+    /// Takes readable input into `out`: in canonical mode at most one line, nothing at an end of
+    /// file.
     pub fn take(&mut self, out: &mut [u8]) -> usize {
         let canonical = self.termios.local(ICANON);
         if canonical && self.lines == 0 {

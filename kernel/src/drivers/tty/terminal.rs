@@ -20,7 +20,8 @@ use linux_raw_sys::ioctl::*;
 
 /// Where a terminal's output goes.
 pub trait Output: Send + Sync {
-    /// Takes bytes; returns how many. Fewer than given means that it is full; [`Tty::output_ready`] is called when that ends.
+    /// Takes bytes; returns how many. Fewer than given means that it is full; [`Tty::output_ready`]
+    /// is called when that ends.
     fn write(&self, bytes: &[u8]) -> usize;
     /// Whether it would take a byte now.
     fn ready(&self) -> bool;
@@ -136,8 +137,8 @@ impl Tty {
         current().process().terminal().is_some_and(|terminal| terminal.device() == self.device)
     }
 
-    /// Background processes may not touch their terminal: sends `signal` to the caller's group, or fails with EIO where that
-    /// would have no effect (termios(3), "Job control").
+    /// Background processes may not touch their terminal: sends `signal` to the caller's group, or
+    /// fails with EIO where that would have no effect (termios(3), "Job control").
     fn check_foreground(&self, signal: Signal) -> Result<()> {
         let process = current().process();
         let pgid = process.pgid();
@@ -289,7 +290,8 @@ impl Tty {
         acquired
     }
 
-    /// Opens the terminal: a session leader without one gets it as its controlling terminal unless `O_NOCTTY` is given.
+    /// Opens the terminal: a session leader without one gets it as its controlling terminal unless
+    /// `O_NOCTTY` is given.
     pub fn open(self: &Arc<Self>, flags: u32) -> Result<Arc<dyn FileOps>> {
         let process = current().process();
         let leader = process.sid() == process.pid();

@@ -1,4 +1,5 @@
-//! Terminal settings (termios(3)), in the kernel's layout of `struct termios` and `struct termios2`.
+//! Terminal settings (termios(3)), in the kernel's layout of `struct termios` and `struct
+//! termios2`.
 
 use linux_raw_sys::general::*;
 
@@ -66,7 +67,8 @@ impl Termios {
     /// Size of `struct termios2` (`TCGETS2`).
     pub const SIZE2: usize = 44;
 
-    /// The layout of `struct termios2`; its first [`SIZE`](Termios::SIZE) bytes are a `struct termios`.
+    /// The layout of `struct termios2`; its first [`SIZE`](Termios::SIZE) bytes are a `struct
+    /// termios`.
     pub fn emit(&self) -> [u8; Self::SIZE2] {
         let mut raw = [0; Self::SIZE2];
         for (at, word) in [
@@ -84,7 +86,8 @@ impl Termios {
         raw
     }
 
-    /// Reads `struct termios` (36 bytes) or `struct termios2` (44); speeds stay as they were in the shorter one.
+    /// Reads `struct termios` (36 bytes) or `struct termios2` (44); speeds stay as they were in the
+    /// shorter one.
     pub fn parse(raw: &[u8], before: &Termios) -> Option<Termios> {
         let word = |at: usize| Some(u32::from_ne_bytes(raw.get(at..at + 4)?.try_into().ok()?));
         Some(Termios {

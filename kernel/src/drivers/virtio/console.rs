@@ -1,4 +1,5 @@
-//! virtio-console, port 0, output only: the status channel to the host ([`dock2uni_format::status`]).
+//! virtio-console, port 0, output only: the status channel to the host
+//! ([`dock2uni_format::status`]).
 
 use super::queue::{Queue, Segment};
 use super::{Transport, negotiate, ready, start_queue};
@@ -39,8 +40,8 @@ pub fn attach(transport: Arc<dyn Transport>) -> Result<()> {
     Ok(())
 }
 
-/// Tells the host, and waits (a little) until it has heard. Without a channel nothing happens. Usable in a panic, unless
-/// that came from in here.
+/// Tells the host, and waits (a little) until it has heard. Without a channel nothing happens.
+/// Usable in a panic, unless that came from in here.
 pub fn report(status: Status<'_>) {
     let Some(mut port) = PORT.try_lock() else { return };
     let Some(port) = port.as_mut() else { return };

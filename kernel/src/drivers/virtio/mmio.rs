@@ -55,7 +55,8 @@ fn write(base: usize, offset: usize, value: u32) {
     unsafe { ((base + offset) as *mut u32).write_volatile(value.to_le()) }
 }
 
-/// Every device that the command line names (`virtio_mmio.device=SIZE@BASE:IRQ`), or else that the firmware's tables name.
+/// Every device that the command line names (`virtio_mmio.device=SIZE@BASE:IRQ`), or else that the
+/// firmware's tables name.
 pub fn find(cmdline: &str) -> Vec<Arc<dyn Transport>> {
     let mut found: Vec<Arc<dyn Transport>> = Vec::new();
     let named = cmdline.split_ascii_whitespace();
@@ -74,9 +75,9 @@ pub fn find(cmdline: &str) -> Vec<Arc<dyn Transport>> {
     found
 }
 
-/// Devices with the hardware ID `LNRO0005` in a DSDT: base address and interrupt. Their resources are plain templates,
-/// so no AML needs to be run: a Memory32Fixed and an Extended Interrupt descriptor (ACPI 6.5, section 6.4.3) follow
-/// the ID.
+/// Devices with the hardware ID `LNRO0005` in a DSDT: base address and interrupt. Their resources
+/// are plain templates, so no AML needs to be run: a Memory32Fixed and an Extended Interrupt
+/// descriptor (ACPI 6.5, section 6.4.3) follow the ID.
 fn acpi(dsdt: &[u8]) -> Vec<(usize, u32)> {
     const REACH: usize = 128;
     let mut found = Vec::new();

@@ -1,7 +1,7 @@
 //! virtio 1.x drivers, over PCI and memory-mapped transports. Legacy (pre-1.0) devices are refused.
 //!
-//! A [`Transport`] hides how a device is reached; drivers for block, network, entropy and console devices sit on it
-//! and compile for the host as well, where tests play the device.
+//! A [`Transport`] hides how a device is reached; drivers for block, network, entropy and console
+//! devices sit on it and compile for the host as well, where tests play the device.
 
 pub mod blk;
 pub mod console;
@@ -137,7 +137,8 @@ pub fn ready(transport: &dyn Transport) {
     transport.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
 }
 
-/// Makes a queue of at most `want` entries and puts it into service. ENODEV if the device has no such queue.
+/// Makes a queue of at most `want` entries and puts it into service. ENODEV if the device has no
+/// such queue.
 pub fn start_queue<T>(
     transport: &dyn Transport,
     index: u16,

@@ -1,4 +1,5 @@
-//! virtio-net: checksum and segmentation offload, mergeable buffers, interrupts by event index, batched notifications.
+//! virtio-net: checksum and segmentation offload, mergeable buffers, interrupts by event index,
+//! batched notifications.
 
 use super::queue::{Queue, Segment};
 use super::{Doorbell, Handler, Transport, feature, negotiate, ready, start_queue};
@@ -258,7 +259,8 @@ impl NetDevice for VirtioNet {
     }
 }
 
-/// Makes a frame of what the device has written; the rest of a frame in several buffers follows in the queue.
+/// Makes a frame of what the device has written; the rest of a frame in several buffers follows in
+/// the queue.
 fn receive(queue: &mut Queue<Packet>, mut packet: Packet, len: usize) -> Option<Packet> {
     packet.truncate(len);
     let header: [u8; HEADER] = *packet.bytes().first_chunk()?;

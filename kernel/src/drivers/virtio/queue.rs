@@ -1,8 +1,9 @@
 //! Split virtqueues (virtio 1.2, section 2.7), with event indices and indirect descriptors.
 //!
-//! The device is not trusted: it may write anything into the rings at any time. What decides where memory is
-//! freed or reused (descriptor chains, lengths, tokens) is kept in memory that the device can't reach, and every
-//! index read from a ring is checked against it. A queue whose device breaks the rules stops for good.
+//! The device is not trusted: it may write anything into the rings at any time. What decides where
+//! memory is freed or reused (descriptor chains, lengths, tokens) is kept in memory that the device
+//! can't reach, and every index read from a ring is checked against it. A queue whose device breaks
+//! the rules stops for good.
 
 use crate::arch::{PAGE_SIZE, virt_to_phys};
 use crate::errno::{Errno, Result};
@@ -32,7 +33,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The memory of a kernel buffer. It must lie in the direct map (heap memory does, stacks may not).
+    /// The memory of a kernel buffer. It must lie in the direct map (heap memory does, stacks may
+    /// not).
     pub fn of(buf: &[u8]) -> Segment {
         Segment { addr: virt_to_phys(buf.as_ptr() as usize), len: buf.len() as u32 }
     }
@@ -168,8 +170,9 @@ impl<T> Queue<T> {
         !self.broken && needed <= usize::from(self.free)
     }
 
-    /// Hands a request to the device: segments that it reads, then segments that it writes. Gives the token back
-    /// if the queue is full. The memory must stay valid until the request is popped (the token owns it).
+    /// Hands a request to the device: segments that it reads, then segments that it writes. Gives
+    /// the token back if the queue is full. The memory must stay valid until the request is popped
+    /// (the token owns it).
     pub fn push(
         &mut self,
         readable: &[Segment],
@@ -294,8 +297,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Asks for an interrupt after `after` more finished requests (1: the next). Returns true if there is something to
-    /// pop already, in which case the interrupt may not come.
+    /// Asks for an interrupt after `after` more finished requests (1: the next). Returns true if
+    /// there is something to pop already, in which case the interrupt may not come.
     pub fn enable_interrupts(&mut self, after: u16) -> bool {
         if self.event_idx {
             let at = self.avail + 4 + 2 * usize::from(self.size);
@@ -321,8 +324,8 @@ impl<T> Queue<T> {
     }
 
     fn word(&self, offset: usize) -> &AtomicU16 {
-        // SAFETY: every offset used is even and inside `memory` (page-aligned, never moved, initialised), and
-        // both sides access ring words as naturally aligned 16-bit units.
+        // SAFETY: every offset used is even and inside `memory` (page-aligned, never moved,
+        // initialised), and both sides access ring words as naturally aligned 16-bit units.
         unsafe { &*self.memory.at(offset).cast::<AtomicU16>() }
     }
 
@@ -337,8 +340,8 @@ fn write_desc(at: *mut u8, segment: Segment, flags: u16, next: u16) {
         | u128::from(segment.len) << 64
         | u128::from(flags) << 96
         | u128::from(next) << 112;
-    // SAFETY: callers pass the address of a 16-byte, 16-byte aligned table entry. The device doesn't read it before
-    // the available index is published.
+    // SAFETY: callers pass the address of a 16-byte, 16-byte aligned table entry. The device
+    // doesn't read it before the available index is published.
     unsafe { at.cast::<u128>().write_volatile(value.to_le()) }
 }
 

@@ -110,8 +110,8 @@ impl Image {
         Ok(self.bytes(start + len as u64, BLOCK - len)?.iter().all(|&byte| byte == 0))
     }
 
-    /// How many whole blocks from `index` on, at most `max`, lie side by side, and where. `None` for a hole, a tail, or
-    /// a damaged file: [`read_page`](Image::read_page) deals with these.
+    /// How many whole blocks from `index` on, at most `max`, lie side by side, and where. `None`
+    /// for a hole, a tail, or a damaged file: [`read_page`](Image::read_page) deals with these.
     fn run(&self, node: &Node, index: u64, max: u64) -> Option<(u64, u64)> {
         let whole = node.inode.size / BLOCK as u64;
         let Ok(Place::At(start)) = self.place(node, index) else { return None };

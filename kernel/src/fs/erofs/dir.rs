@@ -63,7 +63,8 @@ impl Image {
 
     /// Finds a name.
     pub fn dir_find(&self, dir: &Node, name: &[u8]) -> Result<Option<Entry>> {
-        // The last block whose first name isn't above the one looked for: blocks before `low` begin at or below it.
+        // The last block whose first name isn't above the one looked for: blocks before `low` begin
+        // at or below it.
         let blocks = self.dir_blocks(dir)?;
         let (mut low, mut high) = (blocks.min(1), blocks);
         while low < high {
@@ -85,8 +86,9 @@ impl Image {
         found.as_ref().map(entry).transpose()
     }
 
-    /// Calls `emit(name, entry, position of the next entry)` for the entries from `position` on, `.` and `..` left out,
-    /// until it returns false. Positions are 0 for the first and below [`dir_end`](Image::dir_end).
+    /// Calls `emit(name, entry, position of the next entry)` for the entries from `position` on,
+    /// `.` and `..` left out, until it returns false. Positions are 0 for the first and below
+    /// [`dir_end`](Image::dir_end).
     pub fn dir_list(
         &self,
         dir: &Node,

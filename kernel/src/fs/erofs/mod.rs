@@ -1,7 +1,9 @@
-//! Reader of EROFS images: in RAM (the boot module, used in place) or on a disk (through a page cache).
+//! Reader of EROFS images: in RAM (the boot module, used in place) or on a disk (through a page
+//! cache).
 //!
-//! An image is untrusted: every offset and length in it is checked where it is used. Damage is EUCLEAN, a failing or
-//! too short device is EIO. The format itself is in [`dock2uni_format::erofs`].
+//! An image is untrusted: every offset and length in it is checked where it is used. Damage is
+//! EUCLEAN, a failing or too short device is EIO. The format itself is in
+//! [`dock2uni_format::erofs`].
 
 mod data;
 mod dir;
@@ -44,8 +46,8 @@ fn damaged(_error: format::Error) -> Errno {
 }
 
 impl Image {
-    /// Reads and checks the superblock. EINVAL if there is none or it needs features we lack; EUCLEAN if it is
-    /// damaged; EIO if the source ends before the image does.
+    /// Reads and checks the superblock. EINVAL if there is none or it needs features we lack;
+    /// EUCLEAN if it is damaged; EIO if the source ends before the image does.
     pub fn open(source: Source) -> Result<Arc<Image>> {
         let block = source.bytes(0, BLOCK)?;
         let sb = Superblock::parse(&block).map_err(|error| match error {

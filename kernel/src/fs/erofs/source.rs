@@ -51,8 +51,8 @@ impl Pager for DiskPager {
     }
 }
 
-/// Fills new frames with one request and gives them away as pages `index` and following. Fewer than `count` if memory
-/// is short, but at least one.
+/// Fills new frames with one request and gives them away as pages `index` and following. Fewer than
+/// `count` if memory is short, but at least one.
 pub(super) fn read_run(
     index: u64,
     count: usize,
@@ -74,7 +74,8 @@ pub(super) fn read_run(
 }
 
 impl Source {
-    /// `len` bytes of a disk from byte `start` on. EINVAL if the disk is shorter or `start` isn't a multiple of a sector.
+    /// `len` bytes of a disk from byte `start` on. EINVAL if the disk is shorter or `start` isn't a
+    /// multiple of a sector.
     pub fn disk(device: Arc<dyn BlockDevice>, start: u64, len: u64) -> Result<Source> {
         let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
         if end > device.capacity() || start % crate::drivers::block::SECTOR != 0 {

@@ -14,7 +14,8 @@ use hashbrown::{HashMap, HashSet};
 /// What a directory holds besides the names of the image.
 pub struct Dir {
     names: HashMap<Arc<[u8]>, u64, NameHash>,
-    /// Entries by the position that readdir(3) sees. Positions only grow, so a listing under way misses nothing.
+    /// Entries by the position that readdir(3) sees. Positions only grow, so a listing under way
+    /// misses nothing.
     entries: BTreeMap<u64, (Arc<[u8]>, Arc<MemInode>)>,
     /// Names of the image that are gone.
     hidden: HashSet<Arc<[u8]>, NameHash>,

@@ -177,7 +177,8 @@ impl MemInode {
         }
     }
 
-    /// After a read: sets the access time unless it is newer than the last change (as `relatime` does).
+    /// After a read: sets the access time unless it is newer than the last change (as `relatime`
+    /// does).
     pub(super) fn accessed(&self) {
         let mut times = self.times.lock();
         if times.atime <= times.mtime || times.atime <= times.ctime {

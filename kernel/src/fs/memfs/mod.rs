@@ -1,11 +1,12 @@
 //! Files in memory: tmpfs, and the root filesystem.
 //!
-//! The root is a [`MemFs`] over an image ([`erofs::Image`]). Its inodes are made from the image when they are
-//! first looked up and hold only what differs: attributes, a directory's own names and the names it hides
-//! (whiteouts), pages that were written. An inode that was changed is *pinned*; others come and go with their users.
+//! The root is a [`MemFs`] over an image ([`erofs::Image`]). Its inodes are made from the image
+//! when they are first looked up and hold only what differs: attributes, a directory's own names
+//! and the names it hides (whiteouts), pages that were written. An inode that was changed is
+//! *pinned*; others come and go with their users.
 //!
-//! Lock order: the name layer's directory locks, then [`dir::Dir`]'s, then the tables here. A directory's contents are
-//! never locked while another's are.
+//! Lock order: the name layer's directory locks, then [`dir::Dir`]'s, then the tables here. A
+//! directory's contents are never locked while another's are.
 
 mod dir;
 mod file;
@@ -123,7 +124,8 @@ impl MemFs {
         fs
     }
 
-    /// A regular file that no directory names (memfd_create(2), shared memory). `shown` is what /proc calls it.
+    /// A regular file that no directory names (memfd_create(2), shared memory). `shown` is what
+    /// /proc calls it.
     pub fn unnamed(shown: &[u8], mode: u32, uid: u32, gid: u32) -> (Arc<MemInode>, Path) {
         static UNNAMED: Once<(Arc<MemFs>, Arc<Mount>)> = Once::new();
         let (fs, mount) = UNNAMED.get_or_init(|| {

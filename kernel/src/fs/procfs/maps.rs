@@ -184,7 +184,8 @@ pub fn cmdline(key: &Key, out: &mut Text) -> Result<()> {
     let Some(space) = find(key).ok().and_then(|task| task.mm()) else { return Ok(()) };
     let (start, end) = process.arg_range();
     area(out, &space, start, end);
-    // A program that wrote a longer title over its arguments (setproctitle) goes on into its environment.
+    // A program that wrote a longer title over its arguments (setproctitle) goes on into its
+    // environment.
     if out.0.last().is_some_and(|&last| last != 0) {
         let (start, end) = process.env_range();
         area(out, &space, start, end);
@@ -202,11 +203,12 @@ pub fn environ(key: &Key, out: &mut Text) -> Result<()> {
     Ok(())
 }
 
-/// The auxiliary vector. It stands on the stack behind the environment's pointers, which stand behind the arguments'
-/// pointers, the first of which points to where the arguments' text starts.
+/// The auxiliary vector. It stands on the stack behind the environment's pointers, which stand
+/// behind the arguments' pointers, the first of which points to where the arguments' text starts.
 pub fn auxv(key: &Key, out: &mut Text) -> Result<()> {
     const WORD: usize = size_of::<usize>();
-    // The pointers to arguments and environment and the vector itself, for all but absurdly many arguments.
+    // The pointers to arguments and environment and the vector itself, for all but absurdly many
+    // arguments.
     const WINDOW: usize = 64 * 1024;
     let Some(space) = space(key)? else { return Ok(()) };
     let (text, _) = process(key)?.arg_range();

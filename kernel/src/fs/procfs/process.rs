@@ -48,7 +48,8 @@ pub fn owner(key: &Key) -> (u32, u32) {
     })
 }
 
-/// Fails with EACCES unless the caller may look into the process (ptrace(2), "access mode checking").
+/// Fails with EACCES unless the caller may look into the process (ptrace(2), "access mode
+/// checking").
 pub fn check_access(key: &Key) -> Result<Arc<Task>> {
     let task = find(key)?;
     if task.pid() == current().pid() {
@@ -426,7 +427,8 @@ fn stat(key: &Key, out: &mut Text) -> Result<()> {
     say!(out, "{user} {system} {child_user} {child_system} {} {nice} ", 20 + nice);
     say!(out, "{} 0 {start} {} ", process.threads().len().max(1), size.virtual_size);
     say!(out, "{} 18446744073709551615 ", size.resident / PAGE_SIZE);
-    // Code, stack and signals of others are nobody's business; those of one's own are found elsewhere.
+    // Code, stack and signals of others are nobody's business; those of one's own are found
+    // elsewhere.
     let (arg_start, arg_end) = process.arg_range();
     let (env_start, env_end) = process.env_range();
     let (pending, ignored, caught) = process.signal_summary();

@@ -1,4 +1,5 @@
-//! /proc/sys (proc_sys(5)): what applications read to size themselves. As in a container, little can be written.
+//! /proc/sys (proc_sys(5)): what applications read to size themselves. As in a container, little
+//! can be written.
 
 use super::system::RELEASE;
 use crate::fs::hooks;

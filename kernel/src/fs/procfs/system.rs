@@ -7,7 +7,8 @@ use crate::fs::pseudo::{Key, Text};
 use crate::say;
 use crate::time::{SECOND, now_ns, realtime_ns};
 
-/// Kernel release shown to applications: the Linux whose behaviour is followed (uname(2) says the same).
+/// Kernel release shown to applications: the Linux whose behaviour is followed (uname(2) says the
+/// same).
 pub const RELEASE: &str = "6.6.0-dock2uni";
 
 /// Ticks per second of times in /proc (`USER_HZ`).

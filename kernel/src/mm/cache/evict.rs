@@ -11,8 +11,8 @@ use core::sync::atomic::Ordering;
 /// Pages looked at in one cache per page wanted.
 const EFFORT: usize = 8;
 
-/// Caches that hold pages which can be dropped. Held while one of them is looked at, which keeps it from going away:
-/// [`PageCache::withdraw`] needs the lock.
+/// Caches that hold pages which can be dropped. Held while one of them is looked at, which keeps it
+/// from going away: [`PageCache::withdraw`] needs the lock.
 static CACHES: SpinLock<Ring> = SpinLock::new(Ring { caches: BTreeMap::new(), next: 0 });
 
 struct Ring {
@@ -25,7 +25,8 @@ struct Entry(*const PageCache);
 // SAFETY: the pointer is only followed under the ring's lock, under which the cache is alive.
 unsafe impl Send for Entry {}
 
-/// Drops up to `want` clean pages that nobody maps; returns how many. Only tries locks, never sleeps.
+/// Drops up to `want` clean pages that nobody maps; returns how many. Only tries locks, never
+/// sleeps.
 pub fn shrink(want: usize) -> usize {
     let Some(mut ring) = CACHES.try_lock() else { return 0 };
     let mut freed = 0;
@@ -94,8 +95,8 @@ impl PageCache {
 
     fn evict_slot(&self, inner: &mut Inner, index: u64, slot: Slot) -> bool {
         let Some(pfn) = slot.pfn() else { return false };
-        // Frames in place have a count of zero, mapped ones have more than the cache's own reference. New references
-        // are only made under the lock that we hold.
+        // Frames in place have a count of zero, mapped ones have more than the cache's own
+        // reference. New references are only made under the lock that we hold.
         let refs = crate::mm::frame::page::page(pfn.get()).refs.load(Ordering::Acquire);
         if refs != 1 {
             return false;
@@ -110,8 +111,8 @@ impl PageCache {
     }
 }
 
-/// Takes cached pages that weren't used lately out of address spaces, so that [`shrink`] can drop them. Returns how
-/// many. Task context, no locks held.
+/// Takes cached pages that weren't used lately out of address spaces, so that [`shrink`] can drop
+/// them. Returns how many. Task context, no locks held.
 pub fn age_mappings() -> usize {
     let mut caches: Vec<Arc<PageCache>> = Vec::new();
     {

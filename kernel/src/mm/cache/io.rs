@@ -33,8 +33,8 @@ impl PageCache {
         Ok((at - offset) as usize)
     }
 
-    /// Writes, growing the object; ENOSPC if memory for it is exhausted. Calls that may grow it must be serialised by
-    /// the caller.
+    /// Writes, growing the object; ENOSPC if memory for it is exhausted. Calls that may grow it
+    /// must be serialised by the caller.
     pub fn write_at(&self, offset: u64, src: &mut IoSrc<'_>) -> Result<usize> {
         let total = (src.remaining() as u64).min(MAX_LEN.saturating_sub(offset));
         if total == 0 {
@@ -113,8 +113,9 @@ impl PageCache {
 /// Bytes of a cached page.
 fn bytes(page: &PageRef, within: usize, len: usize) -> &[u8] {
     assert!(within <= PAGE_SIZE && len <= PAGE_SIZE - within);
-    // SAFETY: inside the frame, kept by `page`. An application that maps the page may change it meanwhile; the slice is
-    // only ever the source of one copy, for which any mix of old and new bytes is right.
+    // SAFETY: inside the frame, kept by `page`. An application that maps the page may change it
+    // meanwhile; the slice is only ever the source of one copy, for which any mix of old and new
+    // bytes is right.
     unsafe { core::slice::from_raw_parts(page.as_ptr().add(within), len) }
 }
 

@@ -24,7 +24,8 @@ impl Mappings {
 }
 
 impl PageCache {
-    /// Notes a mapping in `space`. `writable` for a shared mapping that may ever be written; EPERM if that is sealed.
+    /// Notes a mapping in `space`. `writable` for a shared mapping that may ever be written; EPERM
+    /// if that is sealed.
     pub fn add_mapping(&self, id: u64, space: &Weak<AddressSpace>, writable: bool) -> Result<()> {
         if writable {
             self.check_sealed_write(0, 0)?;
@@ -60,8 +61,8 @@ impl PageCache {
         self.mappings.0.lock().iter().flat_map(HashMap::values).map(|entry| entry.mappings).sum()
     }
 
-    /// Takes the pages `start..end` out of all page tables; private copies too if `copies`. The caller has removed
-    /// or replaced them. Task context, no spinning locks held.
+    /// Takes the pages `start..end` out of all page tables; private copies too if `copies`. The
+    /// caller has removed or replaced them. Task context, no spinning locks held.
     pub(super) fn unmap(&self, start: u64, end: u64, copies: bool) {
         for space in self.spaces() {
             space.unmap_cached(self, start, end, copies);

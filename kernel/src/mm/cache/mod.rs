@@ -1,9 +1,12 @@
 //! The page cache: one object type for file contents, tmpfs files, shared memory.
 //!
 //! # Invariants
-//! - A page is *clean* (equal to its backing, may be dropped and read again) or the cache's *own* (the only copy).
-//! - A frame of a boot module is never written: the first write copies it up, and mappings of the old frame go.
-//! - Whoever removes or replaces a page does so first and then removes it from page tables; whoever maps a page looks
+//! - A page is *clean* (equal to its backing, may be dropped and read again) or the cache's *own*
+//!   (the only copy).
+//! - A frame of a boot module is never written: the first write copies it up, and mappings of the
+//!   old frame go.
+//! - Whoever removes or replaces a page does so first and then removes it from page tables; whoever
+//!   maps a page looks
 //!   it up under the page table's lock. So no page table keeps a page that the cache has given up.
 //!
 //! # Locks
@@ -47,12 +50,13 @@ pub const MAX_LEN: u64 = i64::MAX as u64 & !(PAGE - 1);
 
 /// Supplies the pages of a [`PageCache`] that is backed by something.
 pub trait Pager: Send + Sync {
-    /// The page at `index` (file offset / 4096), filled; bytes past the end of the backing are zero. May sleep.
-    /// The frame may lie in place (boot module in RAM) or be newly allocated.
+    /// The page at `index` (file offset / 4096), filled; bytes past the end of the backing are
+    /// zero. May sleep. The frame may lie in place (boot module in RAM) or be newly allocated.
     fn read_page(&self, index: u64) -> Result<PageRef>;
 
-    /// Reads the page at `index` and up to `count - 1` pages after it, as far as that is cheap (one device request).
-    /// Calls `sink` with each page, in any order. Only failing to read the first page is an error.
+    /// Reads the page at `index` and up to `count - 1` pages after it, as far as that is cheap (one
+    /// device request). Calls `sink` with each page, in any order. Only failing to read the first
+    /// page is an error.
     fn read_pages(
         &self,
         index: u64,
@@ -70,7 +74,8 @@ pub trait Pager: Send + Sync {
     }
 }
 
-/// Cached pages of one file or memory object. Shared by read(2), write(2) and every mapping, so all see one content.
+/// Cached pages of one file or memory object. Shared by read(2), write(2) and every mapping, so all
+/// see one content.
 pub struct PageCache {
     id: u64,
     this: Weak<PageCache>,
@@ -119,7 +124,8 @@ enum Found {
 static CACHED: AtomicUsize = AtomicUsize::new(0);
 static SHARED: AtomicUsize = AtomicUsize::new(0);
 
-/// Frames in page caches, and those of them that belong to objects without backing (tmpfs, shared memory).
+/// Frames in page caches, and those of them that belong to objects without backing (tmpfs, shared
+/// memory).
 pub fn cached_frames() -> (usize, usize) {
     (CACHED.load(Ordering::Relaxed), SHARED.load(Ordering::Relaxed))
 }
@@ -135,8 +141,8 @@ impl PageCache {
         Self::new(len, None, Some(quota))
     }
 
-    /// Cache over a backing of `len` bytes. Pages once written belong to the cache and are never dropped; clean ones
-    /// may be reclaimed and read again.
+    /// Cache over a backing of `len` bytes. Pages once written belong to the cache and are never
+    /// dropped; clean ones may be reclaimed and read again.
     pub fn backed(len: u64, pager: Arc<dyn Pager>) -> Arc<PageCache> {
         Self::new(len, Some(pager), None)
     }
@@ -198,8 +204,8 @@ impl PageCache {
         self.inner.lock().own
     }
 
-    /// The page at `index`, read in or created. `write` makes it the cache's own (copied up from a clean in-place
-    /// frame). Doesn't look at the length. ENOSPC if memory for it is exhausted.
+    /// The page at `index`, read in or created. `write` makes it the cache's own (copied up from a
+    /// clean in-place frame). Doesn't look at the length. ENOSPC if memory for it is exhausted.
     pub fn get_page(&self, index: u64, write: bool) -> Result<PageRef> {
         loop {
             match self.find(index, write) {
@@ -220,7 +226,8 @@ impl PageCache {
         }
     }
 
-    /// The page at `index` if it is there and, for `write`, may be written. Takes no time and never sleeps.
+    /// The page at `index` if it is there and, for `write`, may be written. Takes no time and never
+    /// sleeps.
     pub fn peek(&self, index: u64, write: bool) -> Option<PageRef> {
         match self.find(index, write) {
             Found::Page(page) => Some(page),
@@ -228,7 +235,8 @@ impl PageCache {
         }
     }
 
-    /// Calls `visit` with the pages that are there in `start..end`, in order, with whether each may be written.
+    /// Calls `visit` with the pages that are there in `start..end`, in order, with whether each may
+    /// be written.
     pub fn peek_range(&self, start: u64, end: u64, mut visit: impl FnMut(u64, PageRef, bool)) {
         self.inner.lock().tree.range(start, end, &mut |index, value| {
             let slot = Slot::from_value(value);
@@ -343,7 +351,8 @@ impl PageCache {
         failed
     }
 
-    /// Pages in place cost little to look up and much to fault in one by one: takes the whole group of the page.
+    /// Pages in place cost little to look up and much to fault in one by one: takes the whole group
+    /// of the page.
     fn read_in_place(&self, pager: &dyn Pager, index: u64) -> Result<()> {
         self.insert_clean(index, pager.read_page(index)?)?;
         let first = index & !(AROUND - 1);
@@ -362,7 +371,8 @@ impl PageCache {
         let reclaimable = !page.is_pinned();
         {
             let mut inner = self.inner.lock();
-            // A truncation may have cut the backing since, or somebody else has read or written the page.
+            // A truncation may have cut the backing since, or somebody else has read or written the
+            // page.
             if index >= inner.backed || inner.tree.get(index).is_some() {
                 return Ok(());
             }

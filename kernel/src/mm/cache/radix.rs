@@ -1,7 +1,8 @@
 //! Page index to slot: a radix tree with 64 slots per node.
 //!
-//! A one-page object needs no node at all. A slot is empty, a value (lowest bit set), or a node: nodes are 512 bytes
-//! and aligned to that, so the low bits of their address count the slots in use.
+//! A one-page object needs no node at all. A slot is empty, a value (lowest bit set), or a node:
+//! nodes are 512 bytes and aligned to that, so the low bits of their address count the slots in
+//! use.
 
 use crate::errno::{Errno, Result};
 use core::alloc::Layout;
@@ -70,8 +71,8 @@ impl Radix {
         let mut parent: *mut u64 = core::ptr::null_mut();
         let mut at: *mut u64 = &mut self.root;
         for level in (0..u32::from(self.height)).rev() {
-            // SAFETY: `at` and `parent` point at slots of this tree, which `&mut self` keeps to us; a slot above the
-            // lowest level is empty or a node.
+            // SAFETY: `at` and `parent` point at slots of this tree, which `&mut self` keeps to us;
+            // a slot above the lowest level is empty or a node.
             unsafe {
                 if *at == 0 {
                     *at = new_node()?;
@@ -101,7 +102,8 @@ impl Radix {
             return;
         }
         let mut at: *mut u64 = &mut self.root;
-        // SAFETY: `at` points at a slot of this tree; slots above the lowest level are empty or nodes.
+        // SAFETY: `at` points at a slot of this tree; slots above the lowest level are empty or
+        // nodes.
         unsafe {
             while level > 0 && *at != 0 {
                 level -= 1;
@@ -121,7 +123,8 @@ impl Radix {
         }
         let mut path = [core::ptr::null_mut::<u64>(); MAX_HEIGHT + 1];
         let mut at: *mut u64 = &mut self.root;
-        // SAFETY: every pointer in `path` is a slot of this tree, whose nodes live until freed below, lowest first.
+        // SAFETY: every pointer in `path` is a slot of this tree, whose nodes live until freed
+        // below, lowest first.
         unsafe {
             for (depth, entry) in path[..height].iter_mut().enumerate() {
                 if *at == 0 {

@@ -12,7 +12,8 @@ use core::sync::atomic::Ordering;
 const BATCH: usize = 64;
 
 impl PageCache {
-    /// Sets the length; pages past it are unmapped everywhere and freed, the tail of the last one is zeroed.
+    /// Sets the length; pages past it are unmapped everywhere and freed, the tail of the last one
+    /// is zeroed.
     pub fn truncate(&self, len: u64) -> Result<()> {
         if len > MAX_LEN {
             return Err(Errno::EFBIG);
@@ -60,7 +61,8 @@ impl PageCache {
         Ok(())
     }
 
-    /// The first offset from `offset` on that has data; `None` if only a hole follows (`SEEK_DATA`).
+    /// The first offset from `offset` on that has data; `None` if only a hole follows
+    /// (`SEEK_DATA`).
     pub fn seek_data(&self, offset: u64) -> Option<u64> {
         let len = self.len();
         if offset >= len {
@@ -85,7 +87,8 @@ impl PageCache {
         }
     }
 
-    /// The first offset from `offset` on that lies in a hole; the end of the object counts as one (`SEEK_HOLE`).
+    /// The first offset from `offset` on that lies in a hole; the end of the object counts as one
+    /// (`SEEK_HOLE`).
     pub fn seek_hole(&self, offset: u64) -> Option<u64> {
         let len = self.len();
         if offset >= len {
@@ -106,7 +109,8 @@ impl PageCache {
         Some(len)
     }
 
-    /// Zeroes the part of the last page past the end, which writable mappings may have touched. For extensions.
+    /// Zeroes the part of the last page past the end, which writable mappings may have touched. For
+    /// extensions.
     pub(super) fn clear_tail(&self) {
         let len = self.len();
         let within = (len % PAGE) as usize;
@@ -136,8 +140,8 @@ impl PageCache {
         }
     }
 
-    /// Takes the pages `start..end` out. At the end of the object (`cut`) their backing is lost too, elsewhere holes
-    /// hide it.
+    /// Takes the pages `start..end` out. At the end of the object (`cut`) their backing is lost
+    /// too, elsewhere holes hide it.
     fn remove_pages(&self, start: u64, end: u64, cut: bool) -> Result<()> {
         let mut done = start;
         let mut result = Ok(());

@@ -1,4 +1,5 @@
-//! Sealing: promises about an object that can't be taken back (memfd_create(2), fcntl(2) `F_ADD_SEALS`).
+//! Sealing: promises about an object that can't be taken back (memfd_create(2), fcntl(2)
+//! `F_ADD_SEALS`).
 
 use super::PageCache;
 use crate::errno::{Errno, Result};
@@ -34,8 +35,8 @@ impl PageCache {
         *self.seals.lock() -= Seals::SEAL;
     }
 
-    /// Adds seals. EPERM if that is sealed itself; EBUSY if the object is to be sealed against writing while a
-    /// mapping could write it.
+    /// Adds seals. EPERM if that is sealed itself; EBUSY if the object is to be sealed against
+    /// writing while a mapping could write it.
     pub fn add_seals(&self, seals: Seals) -> Result<()> {
         let mut present = self.seals.lock();
         if present.contains(Seals::SEAL) {
@@ -49,8 +50,8 @@ impl PageCache {
         Ok(())
     }
 
-    /// How much of a write may happen: EPERM if nothing. A write that would grow an object which must not grow ends at
-    /// its end.
+    /// How much of a write may happen: EPERM if nothing. A write that would grow an object which
+    /// must not grow ends at its end.
     pub(super) fn check_sealed_write(&self, offset: u64, total: u64) -> Result<u64> {
         let seals = self.seals();
         if seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE) {

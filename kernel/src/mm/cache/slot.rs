@@ -7,7 +7,8 @@ const OWN: u64 = 1;
 const USED: u64 = 2;
 const FLAG_BITS: u32 = 2;
 
-/// A value of the index. A frame number of zero means: a hole, reads as zeros even where the backing has bytes.
+/// A value of the index. A frame number of zero means: a hole, reads as zeros even where the
+/// backing has bytes.
 #[derive(Clone, Copy)]
 pub struct Slot(u64);
 
@@ -33,7 +34,8 @@ impl Slot {
         NonZeroU32::new((self.0 >> FLAG_BITS) as u32)
     }
 
-    /// A new reference to the page. The caller keeps the slot in place meanwhile (holds the cache's lock).
+    /// A new reference to the page. The caller keeps the slot in place meanwhile (holds the cache's
+    /// lock).
     pub fn page(self) -> Option<PageRef> {
         let pfn = self.pfn()?;
         crate::mm::frame::add_ref(pfn);

@@ -1,4 +1,5 @@
-//! The buddy allocator: blocks of 2^order frames, split on demand and joined when both halves are free.
+//! The buddy allocator: blocks of 2^order frames, split on demand and joined when both halves are
+//! free.
 
 use super::page::{FLAG_FREE, NIL, ORDER_MASK, Page};
 use core::sync::atomic::Ordering::Relaxed;

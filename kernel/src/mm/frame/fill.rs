@@ -1,7 +1,7 @@
 //! Filling and copying whole pages.
 //!
-//! Unrolled 16-byte stores: under emulation they take a quarter of what `rep stos` takes, which is interpreted one
-//! round at a time, and on hardware both run at memory speed.
+//! Unrolled 16-byte stores: under emulation they take a quarter of what `rep stos` takes, which is
+//! interpreted one round at a time, and on hardware both run at memory speed.
 
 use crate::arch::PAGE_SIZE;
 
@@ -43,7 +43,8 @@ pub unsafe fn zero(page: *mut u8) {
 /// Copies the page at `src` to `dst`.
 ///
 /// # Safety
-/// Both are page-aligned; `src` is valid for reads and `dst` for writes of [`PAGE_SIZE`] bytes. They don't overlap.
+/// Both are page-aligned; `src` is valid for reads and `dst` for writes of [`PAGE_SIZE`] bytes.
+/// They don't overlap.
 pub unsafe fn copy(dst: *mut u8, src: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: moves exactly PAGE_SIZE bytes, aligned; clobbers are declared.

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::sync::Once;
 
 std::thread_local! {
-    /// Frames this thread took and didn't return: tests run in parallel, so a global count says nothing.
+    /// Frames this thread took and didn't return: tests run in parallel, so a global count says
+    /// nothing.
     static LIVE: Cell<isize> = const { Cell::new(0) };
 }
 

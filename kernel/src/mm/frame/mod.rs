@@ -1,7 +1,8 @@
 //! Physical frames.
 //!
-//! Every frame has a [`Page`](page::Page) record of 16 bytes with a reference count. Frames that the allocator
-//! doesn't manage (boot modules, device memory) have a count of zero and are never freed, so references to them are free.
+//! Every frame has a [`Page`](page::Page) record of 16 bytes with a reference count. Frames that
+//! the allocator doesn't manage (boot modules, device memory) have a count of zero and are never
+//! freed, so references to them are free.
 
 mod buddy;
 pub mod fill;
@@ -18,18 +19,19 @@ use core::fmt;
 use core::num::NonZeroU32;
 use core::sync::atomic::Ordering;
 
-/// One counted reference to a physical page frame. Cloning adds a reference; dropping the last one frees the frame
-/// (frames of the boot module are pinned and never freed).
+/// One counted reference to a physical page frame. Cloning adds a reference; dropping the last one
+/// frees the frame (frames of the boot module are pinned and never freed).
 pub struct PageRef(NonZeroU32);
 
 impl PageRef {
-    /// A free frame; zeroed if asked. ENOMEM when there is none even after clean cache pages were dropped. Never
-    /// sleeps; leaves the kernel's reserve alone.
+    /// A free frame; zeroed if asked. ENOMEM when there is none even after clean cache pages were
+    /// dropped. Never sleeps; leaves the kernel's reserve alone.
     pub fn alloc(zeroed: bool) -> Result<PageRef> {
         Self::alloc_for(Need::Ordinary, zeroed)
     }
 
-    /// As [`alloc`](PageRef::alloc), for content of files in memory: ENOSPC while programs would be left without memory.
+    /// As [`alloc`](PageRef::alloc), for content of files in memory: ENOSPC while programs would be
+    /// left without memory.
     pub fn alloc_file(zeroed: bool) -> Result<PageRef> {
         while !zone::has_room_for_files() {
             if super::reclaim::shrink(32) == 0 {
@@ -39,7 +41,8 @@ impl PageRef {
         Self::alloc(zeroed).map_err(|_| Errno::ENOSPC)
     }
 
-    /// As [`alloc`](PageRef::alloc), but may use the kernel's reserve: for page tables, device buffers and the like.
+    /// As [`alloc`](PageRef::alloc), but may use the kernel's reserve: for page tables, device
+    /// buffers and the like.
     pub fn alloc_kernel(zeroed: bool) -> Result<PageRef> {
         Self::alloc_for(Need::Kernel, zeroed)
     }
@@ -76,8 +79,8 @@ impl PageRef {
         }
     }
 
-    /// The frame at `paddr`, which must be memory that nobody allocates: of a boot module or of a device. `None` for
-    /// frame 0, addresses past 16 TiB, and frames in use.
+    /// The frame at `paddr`, which must be memory that nobody allocates: of a boot module or of a
+    /// device. `None` for frame 0, addresses past 16 TiB, and frames in use.
     pub fn pinned(paddr: usize) -> Option<PageRef> {
         let pfn = u32::try_from(paddr >> PAGE_SHIFT).ok()?;
         let page = page::page(pfn);
@@ -117,8 +120,9 @@ impl PageRef {
         (self.0.get() as usize) << PAGE_SHIFT
     }
 
-    /// The frame in the direct map. Its bytes may be shared with applications, so they can change at any time: read
-    /// and write them through [`read`](PageRef::read) and [`write`](PageRef::write) or raw pointers.
+    /// The frame in the direct map. Its bytes may be shared with applications, so they can change
+    /// at any time: read and write them through [`read`](PageRef::read) and
+    /// [`write`](PageRef::write) or raw pointers.
     pub fn as_ptr(&self) -> *mut u8 {
         phys_to_virt(self.paddr()) as *mut u8
     }
@@ -142,7 +146,8 @@ impl PageRef {
         }
     }
 
-    /// Copies bytes into the frame. The range must lie in the page; the caller may write there (not a clean cache page).
+    /// Copies bytes into the frame. The range must lie in the page; the caller may write there (not
+    /// a clean cache page).
     pub fn write(&self, offset: usize, src: &[u8]) {
         assert!(offset <= PAGE_SIZE && src.len() <= PAGE_SIZE - offset);
         // SAFETY: checked to lie in the frame, which this reference keeps.
@@ -232,7 +237,8 @@ pub unsafe fn release(frames: &mut [u32]) {
     zone::free_many(&frames[..free]);
 }
 
-/// 2^order frames in sequence, aligned to their size: kernel stacks, rings, large tables. Freed when dropped.
+/// 2^order frames in sequence, aligned to their size: kernel stacks, rings, large tables. Freed
+/// when dropped.
 pub struct Block {
     pfn: u32,
     order: u8,

@@ -12,7 +12,8 @@ pub const FLAG_SLAB: u32 = 1 << 9;
 /// Order of a free block or slab class of a slab page.
 pub const ORDER_MASK: u32 = 0xff;
 
-/// What the kernel knows of one physical page. What `next` and `prev` hold depends on who owns the page.
+/// What the kernel knows of one physical page. What `next` and `prev` hold depends on who owns the
+/// page.
 #[repr(C, align(16))]
 pub struct Page {
     /// References; 0 for frames that aren't counted: reserved memory, boot modules, free frames.

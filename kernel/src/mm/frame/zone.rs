@@ -159,7 +159,8 @@ pub fn free_frames() -> usize {
     FREE.load(Relaxed) + LOCAL.with(|list| list.len).unwrap_or(0)
 }
 
-/// Whether what can't be dropped again (files in memory) may still grow: programs need some memory to run in.
+/// Whether what can't be dropped again (files in memory) may still grow: programs need some memory
+/// to run in.
 pub fn has_room_for_files() -> bool {
     FREE.load(Relaxed) > RESERVE.load(Relaxed) + TOTAL.load(Relaxed) / 16
 }
@@ -172,8 +173,8 @@ pub fn is_low() -> bool {
 /// Makes the frame table and hands out all usable memory.
 ///
 /// # Safety
-/// Called once, before anything allocates. `usable` is RAM that nobody uses except for what `reserved` lists
-/// (address, length), and is reachable in the direct map.
+/// Called once, before anything allocates. `usable` is RAM that nobody uses except for what
+/// `reserved` lists (address, length), and is reachable in the direct map.
 pub unsafe fn init(usable: &[(usize, usize)], reserved: &[(usize, usize)]) {
     use crate::arch::{PAGE_SIZE, phys_to_virt};
     let whole = |&(base, len): &(usize, usize)| {

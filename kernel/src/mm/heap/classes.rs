@@ -27,7 +27,8 @@ static BY_UNITS: [u8; LARGEST / 16 + 1] = {
 /// The class that serves a layout; `None` if it needs whole pages.
 pub fn of(layout: Layout) -> Option<usize> {
     let (size, align) = (layout.size(), layout.align());
-    // Objects start at multiples of their size from a page boundary: a power of two is aligned to itself.
+    // Objects start at multiples of their size from a page boundary: a power of two is aligned to
+    // itself.
     let size = if align > 16 { size.max(align).next_power_of_two() } else { size };
     BY_UNITS.get(size.div_ceil(16)).map(|&class| class as usize)
 }

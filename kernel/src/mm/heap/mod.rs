@@ -16,7 +16,8 @@ use slab::Slabs;
 #[global_allocator]
 static HEAP: Heap = Heap::new();
 
-/// The heap. An interrupt that finds its CPU's magazines in use goes to the slabs, whose locks mask interrupts.
+/// The heap. An interrupt that finds its CPU's magazines in use goes to the slabs, whose locks mask
+/// interrupts.
 pub struct Heap {
     local: PerCpu<Magazines>,
     classes: [IrqLock<Slabs>; COUNT],
@@ -153,8 +154,8 @@ impl Magazine {
     }
 }
 
-// SAFETY: blocks come from slabs or frames, are disjoint while in use, and are as large and aligned as their class
-// or order, which both calls derive from the same layout.
+// SAFETY: blocks come from slabs or frames, are disjoint while in use, and are as large and aligned
+// as their class or order, which both calls derive from the same layout.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(class) = classes::of(layout) else {
@@ -205,7 +206,8 @@ unsafe impl GlobalAlloc for Heap {
         // SAFETY: as for `alloc`.
         let moved = unsafe { self.alloc(wanted) };
         if !moved.is_null() {
-            // SAFETY: both blocks hold at least the smaller size and are disjoint; the old one is given back once.
+            // SAFETY: both blocks hold at least the smaller size and are disjoint; the old one is
+            // given back once.
             unsafe {
                 core::ptr::copy_nonoverlapping(object, moved, layout.size().min(size));
                 self.dealloc(object, layout);

@@ -1,7 +1,8 @@
 //! Pages cut into objects of one size.
 //!
-//! A slab page's record holds: `refs` the objects handed out, `flags` the class and the first free object, `next`
-//! and `prev` the links of the class's list of pages with free objects. A free object's first two bytes number the next.
+//! A slab page's record holds: `refs` the objects handed out, `flags` the class and the first free
+//! object, `next` and `prev` the links of the class's list of pages with free objects. A free
+//! object's first two bytes number the next.
 
 use super::classes::SIZES;
 use crate::arch::{PAGE_SHIFT, PAGE_SIZE, phys_to_virt, virt_to_phys};

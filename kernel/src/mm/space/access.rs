@@ -1,5 +1,5 @@
-//! Access to the memory of any address space, running or not: exec's stack set-up, ptrace(2), process_vm_readv(2), and
-//! the identity of futex words.
+//! Access to the memory of any address space, running or not: exec's stack set-up, ptrace(2),
+//! process_vm_readv(2), and the identity of futex words.
 
 use super::AddressSpace;
 use super::fault::{Access, FaultError};
@@ -54,8 +54,8 @@ impl AddressSpace {
         })
     }
 
-    /// Writes bytes for a debugger: also where the application may not write, but never into shared memory it may
-    /// not write.
+    /// Writes bytes for a debugger: also where the application may not write, but never into shared
+    /// memory it may not write.
     pub fn poke(&self, addr: usize, bytes: &[u8]) -> Result<()> {
         check_user(addr, bytes.len())?;
         let access = Access { force: true, ..Access::write() };
@@ -121,8 +121,8 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// The identity of the futex word at `addr`. `private` if the caller says that only this process uses it.
-    /// EFAULT if nothing is mapped there.
+    /// The identity of the futex word at `addr`. `private` if the caller says that only this
+    /// process uses it. EFAULT if nothing is mapped there.
     pub fn futex_key(&self, addr: usize, private: bool) -> Result<FutexKey> {
         let here = FutexKey::Private { space: self.id, addr };
         if private {

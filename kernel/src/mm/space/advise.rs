@@ -102,8 +102,8 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// mlock2(2): keeps pages in memory, which they are anyway once touched; so it counts and (unless `on_fault`)
-    /// touches them. `privileged` callers (`CAP_IPC_LOCK`) are not limited.
+    /// mlock2(2): keeps pages in memory, which they are anyway once touched; so it counts and
+    /// (unless `on_fault`) touches them. `privileged` callers (`CAP_IPC_LOCK`) are not limited.
     pub fn mlock(&self, start: usize, len: usize, on_fault: bool, privileged: bool) -> Result<()> {
         let offset = start % PAGE_SIZE;
         let (start, len) = (start - offset, len.checked_add(offset).ok_or(Errno::EINVAL)?);
@@ -183,8 +183,8 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// msync(2): mappings and reads share their pages, so there is nothing to write back to; checks the range and
-    /// returns the files whose own sync the caller owes for `MS_SYNC`.
+    /// msync(2): mappings and reads share their pages, so there is nothing to write back to; checks
+    /// the range and returns the files whose own sync the caller owes for `MS_SYNC`.
     pub fn msync(
         &self,
         start: usize,
@@ -208,7 +208,8 @@ impl AddressSpace {
         Ok(files)
     }
 
-    /// mincore(2): calls `put` with one byte per page of the range, 1 if an access wouldn't wait for a device.
+    /// mincore(2): calls `put` with one byte per page of the range, 1 if an access wouldn't wait
+    /// for a device.
     pub fn mincore(
         &self,
         start: usize,

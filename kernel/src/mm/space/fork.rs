@@ -1,7 +1,8 @@
 //! Copying an address space for fork(2).
 //!
-//! Last-level tables aren't copied: both spaces use the same ones, unwritable, until one of them changes something
-//! there. So a fork costs some instructions per 2 MiB, and a child that soon calls exec copies next to nothing.
+//! Last-level tables aren't copied: both spaces use the same ones, unwritable, until one of them
+//! changes something there. So a fork costs some instructions per 2 MiB, and a child that soon
+//! calls exec copies next to nothing.
 
 use super::AddressSpace;
 use super::maps::Maps;
@@ -18,11 +19,13 @@ use core::sync::atomic::Ordering::Relaxed;
 const LEFT_OUT: VmFlags = VmFlags::DONT_FORK.union(VmFlags::WIPE_ON_FORK);
 
 impl AddressSpace {
-    /// A copy for a child process: private memory is copied when either writes to it, shared memory stays shared.
+    /// A copy for a child process: private memory is copied when either writes to it, shared memory
+    /// stays shared.
     pub fn fork(&self) -> Result<Arc<AddressSpace>> {
         let child = AddressSpace::with_layout(self.layout)?;
         child.limits.copy_from(&self.limits);
-        // The child's maps stay locked too, so that who takes pages out of all mappings of a file waits for it.
+        // The child's maps stay locked too, so that who takes pages out of all mappings of a file
+        // waits for it.
         let (maps, mut child_maps) = (self.maps.write(), child.maps.write());
         (child_maps.brk_start, child_maps.brk) = (maps.brk_start, maps.brk);
         for vma in maps.iter().filter(|vma| !vma.flags.contains(VmFlags::DONT_FORK)) {

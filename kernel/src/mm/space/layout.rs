@@ -54,9 +54,10 @@ impl Layout {
     }
 }
 
-/// A random word that stays the same until the next boot, for where code goes on emulated CPUs: what they translate
-/// serves the next program only at the same virtual address, and starting the same programs again and again spends most
-/// of its time on translation. Stack and heap still move with every program.
+/// A random word that stays the same until the next boot, for where code goes on emulated CPUs:
+/// what they translate serves the next program only at the same virtual address, and starting the
+/// same programs again and again spends most of its time on translation. Stack and heap still move
+/// with every program.
 fn boot_places() -> u64 {
     static PLACES: AtomicU64 = AtomicU64::new(0);
     let fresh = crate::random::next_u64() | 1 << 63;

@@ -18,7 +18,8 @@ pub const MMAP_MIN: usize = 65536;
 const LOW_2G: usize = 1 << 31;
 
 bitflags::bitflags! {
-    /// Flags of mmap(2) with the values of `MAP_*`. `MAP_DENYWRITE`, `MAP_EXECUTABLE` and `MAP_FILE` mean nothing.
+    /// Flags of mmap(2) with the values of `MAP_*`. `MAP_DENYWRITE`, `MAP_EXECUTABLE` and
+    /// `MAP_FILE` mean nothing.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct MapFlags: u32 {
         const SHARED = 0x1;
@@ -40,13 +41,14 @@ bitflags::bitflags! {
     }
 }
 
-/// What a mapping shows: an object, the file it was opened as (none for shared anonymous memory and kernel-provided
-/// pages), and the offset of the mapping's start, a multiple of the page size.
+/// What a mapping shows: an object, the file it was opened as (none for shared anonymous memory and
+/// kernel-provided pages), and the offset of the mapping's start, a multiple of the page size.
 pub type FileMapping = (Arc<PageCache>, Option<Arc<File>>, u64);
 
 impl AddressSpace {
-    /// Maps `len` bytes. `hint` is the wanted address, binding with `FIXED`. `may` is what mprotect(2) may set later
-    /// (a shared mapping of a file that isn't open for writing must never become writable). Returns the address.
+    /// Maps `len` bytes. `hint` is the wanted address, binding with `FIXED`. `may` is what
+    /// mprotect(2) may set later (a shared mapping of a file that isn't open for writing must never
+    /// become writable). Returns the address.
     pub fn mmap(
         &self,
         hint: usize,
@@ -203,8 +205,8 @@ impl AddressSpace {
         maps.find(addr).filter(|vma| vma.flags.contains(VmFlags::GROWS_DOWN)).map(|vma| vma.start)
     }
 
-    /// Unmaps every mapping of the object whose first page is mapped at `addr`, if `wanted` accepts the object's number
-    /// (shmdt(2)); returns the number. EINVAL if there is none.
+    /// Unmaps every mapping of the object whose first page is mapped at `addr`, if `wanted` accepts
+    /// the object's number (shmdt(2)); returns the number. EINVAL if there is none.
     pub fn unmap_object(&self, addr: usize, wanted: impl Fn(u64) -> bool) -> Result<u64> {
         let (object, end) = {
             let maps = self.maps.read();
@@ -297,7 +299,8 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Names the end of the program's data, from which the heap grows (exec). The heap starts some way after it.
+    /// Names the end of the program's data, from which the heap grows (exec). The heap starts some
+    /// way after it.
     pub fn set_brk_start(&self, end: usize) {
         let mut maps = self.maps.write();
         let start = round_up(end + self.layout.brk_offset).unwrap_or(end);
@@ -408,7 +411,8 @@ pub(super) fn round_up(len: usize) -> Option<usize> {
     len.checked_next_multiple_of(PAGE_SIZE)
 }
 
-/// The end of a page-aligned user range. EINVAL if it isn't aligned, ENOMEM if it leaves user space.
+/// The end of a page-aligned user range. EINVAL if it isn't aligned, ENOMEM if it leaves user
+/// space.
 pub(super) fn checked_range(start: usize, len: usize) -> Result<usize> {
     if !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);

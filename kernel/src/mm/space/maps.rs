@@ -117,7 +117,8 @@ impl Maps {
         self.tree.insert(vma.start, vma);
     }
 
-    /// Takes all mappings of `start..end` out, cutting those at the edges. ENOMEM if cutting exceeds the limit.
+    /// Takes all mappings of `start..end` out, cutting those at the edges. ENOMEM if cutting
+    /// exceeds the limit.
     pub fn remove(&mut self, start: usize, end: usize) -> Result<Vec<Vma>> {
         let (mut cuts, mut removed) = (0, Vec::new());
         let mut count = 0;

@@ -1,9 +1,9 @@
 //! Address spaces.
 //!
 //! # Locks
-//! `maps` (sleeps; faults take it for reading), then `pages` (the page table; spinning), then a cache's own lock. While
-//! `maps` is held for writing nothing waits for another lock that sleeps: mappings that go are dropped after it, so
-//! that files are closed with nothing held.
+//! `maps` (sleeps; faults take it for reading), then `pages` (the page table; spinning), then a
+//! cache's own lock. While `maps` is held for writing nothing waits for another lock that sleeps:
+//! mappings that go are dropped after it, so that files are closed with nothing held.
 
 mod access;
 mod advise;
@@ -121,7 +121,8 @@ impl AddressSpace {
         self.id
     }
 
-    /// Takes over a process's resource limits: `limit` gives the soft limit of a resource (`RLIMIT_*`).
+    /// Takes over a process's resource limits: `limit` gives the soft limit of a resource
+    /// (`RLIMIT_*`).
     pub fn take_limits(&self, limit: impl Fn(u32) -> u64) {
         use linux_raw_sys::general::{RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK};
         for (resource, to) in [
@@ -144,7 +145,8 @@ impl AddressSpace {
         tlb::load(Some(&self.root));
     }
 
-    /// Makes this CPU translate by the kernel's own root: before the last reference to an address space goes.
+    /// Makes this CPU translate by the kernel's own root: before the last reference to an address
+    /// space goes.
     pub fn deactivate() {
         let guard = crate::sync::preempt_disable();
         tlb::load(None);
@@ -158,8 +160,9 @@ impl AddressSpace {
             let private_too = |_: u64| true;
             let cached_only = |entry: u64| entry & super::pagetable::ANON == 0;
             let which: &dyn Fn(u64) -> bool = if copies { &private_too } else { &cached_only };
-            // Fails only if not even the kernel's reserve has a frame for a table shared since fork. The pages stay
-            // mapped then, with the content they had: stale, but nobody else's.
+            // Fails only if not even the kernel's reserve has a frame for a table shared since
+            // fork. The pages stay mapped then, with the content they had: stale, but nobody
+            // else's.
             let _ = self.pages.lock().zap(from, to, Some(which));
         }
     }

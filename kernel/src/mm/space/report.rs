@@ -86,8 +86,8 @@ pub enum Advice {
 }
 
 impl Advice {
-    /// The advice with number `MADV_*`. EINVAL for unknown ones and for what this kernel doesn't have, as Linux says
-    /// without the configuration for it (KSM, memory failure injection).
+    /// The advice with number `MADV_*`. EINVAL for unknown ones and for what this kernel doesn't
+    /// have, as Linux says without the configuration for it (KSM, memory failure injection).
     pub fn from_raw(advice: i32) -> Result<Advice> {
         Ok(match advice {
             // NORMAL, RANDOM, SEQUENTIAL, COLD, PAGEOUT, COLLAPSE

@@ -66,7 +66,8 @@ impl Pages {
         }
     }
 
-    /// Removes the entries of `start..end` that `which` accepts (all without one), then their pages.
+    /// Removes the entries of `start..end` that `which` accepts (all without one), then their
+    /// pages.
     pub fn zap(
         &mut self,
         start: usize,
@@ -125,7 +126,8 @@ impl Pages {
         Ok(())
     }
 
-    /// Removes every last-level table that maps part of `start..end`, with all of its pages. For the end of a space.
+    /// Removes every last-level table that maps part of `start..end`, with all of its pages. For
+    /// the end of a space.
     pub fn clear(&mut self, start: usize, end: usize) {
         let Pages { table, .. } = self;
         let mut gather = Gather::new(table.root().pfn());
@@ -137,7 +139,8 @@ impl Pages {
         }
     }
 
-    /// Takes cold pages of a cache out of `start..end`: those not accessed since the last call. Returns how many.
+    /// Takes cold pages of a cache out of `start..end`: those not accessed since the last call.
+    /// Returns how many.
     pub fn age(&mut self, start: usize, end: usize) -> usize {
         let Pages { table, rss } = self;
         let mut gather = Gather::new(table.root().pfn());
@@ -228,7 +231,8 @@ impl Gather {
             tlb::flush(self.root, self.start, self.end);
         }
         let frames = &mut self.pages[..self.page_count];
-        // SAFETY: each entry owned a reference and was taken out of its table by whoever added it here.
+        // SAFETY: each entry owned a reference and was taken out of its table by whoever added it
+        // here.
         unsafe { crate::mm::frame::release(frames) };
         for &entry in &self.tables[..self.table_count] {
             pagetable::release(entry);

@@ -340,7 +340,8 @@ fn placement_honours_flags_and_limits() {
     assert_eq!(space.mmap(0, 9 * P, RW, Prot::all(), ANON, None), Err(Errno::ENOMEM));
 }
 
-/// Every page of a small window: mapped or not, its protection and its first byte, against a map of pages.
+/// Every page of a small window: mapped or not, its protection and its first byte, against a map of
+/// pages.
 #[test]
 fn random_operations_agree_with_a_map_of_pages() {
     let before = live_frames();

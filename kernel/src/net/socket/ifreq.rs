@@ -84,7 +84,8 @@ fn sockaddr(addr: IpAddr) -> [u8; 16] {
     out
 }
 
-/// Answers one request. ENOTTY if it isn't an interface request, EPERM for those that would change something.
+/// Answers one request. ENOTTY if it isn't an interface request, EPERM for those that would change
+/// something.
 pub fn ioctl(request: u32, arg: usize) -> Result<usize> {
     let interfaces = interfaces(crate::net::stack());
     if request == SIOCGIFCONF {

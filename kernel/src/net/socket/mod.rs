@@ -44,7 +44,8 @@ const CAP_NET_RAW: u32 = 13;
 pub struct Caller<'a> {
     /// Identity.
     pub cred: Ucred,
-    /// May use low ports, raw sockets and the like (`CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_NET_BIND_SERVICE`).
+    /// May use low ports, raw sockets and the like (`CAP_NET_ADMIN`, `CAP_NET_RAW`,
+    /// `CAP_NET_BIND_SERVICE`).
     pub privileged: bool,
     /// For names of unix sockets; `None` for the kernel's own calls.
     pub resolver: Option<Resolver<'a>>,
@@ -266,8 +267,8 @@ impl FileOps for SocketFile {
     }
 }
 
-/// Sleeps until `condition` gives a value. `timeout` in nanoseconds, 0: none. EAGAIN when it is over; an interrupted call is
-/// restarted only if it has no timeout (signal(7)).
+/// Sleeps until `condition` gives a value. `timeout` in nanoseconds, 0: none. EAGAIN when it is
+/// over; an interrupted call is restarted only if it has no timeout (signal(7)).
 pub fn wait<T>(
     queue: &WaitQueue,
     exclusive: bool,

@@ -38,7 +38,8 @@ pub struct Common {
     pub priority: u32,
     /// `SO_MARK`.
     pub mark: u32,
-    /// `SO_DEBUG`, `SO_DONTROUTE`, `SO_NO_CHECK`, `SO_RXQ_OVFL`, `SO_ZEROCOPY`, ...: kept, one bit each by option number.
+    /// `SO_DEBUG`, `SO_DONTROUTE`, `SO_NO_CHECK`, `SO_RXQ_OVFL`, `SO_ZEROCOPY`, ...: kept, one bit
+    /// each by option number.
     pub flags: u128,
 }
 

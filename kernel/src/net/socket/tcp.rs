@@ -236,7 +236,8 @@ impl TcpSocket {
         *role = Role::Idle { bound: None, error: None };
     }
 
-    /// Copies what is readable to `message`; returns the bytes moved and whether an absent page stopped it.
+    /// Copies what is readable to `message`; returns the bytes moved and whether an absent page
+    /// stopped it.
     fn copy_out(inner: &mut ConnInner, message: &mut Incoming<'_, '_>) -> (usize, bool) {
         let mut total = 0;
         if message.flags & MSG_PEEK != 0 {

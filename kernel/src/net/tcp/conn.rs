@@ -1,6 +1,8 @@
-//! One TCP connection: smoltcp's state machine with an interface and a socket set of its own, behind one lock.
+//! One TCP connection: smoltcp's state machine with an interface and a socket set of its own,
+//! behind one lock.
 //!
-//! smoltcp keeps protocol state; this module adds what applications see of it: readiness, errors, deadlines.
+//! smoltcp keeps protocol state; this module adds what applications see of it: readiness, errors,
+//! deadlines.
 
 use super::listener::Listener;
 use super::options::TcpOptions;
@@ -30,7 +32,8 @@ const SYN_TIMEOUT: u64 = 127 * SECOND;
 const SYNACK_TIMEOUT: u64 = 63 * SECOND;
 /// How long unacknowledged data is retried without `TCP_USER_TIMEOUT` (Linux: tcp_retries2).
 const DATA_TIMEOUT: u64 = 924 * SECOND;
-/// How long a connection without descriptor may linger (Linux: tcp_fin_timeout, tcp_orphan_retries).
+/// How long a connection without descriptor may linger (Linux: tcp_fin_timeout,
+/// tcp_orphan_retries).
 const FIN_TIMEOUT: u64 = 60 * SECOND;
 /// How long `TCP_CORK` holds a partial segment back.
 const CORK_TIME: u64 = SECOND / 5;
@@ -331,7 +334,8 @@ enum Fate {
 }
 
 impl Conn {
-    /// A connection in the making. EADDRNOTAVAIL if smoltcp refuses the endpoints, ENOMEM without buffers.
+    /// A connection in the making. EADDRNOTAVAIL if smoltcp refuses the endpoints, ENOMEM without
+    /// buffers.
     pub fn new(
         stack: &Arc<Stack>,
         local: SocketAddr,
@@ -349,7 +353,8 @@ impl Conn {
         caps.medium = Medium::Ip;
         caps.max_transmission_unit = if loopback { MAX_IP } else { stack.mtu() };
         caps.checksum.ipv4 = Checksum::Tx;
-        // Received packets were verified by the device or by the demultiplexer; those sent get theirs in `Link::sent`.
+        // Received packets were verified by the device or by the demultiplexer; those sent get
+        // theirs in `Link::sent`.
         caps.checksum.tcp = Checksum::None;
         if !loopback && offload {
             let whole = NonZeroUsize::new(MAX_IP);
@@ -452,7 +457,8 @@ impl Conn {
         self.step(inner, now, before, false);
     }
 
-    /// After the application has read `taken` bytes: tells the peer of new room if that's worth a segment.
+    /// After the application has read `taken` bytes: tells the peer of new room if that's worth a
+    /// segment.
     pub fn after_read(self: &Arc<Self>, mut inner: SpinGuard<'_, Inner>, taken: usize) {
         inner.taken += taken;
         let (capacity, _) = inner.capacities();
@@ -478,7 +484,8 @@ impl Conn {
         self.step(inner, now, before, false);
     }
 
-    /// Lets smoltcp send, then acts on what has changed. `before`: readable and unacknowledged bytes.
+    /// Lets smoltcp send, then acts on what has changed. `before`: readable and unacknowledged
+    /// bytes.
     fn step(
         self: &Arc<Self>,
         mut inner: SpinGuard<'_, Inner>,
@@ -593,7 +600,8 @@ impl Conn {
                     Established | FinWait1 | FinWait2 | Closing => Some(Errno::ECONNRESET),
                     _ => None,
                 };
-                // Only a reset by the peer is news; who aborts knows, and timeouts have set ETIMEDOUT.
+                // Only a reset by the peer is news; who aborts knows, and timeouts have set
+                // ETIMEDOUT.
                 if from_peer && inner.error.is_none() {
                     inner.error = error;
                 }
@@ -640,8 +648,9 @@ impl Conn {
         }
     }
 
-    /// Makes sure that a timer comes in time. Later deadlines keep an earlier timer, which then does nothing: so the usual
-    /// exchange, which moves deadlines back and forth, touches no timer queue.
+    /// Makes sure that a timer comes in time. Later deadlines keep an earlier timer, which then
+    /// does nothing: so the usual exchange, which moves deadlines back and forth, touches no timer
+    /// queue.
     fn arm(self: &Arc<Self>, inner: &Inner, protocol: u64, now: u64) {
         let mut deadline = protocol.min(inner.give_up);
         if inner.cork_until > now {

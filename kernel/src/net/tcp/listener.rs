@@ -10,8 +10,8 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// Half-open connections that any backlog allows for, at least: SYN floods cost no more than this and don't shut out
-/// honest clients quickly.
+/// Half-open connections that any backlog allows for, at least: SYN floods cost no more than this
+/// and don't shut out honest clients quickly.
 const MIN_HALF_OPEN: usize = 64;
 /// Largest backlog (net.core.somaxconn).
 pub const MAX_BACKLOG: usize = 4096;
@@ -95,8 +95,8 @@ impl Listener {
     ) {
         let mut inner = self.inner.lock();
         let backlog = self.backlog.load(Ordering::Relaxed);
-        // As Linux: the queue holds one more than the backlog says; a SYN that finds it full is dropped, and
-        // the client tries again.
+        // As Linux: the queue holds one more than the backlog says; a SYN that finds it full is
+        // dropped, and the client tries again.
         if inner.closed || inner.accept.len() > backlog {
             return;
         }

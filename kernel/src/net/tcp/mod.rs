@@ -1,8 +1,9 @@
 //! TCP: demultiplexing in front of smoltcp.
 //!
 //! # Locks
-//! `Listener::inner`, `Conn::inner`, table shards and the stack's own locks are never held together, with one exception:
-//! a connection sends under its lock (neighbour table, device queue or loopback queue come after it).
+//! `Listener::inner`, `Conn::inner`, table shards and the stack's own locks are never held
+//! together, with one exception: a connection sends under its lock (neighbour table, device queue
+//! or loopback queue come after it).
 
 mod conn;
 mod listener;
@@ -57,14 +58,16 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
             let seq = u32::from_be_bytes([segment[4], segment[5], segment[6], segment[7]]);
             let newer = seq.wrapping_sub(tomb.last.rcv_nxt) as i32 >= 0;
             if flags & RST != 0 {
-                // Allowed to end the wait early (Linux without tcp_rfc1337), if it is exactly in place.
+                // Allowed to end the wait early (Linux without tcp_rfc1337), if it is exactly in
+                // place.
                 if seq == tomb.last.rcv_nxt {
                     stack.tcp.bury(&tomb);
                 }
                 return;
             }
             if flags & (SYN | ACK) != SYN || !newer {
-                // An old duplicate or a FIN sent again: repeat the last acknowledgement (RFC 9293, 3.10.7.4).
+                // An old duplicate or a FIN sent again: repeat the last acknowledgement (RFC 9293,
+                // 3.10.7.4).
                 let last = tomb.last;
                 let ack = Reply { seq: last.snd_nxt, ack: last.rcv_nxt, flags: ACK };
                 return ack.send(stack, local, remote, route, last.window);

@@ -1,4 +1,5 @@
-//! All TCP end points of a stack: connections by their four-tuple, listeners by port, TIME_WAIT tombstones.
+//! All TCP end points of a stack: connections by their four-tuple, listeners by port, TIME_WAIT
+//! tombstones.
 
 use super::conn::{Conn, LastSegment};
 use super::listener::Listener;
@@ -117,7 +118,8 @@ impl Table {
         }
     }
 
-    /// Adds a connection; replaces a tombstone of the same addresses. EADDRINUSE if there is a connection already.
+    /// Adds a connection; replaces a tombstone of the same addresses. EADDRINUSE if there is a
+    /// connection already.
     pub fn insert(&self, conn: &Arc<Conn>) -> Result<()> {
         let hash = conn.key.hash(self.secret);
         let mut shard = self.shard(hash).lock();
@@ -241,8 +243,8 @@ impl Table {
         }
     }
 
-    /// The listener for a SYN: the most specific address first; among those that share it by `SO_REUSEPORT` one
-    /// chosen by the peer's address, always the same.
+    /// The listener for a SYN: the most specific address first; among those that share it by
+    /// `SO_REUSEPORT` one chosen by the peer's address, always the same.
     pub fn listener(&self, local: SocketAddr, key: &Key) -> Option<Arc<Listener>> {
         let listeners = self.listeners.lock();
         let list = listeners.get(&local.port())?;

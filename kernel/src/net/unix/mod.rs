@@ -1,11 +1,11 @@
 //! Local sockets (unix(7)).
 //!
-//! A connected socket writes into its peer's receive queue. Names are paths (the inode is the key, so links and
-//! renames work) or abstract.
+//! A connected socket writes into its peer's receive queue. Names are paths (the inode is the key,
+//! so links and renames work) or abstract.
 //!
 //! # Locks
-//! One `SpinLock` per socket; two are never held together. Queues of messages drop outside of locks, because a message
-//! may own the last reference to another socket.
+//! One `SpinLock` per socket; two are never held together. Queues of messages drop outside of
+//! locks, because a message may own the last reference to another socket.
 
 mod names;
 mod receive;

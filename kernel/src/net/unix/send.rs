@@ -9,7 +9,8 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use linux_raw_sys::net::{MSG_DONTWAIT, MSG_OOB, SOCK_DGRAM};
 
-/// Stream data is queued in pieces of at most this size, so that a large write doesn't need one large buffer.
+/// Stream data is queued in pieces of at most this size, so that a large write doesn't need one
+/// large buffer.
 const PIECE: usize = 32 * 1024;
 /// Descriptors in one message (Linux: SCM_MAX_FD).
 pub const MAX_RIGHTS: usize = 253;
@@ -66,7 +67,8 @@ impl UnixSocket {
         let target = self.target(who, message.to.as_ref())?;
         let name = self.state.lock().name.clone();
         let mut rights = core::mem::take(&mut message.control);
-        // The sender's identity goes along; given credentials must be the sender's own, or it is privileged.
+        // The sender's identity goes along; given credentials must be the sender's own, or it is
+        // privileged.
         let mut cred = who.cred;
         for control in &rights {
             match control {
@@ -150,7 +152,8 @@ impl UnixSocket {
             state.received.push_back(message);
             Some(Ok(()))
         };
-        // Twice, because the reader may have made room before it could see that we want to hear of it.
+        // Twice, because the reader may have made room before it could see that we want to hear of
+        // it.
         let result = match attempt().or_else(&mut attempt) {
             Some(result) => result,
             None if nonblock => Err(Errno::EAGAIN),

@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 pub const HEADER_LEN: usize = 64;
 /// Bytes of one program header.
 pub const PHDR_LEN: usize = 56;
-/// Most program headers: their table must fit a page (as on Linux 64 KiB would be the format's own limit).
+/// Most program headers: their table must fit a page (as on Linux 64 KiB would be the format's own
+/// limit).
 const MAX_PHDRS: usize = 4096 / PHDR_LEN;
 
 const ET_EXEC: u16 = 2;
@@ -81,7 +82,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Header {
-    /// Reads the first [`HEADER_LEN`] bytes of a file. ENOEXEC if it is no program for this machine.
+    /// Reads the first [`HEADER_LEN`] bytes of a file. ENOEXEC if it is no program for this
+    /// machine.
     pub fn parse(bytes: &[u8]) -> Result<Header> {
         if bytes.len() < HEADER_LEN || !bytes.starts_with(b"\x7fELF\x02\x01") {
             return Err(Errno::ENOEXEC);

@@ -1,6 +1,7 @@
 //! Program execution (execve(2)).
 //!
-//! [`prepare`] does everything that can fail, without touching the calling task; [`commit`] then replaces its program.
+//! [`prepare`] does everything that can fail, without touching the calling task; [`commit`] then
+//! replaces its program.
 
 pub mod elf;
 mod load;
@@ -331,8 +332,8 @@ pub struct Main<'a> {
     pub files: FdTable,
 }
 
-/// Starts the image's main process: number 1, leader of its session and group. ENOENT if the program doesn't exist;
-/// other errors as from execve(2).
+/// Starts the image's main process: number 1, leader of its session and group. ENOENT if the
+/// program doesn't exist; other errors as from execve(2).
 pub fn spawn_main(main: Main<'_>) -> Result<Arc<Process>> {
     let resolver = Resolver {
         root: main.fs.root(),

@@ -1,4 +1,5 @@
-//! What execve(2) does to identity and capabilities (capabilities(7), "Transformation of capabilities during execve()").
+//! What execve(2) does to identity and capabilities (capabilities(7), "Transformation of
+//! capabilities during execve()").
 
 use super::super::creds::{CapSet, Creds, SECBIT_KEEP_CAPS, SECBIT_NOROOT};
 

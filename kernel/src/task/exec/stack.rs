@@ -39,7 +39,8 @@ pub struct Stack {
     pub areas: [usize; 4],
 }
 
-/// Lays out the stack that ends at `top`. E2BIG if strings and pointers need more than `limit` bytes.
+/// Lays out the stack that ends at `top`. E2BIG if strings and pointers need more than `limit`
+/// bytes.
 pub fn build(top: usize, contents: &Contents<'_>, limit: usize) -> Result<Stack> {
     let total = |strings: &[Vec<u8>]| strings.iter().map(|s| s.len() + 1).sum::<usize>();
     let (arg_len, env_len) = (total(contents.argv), total(contents.envp));

@@ -7,8 +7,9 @@
 //! | [`pi`] | the operations that hand over a lock's ownership |
 //! | [`robust`] | what the death of a thread does to locks it held |
 //!
-//! A word is known by a [`Key`]: the address space and address for private futexes, the memory object and offset for shared
-//! ones, so that processes which map the same page at different addresses meet.
+//! A word is known by a [`Key`]: the address space and address for private futexes, the memory
+//! object and offset for shared ones, so that processes which map the same page at different
+//! addresses meet.
 
 pub mod ops;
 pub mod pi;

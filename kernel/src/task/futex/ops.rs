@@ -20,8 +20,8 @@ fn load(addr: usize) -> Option<u32> {
     unsafe { uaccess::load_u32(addr) }
 }
 
-/// Sleeps while the word at `addr` is `value`, until woken with a common bit or `deadline` (monotonic nanoseconds) passes.
-/// EAGAIN if the word is something else.
+/// Sleeps while the word at `addr` is `value`, until woken with a common bit or `deadline`
+/// (monotonic nanoseconds) passes. EAGAIN if the word is something else.
 pub fn wait(
     addr: usize,
     value: u32,
@@ -42,7 +42,8 @@ pub fn wait(
     }
 }
 
-/// As [`wait`] with a relative timeout: an interrupted call goes on with the time that is left (restart_syscall(2)).
+/// As [`wait`] with a relative timeout: an interrupted call goes on with the time that is left
+/// (restart_syscall(2)).
 pub fn wait_restartable(
     addr: usize,
     value: u32,
@@ -111,8 +112,9 @@ pub(super) fn wake_key(key: Key, max: usize, bitset: u32) -> usize {
     queue::lock(key).wake(key, max, bitset)
 }
 
-/// Wakes up to `wake` waiters of the first word and moves up to `requeue` of the rest to the second. With `expected`, only if
-/// the first word still holds that (EAGAIN else). Returns how many were woken, plus the moved ones if `expected` is given.
+/// Wakes up to `wake` waiters of the first word and moves up to `requeue` of the rest to the
+/// second. With `expected`, only if the first word still holds that (EAGAIN else). Returns how many
+/// were woken, plus the moved ones if `expected` is given.
 pub fn requeue(
     from: usize,
     to: usize,
@@ -183,8 +185,8 @@ impl WakeOp {
     }
 }
 
-/// Changes the second word as `encoded` says, wakes waiters of the first, and of the second if its old value meets the encoded
-/// comparison.
+/// Changes the second word as `encoded` says, wakes waiters of the first, and of the second if its
+/// old value meets the encoded comparison.
 pub fn wake_op(
     first: usize,
     second: usize,

@@ -1,8 +1,8 @@
 //! Locks whose word holds the owner's thread number (`FUTEX_LOCK_PI` and friends).
 //!
-//! The word's protocol is Linux's: owner in the low 30 bits, `FUTEX_WAITERS` while somebody sleeps, `FUTEX_OWNER_DIED` after the owner
-//! ended. Ownership is handed to the longest waiter; its priority isn't lent to the owner, which only a real-time scheduler
-//! would notice.
+//! The word's protocol is Linux's: owner in the low 30 bits, `FUTEX_WAITERS` while somebody sleeps,
+//! `FUTEX_OWNER_DIED` after the owner ended. Ownership is handed to the longest waiter; its
+//! priority isn't lent to the owner, which only a real-time scheduler would notice.
 
 use super::key;
 use super::queue::{self, Key};
@@ -13,7 +13,8 @@ use crate::sync::WaitMode;
 use crate::task::{current, current_arc, find_task, sched};
 use linux_raw_sys::general::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 
-/// Replaces the word if it still is `old`. `None` after a fault: the bucket must be unlocked and the page brought in.
+/// Replaces the word if it still is `old`. `None` after a fault: the bucket must be unlocked and
+/// the page brought in.
 fn exchange(addr: usize, old: u32, new: u32) -> Option<bool> {
     // SAFETY: `key` has checked alignment and that the address is a user's.
     let found = unsafe { uaccess::cmpxchg_u32(addr, old, new) }?;

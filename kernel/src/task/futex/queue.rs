@@ -122,7 +122,8 @@ impl Bucket {
     }
 }
 
-/// Moves up to `max` waiters of `from` to `to`. `target` is the bucket of `to` if it isn't `source` itself.
+/// Moves up to `max` waiters of `from` to `to`. `target` is the bucket of `to` if it isn't `source`
+/// itself.
 pub fn requeue(
     source: &mut Bucket,
     target: Option<&mut Bucket>,

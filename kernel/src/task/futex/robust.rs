@@ -1,4 +1,5 @@
-//! Robust futexes: locks whose owner died are marked, so that the next one can tell (get_robust_list(2)).
+//! Robust futexes: locks whose owner died are marked, so that the next one can tell
+//! (get_robust_list(2)).
 
 use super::{key, ops};
 use crate::arch::uaccess;
@@ -24,7 +25,8 @@ pub fn set_head(task: &Task, head: usize) {
     task.robust_list.store(head, Ordering::Relaxed);
 }
 
-/// The current thread ends or replaces its memory: mark its locks, clear its thread number where it asked for that.
+/// The current thread ends or replaces its memory: mark its locks, clear its thread number where it
+/// asked for that.
 pub fn release_all(task: &Task) {
     let head = task.robust_list.swap(0, Ordering::Relaxed);
     if head != 0 {
@@ -58,8 +60,8 @@ fn walk(task: &Task, head_at: usize) -> Result<()> {
     Ok(())
 }
 
-/// Marks one lock if the dying thread owns it, and wakes one of those who wait for it. The lowest bit of the entry says that
-/// it is a priority-inheriting one.
+/// Marks one lock if the dying thread owns it, and wakes one of those who wait for it. The lowest
+/// bit of the entry says that it is a priority-inheriting one.
 fn mark(task: &Task, entry: usize, offset: usize) -> Result<()> {
     let addr = (entry & !1).wrapping_add(offset);
     check_user(addr, 4)?;

@@ -87,7 +87,8 @@ impl Entity {
         }
     }
 
-    /// State of a new user task: inherits nice value, policy, affinity and its parent's place in virtual time.
+    /// State of a new user task: inherits nice value, policy, affinity and its parent's place in
+    /// virtual time.
     pub(in crate::task) fn for_user(parent: Option<&Entity>) -> crate::Result<Entity> {
         let entity = Entity::new(super::switch::user_thread()?);
         if let Some(parent) = parent {
@@ -160,8 +161,8 @@ impl Entity {
     pub fn affinity(&self) -> u32 {
         self.affinity.load(Relaxed)
     }
-    /// Sets the CPUs it may run on; EINVAL if none of them runs. A task that is elsewhere moves when it is next
-    /// taken off its CPU.
+    /// Sets the CPUs it may run on; EINVAL if none of them runs. A task that is elsewhere moves
+    /// when it is next taken off its CPU.
     pub fn set_affinity(&self, mask: u32) -> crate::Result<()> {
         let mask = mask & online_cpus();
         if mask == 0 {

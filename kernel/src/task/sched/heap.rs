@@ -1,4 +1,5 @@
-//! The order of runnable tasks: a binary heap by virtual time, first come first served among equals.
+//! The order of runnable tasks: a binary heap by virtual time, first come first served among
+//! equals.
 
 use alloc::vec::Vec;
 

@@ -8,7 +8,8 @@ use crate::errno::Result;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-/// Makes the running context this CPU's idle task. Called once on each CPU, before anything is scheduled there.
+/// Makes the running context this CPU's idle task. Called once on each CPU, before anything is
+/// scheduled there.
 pub fn init_cpu() -> Result<()> {
     let here = cpu::id();
     let task = super::kernel_task("idle", (Context::empty(), None))?;
@@ -28,7 +29,8 @@ pub fn init_cpu() -> Result<()> {
 pub fn run_idle() -> ! {
     loop {
         super::preempt();
-        // A task that is queued from here on comes with a pending reschedule, which `idle` looks at.
+        // A task that is queued from here on comes with a pending reschedule, which `idle` looks
+        // at.
         if QUEUES[cpu::id()].lock().queue.is_empty() {
             crate::arch::idle();
         }

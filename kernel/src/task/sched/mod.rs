@@ -1,8 +1,8 @@
 //! The scheduler: per-CPU run queues, weighted fair by virtual runtime.
 //!
-//! A task's scheduling state belongs to the run queue of its CPU ([`Entity::cpu`]) and changes only under that queue's
-//! lock. The lock is held across a context switch and released by the next task, so whoever holds it knows that a
-//! task which isn't on the queue has completely left its CPU.
+//! A task's scheduling state belongs to the run queue of its CPU ([`Entity::cpu`]) and changes only
+//! under that queue's lock. The lock is held across a context switch and released by the next task,
+//! so whoever holds it knows that a task which isn't on the queue has completely left its CPU.
 
 mod entity;
 mod heap;

@@ -41,8 +41,8 @@ impl RunQueue {
 
     /// Charges the current task for the time since it was last charged.
     ///
-    /// Time is read only at switches and interrupts, so it is split by where the task was found: an interrupt finds
-    /// it in user mode, a sleep begins in the kernel after some user time.
+    /// Time is read only at switches and interrupts, so it is split by where the task was found: an
+    /// interrupt finds it in user mode, a sleep begins in the kernel after some user time.
     pub fn account(&mut self, now: u64, in_user: bool) {
         let spent = now.saturating_sub(core::mem::replace(&mut self.accounted, now));
         let Some(task) = &self.current else { return };
@@ -73,7 +73,8 @@ impl RunQueue {
         self.queue.push(task.sched.vruntime.load(Relaxed), task);
     }
 
-    /// Gives a task that slept a place in this queue's time: not far behind, or it would hog the CPU.
+    /// Gives a task that slept a place in this queue's time: not far behind, or it would hog the
+    /// CPU.
     pub fn place(&self, entity: &Entity) {
         let floor = self.min_vruntime.saturating_sub(SLICE);
         entity.vruntime.fetch_max(floor, Relaxed);
@@ -119,7 +120,8 @@ pub fn switches() -> u64 {
     SWITCHES.load(Relaxed)
 }
 
-/// Load averages over 1, 5 and 15 minutes in units of 1/2048, decayed on each call by the time since the last.
+/// Load averages over 1, 5 and 15 minutes in units of 1/2048, decayed on each call by the time
+/// since the last.
 pub fn load() -> [u64; 3] {
     static AVERAGES: IrqLock<([u64; 3], u64)> = IrqLock::new(([0; 3], 0));
     const STEP: u64 = 5_000_000_000;

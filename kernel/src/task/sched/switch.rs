@@ -29,8 +29,9 @@ impl TimerTarget for Alarm {
     }
 }
 
-/// Gives up the CPU if the current task still is asleep (see [`Task::prepare_to_sleep`]), until it is woken or the
-/// deadline (monotonic nanoseconds) passes. Interrupts must be on and no spinning lock held.
+/// Gives up the CPU if the current task still is asleep (see [`Task::prepare_to_sleep`]), until it
+/// is woken or the deadline (monotonic nanoseconds) passes. Interrupts must be on and no spinning
+/// lock held.
 pub fn block(deadline: Option<u64>) {
     if cfg!(not(guest)) {
         panic!("the test would sleep forever");
@@ -65,14 +66,16 @@ pub fn yield_now() {
     }
 }
 
-/// An interrupt found the current task in user mode: the time since it was last charged was user time.
+/// An interrupt found the current task in user mode: the time since it was last charged was user
+/// time.
 pub(in crate::task) fn account_user() {
     let was_enabled = irq::disable_save();
     QUEUES[cpu::id()].lock().account(now_ns(), true);
     irq::restore(was_enabled);
 }
 
-/// Stops the current task until `resume` (job control), unless `still` says otherwise once the stop is announced.
+/// Stops the current task until `resume` (job control), unless `still` says otherwise once the stop
+/// is announced.
 pub(in crate::task) fn stop_current(still: impl FnOnce() -> bool) {
     let task = current();
     task.sched.state.swap(entity::STOPPED, SeqCst);
@@ -163,7 +166,8 @@ fn pick(rq: &mut RunQueue, here: usize) -> Arc<Task> {
     rq.idle.clone().expect("every CPU has an idle task")
 }
 
-/// Takes a waiting task from another CPU. The other queues are only tried: waiting for them could deadlock.
+/// Takes a waiting task from another CPU. The other queues are only tried: waiting for them could
+/// deadlock.
 fn steal(rq: &RunQueue, here: usize) -> Option<Arc<Task>> {
     for step in 1..cpu::count() {
         let other = (here + step) % cpu::count();
@@ -200,8 +204,9 @@ fn switch_to(mut rq: IrqGuard<'static, RunQueue>, here: usize, prev: Arc<Task>, 
     rq.current = Some(next);
     LEFT[here].store(Arc::into_raw(prev).cast_mut(), Relaxed);
     core::mem::forget(rq);
-    // SAFETY: `from` belongs to the running task. `to` was saved by this function or made by `new_kernel`, and its
-    // stack lives as long as its task, which `rq.current` holds; the queue's lock keeps others from both.
+    // SAFETY: `from` belongs to the running task. `to` was saved by this function or made by
+    // `new_kernel`, and its stack lives as long as its task, which `rq.current` holds; the queue's
+    // lock keeps others from both.
     unsafe { context::switch(from, to) };
 }
 
@@ -211,8 +216,8 @@ struct Left {
     exiled: *mut Task,
 }
 
-/// The first thing a task does after a switch, on the CPU it now runs on: releases the run queue that the previous task
-/// locked. Interrupts are off.
+/// The first thing a task does after a switch, on the CPU it now runs on: releases the run queue
+/// that the previous task locked. Interrupts are off.
 fn finish() -> Left {
     let here = cpu::id();
     let task = LEFT[here].swap(null_mut(), Relaxed);
@@ -235,7 +240,8 @@ impl Drop for Left {
     }
 }
 
-/// The current task's address space was replaced (execve(2)) or given up (exit): loads what it has now.
+/// The current task's address space was replaced (execve(2)) or given up (exit): loads what it has
+/// now.
 pub(in crate::task) fn reload_mm() {
     let _guard = crate::sync::preempt_disable();
     if current().with_mm(AddressSpace::activate).is_none() {

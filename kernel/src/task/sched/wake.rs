@@ -11,7 +11,8 @@ use core::sync::atomic::fence;
 
 const ASLEEP: u8 = entity::INTERRUPTIBLE | entity::KILLABLE | entity::UNINTERRUPTIBLE;
 
-/// Makes a sleeping task runnable. Returns whether it was asleep (or about to be). Callable from interrupt handlers.
+/// Makes a sleeping task runnable. Returns whether it was asleep (or about to be). Callable from
+/// interrupt handlers.
 pub fn wake(task: &Arc<Task>) -> bool {
     wake_from(task, ASLEEP)
 }
@@ -26,8 +27,9 @@ pub(in crate::task) fn start(task: &Arc<Task>) {
     wake_from(task, entity::NEW);
 }
 
-/// Ends a sleep that a signal may end, or brings a running task into the kernel, so that it sees its pending work.
-/// `Interruptible` is for any signal, `Killable` for a fatal one. Callable from interrupt handlers.
+/// Ends a sleep that a signal may end, or brings a running task into the kernel, so that it sees
+/// its pending work. `Interruptible` is for any signal, `Killable` for a fatal one. Callable from
+/// interrupt handlers.
 pub fn disturb(task: &Arc<Task>, mode: WaitMode) {
     let states = match mode {
         WaitMode::Interruptible => entity::INTERRUPTIBLE,
@@ -50,7 +52,8 @@ pub fn disturb(task: &Arc<Task>, mode: WaitMode) {
 }
 
 fn wake_from(task: &Arc<Task>, states: u8) -> bool {
-    // Pairs with the barrier of `prepare_to_sleep`: either we see the state or the sleeper sees what we did before.
+    // Pairs with the barrier of `prepare_to_sleep`: either we see the state or the sleeper sees
+    // what we did before.
     fence(SeqCst);
     let entity = &task.sched;
     if entity.state.load(Relaxed) & states == 0 {
@@ -76,7 +79,8 @@ fn migrate(rq: IrqGuard<'static, RunQueue>, home: usize, target: usize, task: &A
     let entity = &task.sched;
     let mut rq = rq;
     if target != home {
-        // Nobody else touches it meanwhile: it isn't on any queue, and its state says it needs no waking.
+        // Nobody else touches it meanwhile: it isn't on any queue, and its state says it needs no
+        // waking.
         let lead = entity.vruntime.load(Relaxed).saturating_sub(rq.min_vruntime);
         entity.cpu.store(target, SeqCst);
         task.add_work(Work::RSEQ);

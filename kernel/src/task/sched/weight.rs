@@ -7,8 +7,8 @@ pub const NICE_MAX: i32 = 19;
 /// Weight of nice 0.
 pub const UNIT: u64 = 1024;
 
-/// Weights by nice value: a step is a factor of 1.25, so that two CPU-bound tasks one step apart differ by about 10 %
-/// of the CPU (sched(7)).
+/// Weights by nice value: a step is a factor of 1.25, so that two CPU-bound tasks one step apart
+/// differ by about 10 % of the CPU (sched(7)).
 static WEIGHTS: [u32; 40] = {
     let mut table = [0; 40];
     let mut nice = NICE_MIN;

@@ -1,5 +1,5 @@
-//! The stack frame of a signal handler: `struct rt_sigframe` of x86-64 Linux, which libraries and language runtimes read
-//! and change.
+//! The stack frame of a signal handler: `struct rt_sigframe` of x86-64 Linux, which libraries and
+//! language runtimes read and change.
 //!
 //! ```text
 //! sp + 0    return address: the restorer

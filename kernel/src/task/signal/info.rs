@@ -3,7 +3,8 @@
 use super::Signal;
 use crate::io::Plain;
 
-/// The part of `siginfo_t` that carries information: 48 bytes in the layout of x86-64; the other 80 are zero.
+/// The part of `siginfo_t` that carries information: 48 bytes in the layout of x86-64; the other 80
+/// are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct SigInfo {

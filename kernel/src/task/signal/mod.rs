@@ -56,7 +56,8 @@ impl AltStack {
 pub struct TaskSignals {
     /// Blocked signals.
     pub mask: SigSet,
-    /// The mask to go back to after sigsuspend(2), ppoll(2), ... once a handler's frame has been made.
+    /// The mask to go back to after sigsuspend(2), ppoll(2), ... once a handler's frame has been
+    /// made.
     pub saved_mask: Option<SigSet>,
     /// Signals for this thread alone.
     pub pending: Pending,
@@ -85,7 +86,8 @@ impl TaskSignals {
 /// How restart_syscall(2) goes on with an interrupted sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
-    /// clock_nanosleep(2) and nanosleep(2): clock, point of that clock's time in nanoseconds, where the rest goes.
+    /// clock_nanosleep(2) and nanosleep(2): clock, point of that clock's time in nanoseconds, where
+    /// the rest goes.
     Sleep {
         /// `CLOCK_*`.
         clock: i32,

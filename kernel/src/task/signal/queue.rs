@@ -3,7 +3,8 @@
 use super::{SigInfo, SigSet, Signal};
 use alloc::collections::VecDeque;
 
-/// Signals that wait to be delivered, in the order of signal(7): synchronous ones, then by number, then by age.
+/// Signals that wait to be delivered, in the order of signal(7): synchronous ones, then by number,
+/// then by age.
 #[derive(Default)]
 pub struct Pending {
     set: SigSet,
@@ -26,8 +27,9 @@ impl Pending {
         self.queue.is_empty()
     }
 
-    /// Adds a signal. A standard signal that is pending already is dropped, keeping the first information.
-    /// Past `limit` entries only the fact is kept, and real-time signals sent with a value are refused (false).
+    /// Adds a signal. A standard signal that is pending already is dropped, keeping the first
+    /// information. Past `limit` entries only the fact is kept, and real-time signals sent with a
+    /// value are refused (false).
     pub fn push(&mut self, signal: Signal, info: SigInfo, limit: usize) -> bool {
         if self.set.has(signal) && !signal.is_realtime() {
             return true;

@@ -19,7 +19,8 @@ pub enum Force {
     Outside,
 }
 
-/// Sends a signal to a process; any thread that doesn't block it takes it. Callable from interrupt handlers.
+/// Sends a signal to a process; any thread that doesn't block it takes it. Callable from interrupt
+/// handlers.
 pub fn send_to_process(process: &Arc<Process>, signal: Signal, info: SigInfo) {
     let _: Result<()> = send(process, None, signal, info, Force::No);
 }
@@ -29,7 +30,8 @@ pub fn send_to_task(task: &Arc<Task>, signal: Signal, info: SigInfo) {
     let _: Result<()> = send(task.process(), Some(task), signal, info, Force::No);
 }
 
-/// Sends a signal to every member of a process group. ESRCH if there is none. Task or softirq context.
+/// Sends a signal to every member of a process group. ESRCH if there is none. Task or softirq
+/// context.
 pub fn send_to_pgrp(pgid: i32, signal: Signal, info: SigInfo) -> Result<()> {
     let members = family::lock().group(pgid);
     if members.is_empty() {
@@ -64,8 +66,8 @@ pub fn send(
     result
 }
 
-/// The effects that SIGCONT and the stopping signals have at once, blocked or not. Returns whether a stopped process
-/// goes on.
+/// The effects that SIGCONT and the stopping signals have at once, blocked or not. Returns whether
+/// a stopped process goes on.
 fn job_control(group: &mut GroupSignals, signal: Signal) -> bool {
     let cont = SigSet::of(Signal::CONT);
     let discard = match signal {
@@ -203,7 +205,8 @@ pub fn check_permission(target: &Arc<Process>, signal: Option<Signal>) -> Result
     if allowed { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// kill(2): `pid` > 0 one process, 0 the caller's group, -1 everything but the main process, < -1 a group.
+/// kill(2): `pid` > 0 one process, 0 the caller's group, -1 everything but the main process, < -1 a
+/// group.
 pub fn kill(pid: i32, signal: Option<Signal>) -> Result<()> {
     let caller = current();
     let uid = caller.with_creds(|creds| creds.uid);
@@ -243,8 +246,8 @@ pub fn kill(pid: i32, signal: Option<Signal>) -> Result<()> {
     result
 }
 
-/// A CPU exception or the like in the current task: the signal can't be blocked, ignored or survived without a
-/// handler, not even by the main process.
+/// A CPU exception or the like in the current task: the signal can't be blocked, ignored or
+/// survived without a handler, not even by the main process.
 pub fn force(signal: Signal, info: SigInfo) {
     let task = super::super::current_arc();
     let process = task.process();

@@ -28,7 +28,8 @@ pub fn set_mask(mask: SigSet) -> SigSet {
     if !newly_blocked.is_empty() {
         hand_over(task, newly_blocked);
     }
-    // Blocking more can only clear the flag, and only delivery needs it exact; unblocking may set it.
+    // Blocking more can only clear the flag, and only delivery needs it exact; unblocking may set
+    // it.
     if !old.minus(mask).is_empty() || !pending.is_empty() || task.work().contains(Work::SIGNAL) {
         recalculate(task);
     }
@@ -56,8 +57,8 @@ pub(in crate::task) fn hand_over(task: &Task, which: SigSet) {
     }
 }
 
-/// Sets a mask for the duration of one call (sigsuspend(2), ppoll(2), epoll_pwait(2)): the old one comes back
-/// when the call has been left, after a handler has run if one must.
+/// Sets a mask for the duration of one call (sigsuspend(2), ppoll(2), epoll_pwait(2)): the old one
+/// comes back when the call has been left, after a handler has run if one must.
 pub fn set_temporary_mask(mask: SigSet) {
     let task = current();
     let old = set_mask(mask);
@@ -75,8 +76,8 @@ pub fn restore_mask() {
     }
 }
 
-/// Takes one pending signal of `which` for the current task (sigtimedwait(2), signalfd(2)): its own first, then the
-/// process's.
+/// Takes one pending signal of `which` for the current task (sigtimedwait(2), signalfd(2)): its own
+/// first, then the process's.
 pub fn take_for_current(which: SigSet) -> Option<SigInfo> {
     let task = current();
     let mut group = task.process().signal.lock();

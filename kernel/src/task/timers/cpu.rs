@@ -1,6 +1,7 @@
 //! Timers that measure CPU time: `ITIMER_VIRTUAL`, `ITIMER_PROF` and the limit `RLIMIT_CPU`.
 //!
-//! While a process has one armed it is on a list that is looked through every [`TICK`]: as exact as Linux with a 250 Hz tick.
+//! While a process has one armed it is on a list that is looked through every [`TICK`]: as exact as
+//! Linux with a 250 Hz tick.
 
 use super::Schedule;
 use crate::sync::{Once, SpinLock, softirq};
@@ -99,7 +100,8 @@ pub fn get(process: &Arc<Process>, which: Which) -> Schedule {
     Schedule { next: setting.left(used), interval: setting.interval }
 }
 
-/// Arms the timer `value` nanoseconds of CPU time from now (zero disarms); returns time left and period before.
+/// Arms the timer `value` nanoseconds of CPU time from now (zero disarms); returns time left and
+/// period before.
 pub fn set(process: &Arc<Process>, which: Which, value: u64, interval: u64) -> Schedule {
     let old = get(process, which);
     let used = which.used(process);

@@ -1,7 +1,9 @@
-//! Timers of a process: the three interval timers (setitimer(2)) and POSIX timers (timer_create(2)).
+//! Timers of a process: the three interval timers (setitimer(2)) and POSIX timers
+//! (timer_create(2)).
 //!
-//! Those that measure real time use a [`crate::time::Timer`] each. Those that measure CPU time are looked at every few milliseconds
-//! while any is armed ([`cpu`]): CPU time has no interrupt of its own.
+//! Those that measure real time use a [`crate::time::Timer`] each. Those that measure CPU time are
+//! looked at every few milliseconds while any is armed ([`cpu`]): CPU time has no interrupt of its
+//! own.
 
 pub mod cpu;
 pub mod interval;
@@ -30,7 +32,8 @@ impl ProcessTimers {
     }
 }
 
-/// When a timer expires next and how often after that, in nanoseconds of its clock; a `next` of zero is a disarmed timer.
+/// When a timer expires next and how often after that, in nanoseconds of its clock; a `next` of
+/// zero is a disarmed timer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
     /// Next expiration.

@@ -35,8 +35,9 @@ struct State {
     target: Target,
     value: u64,
     schedule: IrqLock<Schedule>,
-    /// Expirations beyond the first of the signal that is (or was last) pending, and of the one before it. Locked
-    /// until that signal is sent: who asks meanwhile would take the new count for the old signal's.
+    /// Expirations beyond the first of the signal that is (or was last) pending, and of the one
+    /// before it. Locked until that signal is sent: who asks meanwhile would take the new count for
+    /// the old signal's.
     overrun: IrqLock<[i32; 2]>,
     owner: Weak<PosixTimer>,
 }

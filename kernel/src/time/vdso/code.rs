@@ -1,7 +1,8 @@
-//! The code of the vDSO, position independent and self-contained: it is copied into the image, never run where it is linked.
+//! The code of the vDSO, position independent and self-contained: it is copied into the image,
+//! never run where it is linked.
 //!
-//! `r8` points at the data page ([`super::Data`]); the offsets below are its fields. The data page lies right before the image, and
-//! the image builder puts this code [`CODE_OFFSET`] bytes into it.
+//! `r8` points at the data page ([`super::Data`]); the offsets below are its fields. The data page
+//! lies right before the image, and the image builder puts this code [`CODE_OFFSET`] bytes into it.
 
 use core::arch::global_asm;
 

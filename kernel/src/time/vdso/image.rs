@@ -13,8 +13,8 @@ const DYNAMIC: usize = 0x2c0;
 const DYNAMIC_LEN: usize = 9 * 16;
 const SYMBOL_SIZE: usize = 24;
 
-/// The version of all symbols, as Linux has it. C libraries do without versions; Go's runtime reads the definitions
-/// without looking whether there are any.
+/// The version of all symbols, as Linux has it. C libraries do without versions; Go's runtime reads
+/// the definitions without looking whether there are any.
 const VERSION: &str = "LINUX_2.6";
 /// ELF hash of [`VERSION`].
 const VERSION_HASH: usize = 0x03ae_75f6;
@@ -45,7 +45,8 @@ impl Writer {
     }
 }
 
-/// The image: one page, ready to be mapped readable and executable at any address right behind the data page.
+/// The image: one page, ready to be mapped readable and executable at any address right behind the
+/// data page.
 pub fn build() -> Box<[u8; PAGE_SIZE]> {
     let mut out = Writer { page: Box::new([0; PAGE_SIZE]), at: 0 };
     header(&mut out);

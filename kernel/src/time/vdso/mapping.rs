@@ -29,22 +29,23 @@ fn make() -> Result<Pages> {
 
 impl Pages {
     fn publish(&self) {
-        // SAFETY: the frame is kept by `data`, zeroed when it was made (all of `Data` accepts zeros), and written through
-        // atomics only; programs can't write to it.
+        // SAFETY: the frame is kept by `data`, zeroed when it was made (all of `Data` accepts
+        // zeros), and written through atomics only; programs can't write to it.
         let data = unsafe { &*self.data.as_ptr().cast::<Data>() };
         data.publish(crate::arch::clock::scale(), crate::time::clock::boot_time_ns());
     }
 }
 
-/// Tells programs that the wall clock was set. The caller keeps others from doing so at the same time.
+/// Tells programs that the wall clock was set. The caller keeps others from doing so at the same
+/// time.
 pub fn clock_changed() {
     if let Some(Some(pages)) = PAGES.get() {
         pages.publish();
     }
 }
 
-/// Maps both pages into a new program's memory and gives the address of the ELF image (`AT_SYSINFO_EHDR`). `None` if
-/// there is no room or memory: programs then make system calls.
+/// Maps both pages into a new program's memory and gives the address of the ELF image
+/// (`AT_SYSINFO_EHDR`). `None` if there is no room or memory: programs then make system calls.
 pub fn map_into(space: &AddressSpace) -> Option<usize> {
     let pages = pages()?;
     let flags = MapFlags::PRIVATE | MapFlags::VDSO;

@@ -7,8 +7,9 @@
 //! 0x1000  image   an ELF shared object: headers, symbols, code
 //! ```
 //!
-//! The image is assembled here at boot rather than linked: four symbols and 300 bytes of code need no linker.
-//! Every libc asks for `DT_HASH`, `DT_SYMTAB` and `DT_STRTAB` only; Go's runtime wants versions as well.
+//! The image is assembled here at boot rather than linked: four symbols and 300 bytes of code need
+//! no linker. Every libc asks for `DT_HASH`, `DT_SYMTAB` and `DT_STRTAB` only; Go's runtime wants
+//! versions as well.
 
 #[cfg(any(guest, test))]
 mod code;
