@@ -77,7 +77,8 @@ fn get(port: u16, path: &str) -> String {
 fn try_get(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
@@ -88,9 +89,11 @@ fn keep_alive(port: u16, path: &str, count: usize) -> usize {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
+    // In one piece: Nagle's algorithm would hold the second one back for 40 ms.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut good = 0;
     for _ in 0..count {
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         let mut status = String::new();
         reader.read_line(&mut status).unwrap();
         let mut length = 0;
@@ -278,7 +281,9 @@ fn worker(answer: &str) -> Option<u32> {
 
 #[test]
 fn two_workers_answer_twenty_thousand_connections_and_none_is_lost() {
-    const CLIENTS: usize = 8;
+    // QEMU's user network listens with a backlog of one: Linux drops, and at times resets, what comes
+    // while two connections wait there, before QEMU or the guest have seen it.
+    const CLIENTS: usize = 2;
     const EACH: usize = 20_000 / CLIENTS;
     if !can_boot() {
         return;
