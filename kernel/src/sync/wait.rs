@@ -111,8 +111,10 @@ impl WaitQueue {
         }
         let task = current_arc();
         loop {
-            let id = self.enqueue(Waiter::Task(task.clone()), exclusive);
+            // In this order: a wake-up takes the entry, and must not find the task still awake then, or
+            // the task would sleep on a queue that has forgotten it.
             task.prepare_to_sleep(mode);
+            let id = self.enqueue(Waiter::Task(task.clone()), exclusive);
             let outcome = if let Some(value) = condition() {
                 Some(Ok(value))
             } else if task.wait_disturbed(mode) {
