@@ -265,11 +265,24 @@ pub fn trailer(record: &Record, erofs_len: u64, root_hash: [u8; 32]) -> Vec<u8> 
 
 /// CRC-32C (Castagnoli, reflected), the checksum EROFS and ext4 use as well; RFC 3720 appendix B.4.
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
-        })
-    })
+    // A table of half bytes: small, and a sixth of the work of going bit by bit, which booting feels.
+    const HALVES: [u32; 16] = {
+        let mut table = [0; 16];
+        let mut index = 0;
+        while index < 16 {
+            let mut crc = index as u32;
+            let mut bit = 0;
+            while bit < 4 {
+                crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+                bit += 1;
+            }
+            table[index] = crc;
+            index += 1;
+        }
+        table
+    };
+    let half = |crc: u32| (crc >> 4) ^ HALVES[(crc & 15) as usize];
+    !bytes.iter().fold(!0, |crc, &byte| half(half(crc ^ u32::from(byte))))
 }
 
 #[cfg(test)]
