@@ -93,8 +93,10 @@ fn run(case: fn()) -> Result<(), String> {
         if pid == 0 {
             libc::setpgid(0, 0);
             libc::alarm(TIME_LIMIT);
-            // Rust's start-up code ignores it.
-            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            // Rust's start-up code ignores SIGPIPE, and whoever started us may ignore others (nohup).
+            for signal in 1..=64 {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             CASE.store(libc::getpid(), std::sync::atomic::Ordering::Relaxed);
             let outcome = std::panic::catch_unwind(case);
             libc::_exit(if outcome.is_ok() { 0 } else { 101 });
