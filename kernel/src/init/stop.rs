@@ -5,7 +5,7 @@ use crate::arch::power;
 use crate::debug;
 use crate::errno::Result;
 use crate::event::Events;
-use crate::sync::{WaitQueue};
+use crate::sync::WaitQueue;
 use crate::task::signal::send::{Force, send};
 use crate::task::signal::{SigInfo, Signal};
 use crate::task::{pid, sched};
