@@ -5,114 +5,17 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::http::{get, keep_alive, try_get};
+use common::lab::{Lab, PATIENCE};
 use common::layout::{ImageSpec, Layout};
-use common::registry::Registry;
 use common::vm::{Vm, can_boot, dock2uni, free_port};
 use dock2uni::source::image::Compression;
 use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
-
-/// A VM under the translator on a loaded machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A registry with one image, and a store to convert it in.
-struct Lab {
-    reference: String,
-    store: TempDir,
-    _registry: Registry,
-}
-
-impl Lab {
-    fn new(image: &str) -> Lab {
-        let layout = test_images::build(image).unwrap();
-        let registry = Registry::start();
-        let reference = format!("{}/{image}:latest", registry.addr);
-        common::run(
-            Command::new("skopeo")
-                .args(["copy", "--quiet", "--dest-tls-verify=false"])
-                .arg(format!("oci:{}:latest", layout.display()))
-                .arg(format!("docker://{reference}")),
-        );
-        Lab { reference, store: tempfile::tempdir().unwrap(), _registry: registry }
-    }
-
-    fn run(&self, options: &[&str], command: &[&str]) -> Vm {
-        Vm::start(
-            dock2uni()
-                .args(["run", "--accel", "tcg"])
-                .args(options)
-                .arg(&self.reference)
-                .args(command)
-                .env("DOCK2UNI_STORE", self.store.path()),
-        )
-    }
-
-    /// Runs to the end: exit status, and all that was printed.
-    fn finish(&self, options: &[&str], command: &[&str]) -> (i32, String) {
-        let mut vm = self.run(options, command);
-        let code = vm.wait(PATIENCE);
-        (code, vm.text())
-    }
-}
-
-/// One GET on a connection of its own, until there is an answer.
-fn get(port: u16, path: &str) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let answer = try_get(port, path);
-        match answer {
-            Ok(text) if text.starts_with("HTTP/1.1 200") => return text,
-            other => assert!(Instant::now() < deadline, "no answer: {other:?}"),
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn try_get(port: u16, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// Requests on one connection; returns how many were answered by 200 with the whole body.
-fn keep_alive(port: u16, path: &str, count: usize) -> usize {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    // In one piece: Nagle's algorithm would hold the second one back for 40 ms.
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
-    let mut good = 0;
-    for _ in 0..count {
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut status = String::new();
-        reader.read_line(&mut status).unwrap();
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        good += usize::from(status.starts_with("HTTP/1.1 200") && length > 0);
-    }
-    good
-}
 
 /// The ways to start a machine that must all work.
 const MACHINES: [&[&str]; 4] = [

@@ -1,6 +1,8 @@
 //! Helpers shared by the integration tests. Each test binary uses the parts it needs.
 #![allow(dead_code, reason = "every test binary includes this module and uses a part of it")]
 
+pub mod http;
+pub mod lab;
 pub mod layout;
 pub mod registry;
 pub mod server;

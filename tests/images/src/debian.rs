@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Result, cache_dir,
+    Result, VERSION, cache_dir,
     layer::{Kind, Layer},
 };
 
@@ -133,8 +133,27 @@ pub fn status(debs: &[PathBuf], conffiles: &[(&str, &str, String)]) -> Result<St
     Ok(text)
 }
 
-/// The base layer: the packages of [`BASE`] and what their scripts would have set up.
+/// The base layer, and the packages in it. It is made once and kept in the cache.
 pub fn base() -> Result<(Layer, Vec<PathBuf>)> {
+    let cache = cache_dir()?;
+    let lock = File::create(cache.join("base.lock"))?;
+    lock.lock()?;
+    let (tar, list) = (cache.join(format!("base-{VERSION}.tar")), cache.join("base-debs"));
+    if let (Ok(tar), Ok(list)) = (fs::read(&tar), fs::read_to_string(&list)) {
+        return Ok((Layer::from_tar(&tar)?, list.lines().map(PathBuf::from).collect()));
+    }
+    let (mut layer, debs) = make_base()?;
+    ld_cache(&[], &mut layer)?;
+    let names: String = debs.iter().map(|deb| format!("{}\n", deb.display())).collect();
+    fs::write(&list, names)?;
+    let part = cache.join("base.part");
+    fs::write(&part, layer.to_tar()?)?;
+    fs::rename(&part, &tar)?;
+    Ok((layer, debs))
+}
+
+/// The packages of [`BASE`] and what their scripts would have set up.
+fn make_base() -> Result<(Layer, Vec<PathBuf>)> {
     let debs = fetch(BASE, &[])?;
     let mut layer = Layer::default();
     for merged in ["bin", "lib", "lib64", "sbin"] {

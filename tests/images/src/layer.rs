@@ -66,10 +66,22 @@ impl Layer {
     /// Adds all entries of a package's archive, directories that are there already excepted,
     /// under their merged-/usr names.
     pub fn add_archive(&mut self, tar: &[u8]) -> Result<()> {
+        self.add(tar, merged)
+    }
+
+    /// What [`Layer::to_tar`] wrote.
+    pub fn from_tar(tar: &[u8]) -> Result<Layer> {
+        let mut layer = Layer::default();
+        layer.add(tar, |path| path.trim_matches('/').to_owned())?;
+        Ok(layer)
+    }
+
+    /// Adds an archive's entries under the names that `rename` gives them.
+    fn add(&mut self, tar: &[u8], rename: fn(&str) -> String) -> Result<()> {
         let mut archive = tar::Archive::new(tar);
         for entry in archive.entries()? {
             let mut entry = entry?;
-            let path = merged(&entry.path()?.to_string_lossy());
+            let path = rename(&entry.path()?.to_string_lossy());
             let header = entry.header();
             let (mode, mtime) = (header.mode()? & 0o7777, header.mtime()?);
             let (uid, gid) = (header.uid()?, header.gid()?);
@@ -77,7 +89,7 @@ impl Layer {
             let kind = match header.entry_type() {
                 tar::EntryType::Directory => Kind::Directory,
                 tar::EntryType::Symlink => Kind::Symlink(link.unwrap_or_default()),
-                tar::EntryType::Link => Kind::Link(merged(&link.unwrap_or_default())),
+                tar::EntryType::Link => Kind::Link(rename(&link.unwrap_or_default())),
                 tar::EntryType::Regular => {
                     let mut data = Vec::new();
                     std::io::Read::read_to_end(&mut entry, &mut data)?;

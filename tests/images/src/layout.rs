@@ -6,7 +6,7 @@ use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{Result, layer::Layer};
+use crate::{Result, cache_dir, layer::Layer};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -15,16 +15,15 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// Writes an image of these layers, each with the command that history shows for it, to a new
 /// layout in `dir`. `config` is the `config` object of the image configuration.
-pub fn write(dir: &Path, layers: &[(&str, Layer)], config: Value) -> Result<()> {
+pub fn write(dir: &Path, layers: &[(impl AsRef<str>, Layer)], config: Value) -> Result<()> {
     fs::create_dir_all(dir.join("blobs/sha256"))?;
     let (mut descriptors, mut diff_ids, mut history) = (Vec::new(), Vec::new(), Vec::new());
     for (command, layer) in layers {
         let tar = layer.to_tar()?;
-        diff_ids.push(digest(&tar));
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-        gzip.write_all(&tar)?;
-        descriptors.push(blob(dir, LAYER, &gzip.finish()?)?);
-        history.push(json!({ "created": CREATED, "created_by": command }));
+        let diff_id = digest(&tar);
+        descriptors.push(blob(dir, LAYER, &compressed(&diff_id, &tar)?)?);
+        diff_ids.push(diff_id);
+        history.push(json!({ "created": CREATED, "created_by": command.as_ref() }));
     }
     let config = json!({
         "created": CREATED,
@@ -52,6 +51,24 @@ pub fn write(dir: &Path, layers: &[(&str, Layer)], config: Value) -> Result<()> 
 
 /// Matches the time of the recipes' files.
 const CREATED: &str = "2024-01-01T00:00:00Z";
+
+/// A layer as it travels. Many images share their base: it is compressed once.
+fn compressed(diff_id: &str, tar: &[u8]) -> Result<Vec<u8>> {
+    let cache = cache_dir()?.join("layers");
+    fs::create_dir_all(&cache)?;
+    let done = cache.join(diff_id.replace(':', "-"));
+    if let Ok(bytes) = fs::read(&done) {
+        return Ok(bytes);
+    }
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(tar)?;
+    let bytes = gzip.finish()?;
+    // Complete or not there: others may be at it as well.
+    let part = cache.join(format!("part-{}-{:?}", std::process::id(), std::thread::current().id()));
+    fs::write(&part, &bytes)?;
+    fs::rename(&part, &done)?;
+    Ok(bytes)
+}
 
 fn blob(dir: &Path, media_type: &str, bytes: &[u8]) -> Result<Value> {
     let digest = digest(bytes);

@@ -2,8 +2,8 @@
 //! but made from Debian packages, without a container runtime and without root.
 //!
 //! [`build`] returns an OCI layout directory; it is made once and kept in the cache
-//! (`$DOCK2UNI_TEST_CACHE`, else `target/test-images` of the workspace). Raising [`VERSION`]
-//! makes everything anew.
+//! (`$DOCK2UNI_TEST_CACHE`, else `target/test-images` of the workspace). Raising a recipe's
+//! version makes it anew, raising [`VERSION`] everything.
 
 mod debian;
 mod layer;
@@ -17,31 +17,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Part of every cache path: raised when a recipe changes.
-const VERSION: u32 = 1;
+/// Part of every cache path: raised when what all recipes share changes.
+const VERSION: u32 = 2;
 
 /// Result of image building: the error is a text for a person.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The images there are: name, what it is.
-pub const IMAGES: [(&str, &str); 7] = [
-    ("nginx", "shaped like the official nginx image: Debian, nginx, entrypoint scripts"),
-    ("debian", "shaped like debian:bookworm-slim, the base of `nginx`"),
-    ("busybox", "static busybox with an applet for every name, as the official image"),
-    ("alpine-like", "musl libc, busybox and a dynamically linked musl program, /hello"),
-    ("go", "a static Go HTTP server on port 8080 and nothing else"),
-    ("hello-static", "a static program, /hello, and nothing else"),
-    ("hello-dynamic", "a dynamically linked glibc program, /hello, and its libraries"),
-];
+pub fn images() -> impl Iterator<Item = (&'static str, &'static str)> {
+    recipes::ALL.iter().map(|recipe| (recipe.name, recipe.about))
+}
 
 /// Makes an image, or finds it in the cache; returns its OCI layout directory. The image's
 /// reference in the layout is `latest`.
 pub fn build(name: &str) -> Result<PathBuf> {
-    if !IMAGES.iter().any(|(known, _)| *known == name) {
-        return Err(format!("no test image is called `{name}`").into());
-    }
+    let recipe = recipes::ALL.iter().find(|recipe| recipe.name == name);
+    let recipe = recipe.ok_or_else(|| format!("no test image is called `{name}`"))?;
     let cache = cache_dir()?;
-    let done = cache.join(format!("{name}-{VERSION}"));
+    let done = cache.join(format!("{name}-{VERSION}.{}", recipe.version));
     // Tests run in parallel; one of them does the work.
     let lock = File::create(cache.join(format!("{name}.lock")))?;
     lock.lock()?;
@@ -50,7 +43,7 @@ pub fn build(name: &str) -> Result<PathBuf> {
     }
     let part = cache.join(format!("{name}.part"));
     remove(&part)?;
-    recipes::make(name, &part)?;
+    (recipe.make)(&part)?;
     fs::rename(&part, &done)?;
     Ok(done)
 }

@@ -4,7 +4,7 @@ fn main() -> std::process::ExitCode {
     let names: Vec<String> = std::env::args().skip(1).collect();
     if names.is_empty() {
         eprintln!("usage: test-images NAME...\n");
-        for (name, about) in test_images::IMAGES {
+        for (name, about) in test_images::images() {
             eprintln!("  {name:14} {about}");
         }
         return 2.into();

@@ -1,0 +1,45 @@
+//! How each image is made: a file for each, and what they share.
+
+mod alpine_like;
+mod busybox;
+mod debian;
+mod go;
+mod hello;
+mod nginx;
+mod redis;
+mod steps;
+
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+
+/// One image.
+pub struct Recipe {
+    pub name: &'static str,
+    /// What it is, for people.
+    pub about: &'static str,
+    /// Part of its path in the cache: raised when the recipe or its files change.
+    pub version: u32,
+    /// Makes it as an OCI layout in a directory.
+    pub make: fn(&Path) -> Result<()>,
+}
+
+/// The images there are.
+pub const ALL: &[Recipe] = &[
+    nginx::RECIPE,
+    debian::RECIPE,
+    busybox::RECIPE,
+    alpine_like::RECIPE,
+    go::RECIPE,
+    hello::STATIC,
+    hello::DYNAMIC,
+    redis::RECIPE,
+];
+
+/// What images set when nobody says otherwise.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Files that recipes copy into images.
+fn files() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("files")
+}
