@@ -114,12 +114,6 @@ impl Bucket {
         let first = found.next()?;
         Some((&first.waiter, found.next().is_some()))
     }
-
-    /// Waiters of `key`.
-    #[cfg(test)]
-    pub fn len(&self, key: Key) -> usize {
-        self.entries.iter().filter(|entry| entry.key == key).count()
-    }
 }
 
 /// Moves up to `max` waiters of `from` to `to`. `target` is the bucket of `to` if it isn't `source`
