@@ -22,6 +22,11 @@ pub fn is_emulated() -> bool {
     false
 }
 
+/// Orders stores before later loads, as a device sees them.
+pub fn device_fence() {
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}
+
 /// Interrupt flag; there are no interrupts here.
 pub mod irq {
     /// Disables interrupts and returns whether they were enabled.

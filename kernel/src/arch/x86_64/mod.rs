@@ -41,6 +41,19 @@ pub fn console_write(bytes: &[u8]) {
     serial::write(bytes);
 }
 
+/// Orders stores before later loads, as a device sees them.
+///
+/// QEMU before 8.1 translates a fence to nothing where the machine has one CPU, although its devices
+/// run beside that CPU: an event index written here could pass an index read there, and the
+/// notification that either side counts on would never come. `pause` leaves the translated code, for
+/// which QEMU takes locks, which are fences.
+pub fn device_fence() {
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    if cpu::count() == 1 && is_emulated() {
+        core::hint::spin_loop();
+    }
+}
+
 /// Waits for an interrupt, unless work is pending. Interrupts are on before and after.
 pub fn idle() {
     irq::disable();

@@ -140,17 +140,23 @@ impl Side {
 impl Transmit {
     /// Takes sent frames back and sends those that wait.
     fn drain(&mut self) {
-        // A broken queue stays as it is: frames are dropped as the backlog overflows.
-        while let Ok(Some((packet, _))) = self.side.queue.pop() {
-            drop(packet);
-        }
-        while let Some(packet) = self.backlog.pop_front() {
-            if let Err(packet) = self.push(packet) {
-                self.backlog.push_front(packet);
-                // Half of them done is a good time to come back.
-                if self.side.queue.enable_interrupts(self.side.queue.in_flight() / 2 + 1) {
-                    continue;
+        loop {
+            while let Ok(Some((packet, _))) = self.side.queue.pop() {
+                drop(packet);
+            }
+            while let Some(packet) = self.backlog.pop_front() {
+                if let Err(packet) = self.push(packet) {
+                    self.backlog.push_front(packet);
+                    break;
                 }
+            }
+            let queue = &mut self.side.queue;
+            // A broken queue stays as it is: frames are dropped as the backlog overflows.
+            if self.backlog.is_empty() || queue.broken() {
+                return;
+            }
+            // Half of them done is a good time to come back; some done already is a better one.
+            if !queue.enable_interrupts(queue.in_flight() / 2 + 1) {
                 return;
             }
         }

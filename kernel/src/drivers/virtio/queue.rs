@@ -5,12 +5,12 @@
 //! can't reach, and every index read from a ring is checked against it. A queue whose device breaks
 //! the rules stops for good.
 
-use crate::arch::{PAGE_SIZE, virt_to_phys};
+use crate::arch::{PAGE_SIZE, device_fence, virt_to_phys};
 use crate::errno::{Errno, Result};
 use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -237,7 +237,7 @@ impl<T> Queue<T> {
         }
         self.notified = new;
         // Our index before its wish (store, then load).
-        fence(Ordering::SeqCst);
+        device_fence();
         if self.event_idx {
             let event = self.word(self.used + 4 + 8 * usize::from(self.size));
             let event = event.load(Ordering::Acquire);
@@ -308,7 +308,7 @@ impl<T> Queue<T> {
             self.word(self.avail).store(0, Ordering::Relaxed);
         }
         // Our wish before its index (store, then load).
-        fence(Ordering::SeqCst);
+        device_fence();
         self.has_used()
     }
 
@@ -320,6 +320,7 @@ impl<T> Queue<T> {
 
     fn stop(&mut self) -> Result<Option<(T, u32)>> {
         self.broken = true;
+        crate::error!("virtio: a device has broken the rules of its queue, which stops");
         Err(Errno::EIO)
     }
 
