@@ -42,7 +42,12 @@ fn embed() -> Result<(), Box<dyn Error>> {
         "none" => (Vec::new(), Vec::new()),
         _ => dock2uni_guest_build::bios(&build)?,
     };
+    let efi = match chosen.as_str() {
+        "none" => Vec::new(),
+        _ => dock2uni_guest_build::efi(&build)?,
+    };
     fs::write(out.join("kernel.elf"), kernel)?;
+    fs::write(out.join("loader.efi"), efi)?;
     fs::write(out.join("mbr.bin"), mbr)?;
     fs::write(out.join("stage2.bin"), stage2)?;
     Ok(())

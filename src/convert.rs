@@ -7,7 +7,7 @@ use dock2uni_format::record::{self, Record, Root};
 
 use crate::atomic::Aside;
 use crate::config::{self, Files, Overrides, Stat};
-use crate::disk::{self, Layout};
+use crate::disk::{self, Format, Layout, Place, RootPart, Signer};
 use crate::erofs::{ReadAt, ReadError, Reader};
 use crate::rootfs::{self, Stats};
 use crate::source::image::Image;
@@ -30,6 +30,9 @@ pub enum Error {
     /// The guest code.
     #[error(transparent)]
     NoKernel(#[from] crate::guest::NoKernel),
+    /// Nothing to make.
+    #[error("no file to make was named")]
+    NoOutput,
     /// The file to be made.
     #[error("`{}` cannot be written", path.display())]
     Write {
@@ -48,6 +51,7 @@ impl Error {
             Error::Config(error) => error.hint(),
             Error::Disk(error) => error.hint(),
             Error::Root(_) => Some("remove the file and convert again"),
+            Error::NoOutput => None,
             Error::NoKernel(_) => Some("build it without D2U_KERNEL"),
             Error::Write { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull => {
@@ -65,8 +69,8 @@ impl Error {
 pub struct Made {
     /// What will run.
     pub record: Record,
-    /// Length of the file in bytes.
-    pub len: u64,
+    /// The files, in the order they were asked for.
+    pub files: Vec<MadeFile>,
     /// Length of the root in bytes.
     pub root_len: u64,
     /// What the root holds.
@@ -75,9 +79,40 @@ pub struct Made {
     pub warnings: Vec<String>,
 }
 
-/// Makes a bootable disk image of `image` at `out`, which appears whole or not at all.
-///
-/// `progress` is told how many more bytes of the layers have been read, from any thread.
+/// A file that a conversion made.
+#[derive(Clone, Debug)]
+pub struct MadeFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How it holds the disk.
+    pub format: Format,
+    /// Length of the file in bytes.
+    pub len: u64,
+    /// Size of the disk in bytes.
+    pub disk_size: u64,
+    /// Where the kernel finds the root when the disk boots.
+    pub place: Place,
+}
+
+/// A file to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// How it is to hold the disk.
+    pub format: Format,
+    /// Where it goes.
+    pub path: PathBuf,
+}
+
+/// How disks are to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskOptions<'a> {
+    /// Where the kernel finds the root; by the format if `None`.
+    pub place: Option<Place>,
+    /// Signs the EFI loader.
+    pub signer: Option<&'a Signer>,
+}
+
+/// Makes a raw bootable disk image of `image` at `out`. See [`disk_images`].
 ///
 /// # Errors
 /// See [`Error`].
@@ -87,18 +122,83 @@ pub fn disk_image(
     out: &Path,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Made, Error> {
-    let write = |source| Error::Write { path: out.to_owned(), source };
+    let output = Output { format: Format::Raw, path: out.to_owned() };
+    disk_images(image, overrides, &[output], &DiskOptions::default(), progress)
+}
+
+/// Makes bootable disk images of `image`. Files appear whole or not at all, and none appears before
+/// all are complete.
+///
+/// `progress` is told how many more bytes of the layers have been read, from any thread.
+///
+/// # Errors
+/// See [`Error`].
+pub fn disk_images(
+    image: &Image,
+    overrides: &Overrides,
+    outputs: &[Output],
+    options: &DiskOptions<'_>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Made, Error> {
+    if outputs.is_empty() {
+        return Err(Error::NoOutput);
+    }
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    };
     let layout = Layout::new()?;
-    let aside = Aside::beside(out).map_err(write)?;
-    let options = rootfs::Options::default();
-    let root = rootfs::build(&image.layers, &options, aside.file(), layout.root, progress)?;
-    let reader = root.reader(aside.file())?;
-    let mut record = plan(image, overrides, &reader)?;
-    record.root = Root::Disk { uuid: root.uuid };
-    let container = record::trailer(&record, 0, [0; 32]);
-    let len = disk::finish(aside.file(), layout, root.len, &container)?;
-    aside.publish(out).map_err(write)?;
-    Ok(Made { record, len, root_len: root.len, stats: root.stats, warnings: root.warnings })
+    // A raw disk grows in the file that the root is written to; the others are made of that.
+    let raw = outputs.iter().position(|output| output.format == Format::Raw);
+    let base_path = &outputs[raw.unwrap_or(0)].path;
+    let base = Aside::beside(base_path).map_err(write(base_path))?;
+    let root_options = rootfs::Options::default();
+    let root = rootfs::build(&image.layers, &root_options, base.file(), layout.root, progress)?;
+    let record = plan(image, overrides, &root.reader(base.file())?)?;
+    let part = RootPart { start: layout.root, len: root.len, uuid: root.uuid };
+
+    let mut files = Vec::new();
+    let mut asides = Vec::new();
+    for (index, Output { format, path }) in outputs.iter().enumerate() {
+        let wanted = if format.wants_memory_root() { Place::Memory } else { Place::Disk };
+        let place = options.place.unwrap_or(wanted);
+        let disk = disk::Options {
+            place,
+            granularity: format.granularity(),
+            iso: *format == Format::Iso,
+            signer: options.signer,
+        };
+        let disk = disk::assemble(base.file(), part, &record, &disk)?;
+        let len = if raw == Some(index) {
+            // What this adds is not where the root is, so the others may still be made of that.
+            disk.complete().map_err(write(path))?
+        } else {
+            let aside = Aside::beside(path).map_err(write(path))?;
+            let len = disk::format::write(*format, &disk, aside.file()).map_err(write(path))?;
+            asides.push((aside, path));
+            len
+        };
+        let disk_size = disk::Medium::size(&disk);
+        files.push(MadeFile { path: path.clone(), format: *format, len, disk_size, place });
+    }
+    for (aside, path) in asides {
+        aside.publish(path).map_err(write(path))?;
+    }
+    if raw.is_some() {
+        base.publish(base_path).map_err(write(base_path))?;
+    }
+    let record = with_root(record, root.uuid, files.first().map(|file| file.place));
+    let warnings = root.warnings;
+    Ok(Made { record, files, root_len: root.len, stats: root.stats, warnings })
+}
+
+/// The record as the first disk has it.
+fn with_root(mut record: Record, uuid: [u8; 16], place: Option<Place>) -> Record {
+    record.root = match place {
+        Some(Place::Memory) => Root::Here,
+        _ => Root::Disk { uuid },
+    };
+    record
 }
 
 /// Makes a bare root image of `image` at `out`, which appears whole or not at all.

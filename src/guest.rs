@@ -18,3 +18,5 @@ pub fn kernel() -> Result<&'static [u8], NoKernel> {
 pub static MBR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mbr.bin"));
 /// BIOS second stage; empty without a kernel.
 pub static STAGE2: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stage2.bin"));
+/// EFI loader, to which kernel and record are added; empty without a kernel.
+pub static EFI: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/loader.efi"));

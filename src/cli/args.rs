@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{exit, size};
 use crate::config::{self, Overrides, Publish};
+use crate::disk::{Format, Place};
 use crate::vmm;
 
 /// Turns a container image into a unikernel: one bootable VM image.
@@ -59,13 +60,24 @@ Examples:
   dock2uni convert nginx                        # writes nginx.img
   dock2uni convert ghcr.io/me/app:1.2 -o app.img -e MODE=production
   dock2uni convert oci:./layout -- /bin/app --port 80
+  dock2uni convert nginx -o nginx.qcow2
+  dock2uni convert nginx --format raw,vmdk,vhd,gce  # nginx.img, nginx.vmdk, nginx.vhd, nginx.tar.gz
 
-The image is written aside and appears only when it is complete.";
+Formats:
+  raw          sparse; for anything that takes raw disks    vhdx    Hyper-V
+  qcow2        QEMU, libvirt, Proxmox, OpenStack            vdi     VirtualBox
+  vmdk         VMware (stream-optimised)                    gce     Google Compute Engine
+  vhd          Azure, Hyper-V (fixed)                       ami     Amazon EC2 (raw, whole GiB)
+  vhd-dynamic  Hyper-V (growing)                            ova     VMware, VirtualBox
+  iso          a CD or stick that BIOS and UEFI boot
+
+Every image boots by BIOS and by UEFI. It is written aside and appears only when it is complete.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
   dock2uni run nginx -p 8080:80                 # then: curl localhost:8080
-  dock2uni run nginx.img --boot disk            # the whole disk image, by its BIOS boot code
+  dock2uni run nginx.img --boot disk            # the whole disk image, by a BIOS
+  dock2uni run nginx.qcow2 --boot uefi          # the same by UEFI
   dock2uni run -it alpine sh
   dock2uni run --machine microvm -m 64m -p 127.0.0.1:6379:6379 redis
 
@@ -80,9 +92,8 @@ pub struct ConvertArgs {
     pub container: ContainerArgs,
     #[command(flatten)]
     pub source: SourceArgs,
-    /// File to write [default: the image's name with `.img`]
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub disk: DiskArgs,
     /// Print what was made as JSON
     #[arg(long)]
     pub json: bool,
@@ -91,9 +102,53 @@ pub struct ConvertArgs {
     pub quiet: bool,
 }
 
+/// What is made.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Disk options")]
+pub struct DiskArgs {
+    /// File to write; of several formats, each has its own extension
+    /// [default: the image's name with the format's extension]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Formats, separated by commas [default: by the file's extension, or raw]
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',', value_parser = format)]
+    pub format: Vec<Format>,
+    /// Where the kernel finds the root filesystem [default: by the format: on the disk for raw and
+    /// qcow2; others are for hypervisors whose disks only the boot code can read]
+    #[arg(long, value_enum)]
+    pub root: Option<RootPlace>,
+    /// Sign the EFI loader, with kernel and boot record in it, by this RSA key (PEM)
+    #[arg(long, value_name = "FILE", requires = "secure_boot_cert")]
+    pub secure_boot_key: Option<PathBuf>,
+    /// Certificate of the signing key (PEM)
+    #[arg(long, value_name = "FILE", requires = "secure_boot_key")]
+    pub secure_boot_cert: Option<PathBuf>,
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    text.parse()
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RootPlace {
+    /// On the disk, which must be a virtio-blk device
+    Disk,
+    /// In memory: the boot code loads it
+    Memory,
+}
+
+impl From<RootPlace> for Place {
+    fn from(place: RootPlace) -> Place {
+        match place {
+            RootPlace::Disk => Place::Disk,
+            RootPlace::Memory => Place::Memory,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Image reference as for `convert`, a converted `.img`, or a bare EROFS root
+    /// Image reference as for `convert`, a disk image that it made, or a bare EROFS root
     pub reference: String,
     #[command(flatten)]
     pub container: ContainerArgs,
@@ -218,6 +273,12 @@ pub struct MachineArgs {
     /// How the kernel gets in
     #[arg(long, value_enum, default_value_t = BootType::Direct)]
     pub boot: BootType,
+    /// UEFI firmware for `--boot uefi` [default: what QEMU's firmware descriptions name]
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+    /// Variables that the firmware starts with, such as enrolled keys
+    #[arg(long, value_name = "FILE", requires = "firmware")]
+    pub firmware_vars: Option<PathBuf>,
     /// Pass standard input on
     #[arg(short, long)]
     pub interactive: bool,
@@ -272,8 +333,10 @@ pub enum BootType {
     Direct,
     /// QEMU loads the kernel and the root into memory
     Ram,
-    /// The firmware boots the disk image
+    /// A BIOS boots the disk image
     Disk,
+    /// UEFI boots the disk image
+    Uefi,
 }
 
 #[derive(Debug, Args)]

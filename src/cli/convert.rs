@@ -6,13 +6,14 @@ use std::time::Instant;
 use dock2uni_format::record::Record;
 use serde_json::json;
 
-use super::args::ConvertArgs;
+use super::args::{ConvertArgs, DiskArgs};
 use super::progress::Display;
 use super::target::{self, Target};
 use super::{Failure, exit, size};
-use crate::convert::{self, Made};
+use crate::convert::{self, DiskOptions, Made, Output};
+use crate::disk::{Format, Place, Signer};
 use crate::guest;
-use crate::source::{Image, Store};
+use crate::source::{Image, Reference, Store};
 
 pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     let started = Instant::now();
@@ -24,17 +25,17 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
         ));
     };
     let overrides = args.container.overrides()?;
-    let out = match &args.output {
-        Some(path) => path.clone(),
-        None => target::default_output(&reference)?,
-    };
+    let outputs = outputs(&args.disk, &reference)?;
+    let signer = signer(&args.disk)?;
+    let options = DiskOptions { place: args.disk.root.map(Into::into), signer: signer.as_ref() };
     // Before anything is fetched.
     guest::kernel().map_err(convert::Error::from)?;
     let store = Store::open_default()?;
     let display = Display::new(args.quiet || args.json);
     let image = target::resolve(&reference, &args.source, &store, &display)?;
     let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
-    let made = convert::disk_image(&image, &overrides, &out, &|bytes| bar.inc(bytes));
+    let made =
+        convert::disk_images(&image, &overrides, &outputs, &options, &|bytes| bar.inc(bytes));
     display.clear();
     let made = made.map_err(|error| target::conversion_failed(error, &image, &store))?;
     for warning in &made.warnings {
@@ -42,14 +43,56 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     }
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
-        println!("{:#}", as_json(&image, &made, &out, seconds));
+        println!("{:#}", as_json(&image, &made, seconds));
     } else if !args.quiet {
-        print!("{}", as_text(&image, &made, &out, seconds));
+        print!("{}", as_text(&image, &made, seconds));
     }
     Ok(exit::OK)
 }
 
-fn as_text(image: &Image, made: &Made, out: &Path, seconds: f64) -> String {
+/// What is to be made, where.
+fn outputs(args: &DiskArgs, reference: &Reference) -> Result<Vec<Output>, Failure> {
+    let mut formats = args.format.clone();
+    if formats.is_empty() {
+        let named = args.output.as_deref().and_then(Format::of_path);
+        formats.push(named.unwrap_or(Format::Raw));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    formats.retain(|format| seen.insert(*format));
+    if let (Some(path), [format]) = (&args.output, formats.as_slice()) {
+        return Ok(vec![Output { format: *format, path: path.clone() }]);
+    }
+    let stem = match &args.output {
+        Some(path) => stem(path),
+        None => target::default_stem(reference)?,
+    };
+    let path = |format: Format| {
+        let mut path = stem.clone().into_os_string();
+        path.push(".");
+        path.push(format.extension());
+        PathBuf::from(path)
+    };
+    Ok(formats.into_iter().map(|format| Output { format, path: path(format) }).collect())
+}
+
+/// A path without the extension of a format.
+fn stem(path: &Path) -> PathBuf {
+    let Some(format) = Format::of_path(path) else { return path.to_owned() };
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let extension = format.extension().len() + 1;
+    // `app.raw` is raw, too, and has as long an extension.
+    path.with_file_name(&name[..name.len().saturating_sub(extension)])
+}
+
+/// Key and certificate, if the loader is to be signed.
+fn signer(args: &DiskArgs) -> Result<Option<Signer>, Failure> {
+    match (&args.secure_boot_key, &args.secure_boot_cert) {
+        (Some(key), Some(certificate)) => Ok(Some(Signer::load(key, certificate)?)),
+        _ => Ok(None),
+    }
+}
+
+fn as_text(image: &Image, made: &Made, seconds: f64) -> String {
     let kernel = guest::kernel().map_or(0, <[u8]>::len) as u64;
     let layers: u64 = image.layers.iter().map(|layer| layer.size).sum();
     let mut text = String::new();
@@ -71,7 +114,14 @@ fn as_text(image: &Image, made: &Made, out: &Path, seconds: f64) -> String {
     for (name, value) in runs(&made.record) {
         line(name, value);
     }
-    line("output", format!("{} ({}, {seconds:.1} s)", out.display(), size::bytes(made.len)));
+    for file in &made.files {
+        line("output", format!("{} ({})", file.path.display(), size::bytes(file.len)));
+    }
+    if made.files.iter().any(|file| file.place == Place::Memory) {
+        let need = size::bytes(made.root_len);
+        line("memory", format!("the boot code loads the root into it: {need} beside what runs"));
+    }
+    line("took", format!("{seconds:.1} s"));
     text
 }
 
@@ -101,8 +151,23 @@ fn port(port: &dock2uni_format::record::Port) -> String {
     format!("{}/{}", port.port, format!("{:?}", port.proto).to_lowercase())
 }
 
-fn as_json(image: &Image, made: &Made, out: &Path, seconds: f64) -> serde_json::Value {
-    let output: PathBuf = out.canonicalize().unwrap_or_else(|_| out.to_owned());
+fn as_json(image: &Image, made: &Made, seconds: f64) -> serde_json::Value {
+    let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let files: Vec<_> = made
+        .files
+        .iter()
+        .map(|file| {
+            json!({
+                "path": absolute(&file.path),
+                "format": file.format,
+                "size": file.len,
+                "disk_size": file.disk_size,
+                "root": file.place,
+            })
+        })
+        .collect();
+    // There is one at least.
+    let first = files.first().cloned().unwrap_or_default();
     json!({
         "image": image.name,
         "digest": image.manifest.to_string(),
@@ -111,8 +176,9 @@ fn as_json(image: &Image, made: &Made, out: &Path, seconds: f64) -> serde_json::
             "digest": layer.digest.to_string(),
             "size": layer.size,
         })).collect::<Vec<_>>(),
-        "output": output,
-        "size": made.len,
+        "output": first["path"],
+        "size": first["size"],
+        "files": files,
         "root": {
             "size": made.root_len,
             "files": made.stats.files,

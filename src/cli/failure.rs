@@ -101,6 +101,7 @@ impl From<convert::Error> for Failure {
             convert::Error::Root(_) => exit::CORRUPT,
             convert::Error::Write { .. } => exit::IO,
             convert::Error::NoKernel(_) => exit::FAILURE,
+            convert::Error::NoOutput => exit::USAGE,
         };
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
     }
@@ -155,7 +156,11 @@ fn disk_code(error: &disk::Error) -> u8 {
         disk::Error::Table(_)
         | disk::Error::CutOff(_)
         | disk::Error::Missing(_)
+        | disk::Error::File { .. }
         | disk::Error::Record(_) => exit::CORRUPT,
+        disk::Error::FileUses { .. } => exit::UNSUPPORTED,
+        disk::Error::Signer { .. } => exit::USAGE,
+        disk::Error::RootTooLarge(_) => exit::UNSUPPORTED,
         _ => exit::FAILURE,
     }
 }

@@ -8,7 +8,6 @@ use super::args::{ImageArgs, ImageCommand};
 use super::convert::{record_json, runs};
 use super::{Failure, exit, size};
 use crate::disk::{Disk, Error, Part};
-use crate::erofs::Reader;
 
 pub fn image(args: &ImageArgs) -> Result<u8, Failure> {
     match &args.command {
@@ -22,8 +21,8 @@ fn info(path: &Path, as_json: bool) -> Result<u8, Failure> {
         other => other.into(),
     })?;
     let record = disk.record()?;
-    let root = Reader::open(disk.file(), disk.extent(Part::Root).start)
-        .map_err(crate::convert::Error::from)?;
+    let place = disk.place()?;
+    let root = disk.root().map_err(crate::convert::Error::from)?;
     let uuid = uuid::Uuid::from_bytes(root.superblock().uuid);
     if as_json {
         let parts: serde_json::Map<_, _> = Part::ALL
@@ -31,7 +30,11 @@ fn info(path: &Path, as_json: bool) -> Result<u8, Failure> {
             .map(|part| (part.name().to_owned(), json!(disk.extent(part))))
             .collect();
         let value = json!({
-            "size": disk.len,
+            "format": disk.format,
+            "size": disk.size,
+            "file_size": disk.file_len,
+            "disk": disk.id.to_string(),
+            "root": place,
             "uuid": uuid.to_string(),
             "partitions": parts,
             "runs": record_json(&record),
@@ -40,7 +43,8 @@ fn info(path: &Path, as_json: bool) -> Result<u8, Failure> {
         return Ok(exit::OK);
     }
     let line = |name: &str, value: &str| println!("{name:<8} {value}");
-    line("image", &format!("{}, {}", path.display(), size::bytes(disk.len)));
+    line("image", &format!("{}, {}", path.display(), size::bytes(disk.file_len)));
+    line("format", &format!("{}, a disk of {}", disk.format, size::bytes(disk.size)));
     for part in Part::ALL {
         let extent = disk.extent(part);
         let name = part.name().rsplit(' ').next().unwrap_or_default();

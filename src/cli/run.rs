@@ -1,26 +1,28 @@
 //! `dock2uni run`.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dock2uni_format::record::{Record, Root, trailer};
 use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::{Digest as _, Sha256};
 
-use super::args::{BootType, RunArgs};
+use super::args::{BootType, MachineArgs, RunArgs};
 use super::progress::Display;
 use super::target::{self, Target};
 use super::{Failure, exit};
 use crate::config::Overrides;
 use crate::convert::{self, Rootfs};
-use crate::disk::{Disk, Part};
+use crate::disk::medium::{Cursor, Medium, Raw};
+use crate::disk::{self, Disk, Extent, Format, Part};
 use crate::erofs::Reader;
 use crate::source::{Digest, Image, Store};
 use crate::vmm::run::Notice;
-use crate::vmm::{self, Boot, Config, accel, arguments, ports, qemu};
+use crate::vmm::{self, Boot, Config, Drive, accel, arguments, ports, qemu};
 use crate::{config, guest};
 
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
@@ -55,7 +57,7 @@ fn prepare(args: &RunArgs) -> Result<(Config, Files), Failure> {
     let mut files = Files::new(args.machine.dry_run)?;
     let grace = Duration::from_secs(subject.record.stop_grace_secs.into());
     let tty = subject.record.tty;
-    let boot = boot(args.machine.boot, subject, &mut files)?;
+    let boot = boot(&args.machine, subject, &mut files)?;
     let config = Config {
         machine: args.machine.machine.into(),
         accel,
@@ -79,9 +81,13 @@ struct Subject {
     record: Record,
     /// A disk image or a bare root image.
     file: PathBuf,
-    /// The root's place in it, in bytes.
-    root: (u64, u64),
-    /// Whether `file` is a whole disk image.
+    /// The disk in the file.
+    medium: Arc<dyn Medium>,
+    /// How the file holds it.
+    format: Format,
+    /// The root's place on the disk, in bytes.
+    root: Extent,
+    /// Whether it is a whole disk.
     bootable: bool,
 }
 
@@ -93,7 +99,7 @@ fn subject(args: &RunArgs, overrides: &Overrides) -> Result<Subject, Failure> {
             let store = Store::open_default()?;
             let display = Display::new(args.quiet);
             let image = target::resolve(&reference, &args.source, &store, &display)?;
-            let subject = if args.machine.boot == BootType::Disk {
+            let subject = if matches!(args.machine.boot, BootType::Disk | BootType::Uefi) {
                 image_disk(&image, overrides, &store, &display)
             } else {
                 image_root(&image, overrides, &store, &display)
@@ -118,10 +124,12 @@ fn disk_subject(path: &Path, overrides: &Overrides) -> Result<Subject, Failure> 
         ));
     }
     let disk = Disk::open(path)?;
-    let record = disk.record()?;
-    let root = disk.extent(Part::Root);
-    let root = (root.start, root.len);
-    Ok(Subject { record, file: path.to_owned(), root, bootable: true })
+    let mut record = disk.record()?;
+    // The boot code may load the root; QEMU need not.
+    let uuid = disk.root().map_err(convert::Error::from)?.superblock().uuid;
+    record.root = Root::Disk { uuid };
+    let (medium, root, format) = (disk.medium(), disk.extent(Part::Root), disk.format);
+    Ok(Subject { record, file: path.to_owned(), medium, format, root, bootable: true })
 }
 
 /// A bare root, with a configuration from elsewhere.
@@ -133,11 +141,13 @@ fn root_subject(
 ) -> Result<Subject, Failure> {
     let failed = |error| Failure::io(format!("cannot read `{}`", path.display()), error);
     let file = File::open(&path).map_err(failed)?;
-    let len = file.metadata().map_err(failed)?.len();
-    let reader = Reader::open(&file, 0).map_err(convert::Error::from)?;
+    let medium: Arc<dyn Medium> = Arc::new(Raw::new(file).map_err(failed)?);
+    let root = Extent { start: 0, len: medium.size() };
+    let reader = Reader::open(medium.clone(), 0).map_err(convert::Error::from)?;
     let mut record = config::plan(config_json, id, overrides, &Rootfs(&reader))?;
     record.root = Root::Disk { uuid: reader.superblock().uuid };
-    Ok(Subject { record, file: path, root: (0, len), bootable: false })
+    let format = Format::Raw;
+    Ok(Subject { record, file: path, medium, format, root, bootable: false })
 }
 
 /// A container image's root, from the store or made now. The options change the record alone, so
@@ -175,6 +185,7 @@ fn image_disk(
         key.update(image.manifest.0);
         key.update(Digest::of(kernel).0);
         key.update(Digest::of(guest::STAGE2).0);
+        key.update(Digest::of(guest::EFI).0);
         key.update(&options);
     })?;
     if !path.exists() {
@@ -204,30 +215,39 @@ fn cached(
 }
 
 /// Makes what QEMU is to load.
-fn boot(how: BootType, subject: Subject, files: &mut Files) -> Result<Boot, Failure> {
-    let Subject { mut record, file, root, bootable } = subject;
-    if how == BootType::Disk {
-        if !bootable {
+fn boot(args: &MachineArgs, subject: Subject, files: &mut Files) -> Result<Boot, Failure> {
+    if matches!(args.boot, BootType::Disk | BootType::Uefi) {
+        if !subject.bootable {
             return Err(Failure::new(
                 exit::USAGE,
-                format!("`{}` is a bare root, not a disk", file.display()),
+                format!("`{}` is a bare root, not a disk", subject.file.display()),
                 Some("use `--boot direct`"),
             ));
         }
-        return Ok(Boot::Disk { disk: file });
+        let firmware = match args.boot {
+            BootType::Uefi => {
+                let (code, vars) = (args.firmware.as_deref(), args.firmware_vars.as_deref());
+                Some(vmm::firmware::find(code, vars)?)
+            }
+            _ => None,
+        };
+        let mut disk = drive(&subject, files)?;
+        disk.cd = subject.file.extension().is_some_and(|extension| extension == "iso");
+        return Ok(Boot::Disk { disk, firmware });
     }
+    let mut record = subject.record.clone();
     let mut kernel = files.create("kernel.elf")?;
     kernel.write_all(guest::kernel().map_err(convert::Error::from)?).map_err(Files::failed)?;
     let mut module = files.create("module")?;
-    let disk = if how == BootType::Direct {
+    let disk = if args.boot == BootType::Direct {
         // The record alone; the root stays where it is.
         module.write_all(&trailer(&record, 0, [0; 32])).map_err(Files::failed)?;
-        Some(file)
+        Some(drive(&subject, files)?)
     } else {
         record.root = Root::Here;
-        let source = File::open(&file)
-            .map_err(|error| Failure::io(format!("cannot read `{}`", file.display()), error))?;
-        let mut root = target::part(&source, root.0, root.1);
+        let mut root = Cursor::new(&subject.medium);
+        root.seek(SeekFrom::Start(subject.root.start)).map_err(Files::failed)?;
+        let mut root = root.take(subject.root.len);
         convert::write_module(&mut root, &record, &mut module).map_err(Files::failed)?;
         None
     };
@@ -236,6 +256,16 @@ fn boot(how: BootType, subject: Subject, files: &mut Files) -> Result<Boot, Fail
         Some(disk) => Boot::Direct { kernel, module, disk },
         None => Boot::Ram { kernel, module },
     })
+}
+
+/// The disk as QEMU takes it; what it cannot read is unpacked.
+fn drive(subject: &Subject, files: &mut Files) -> Result<Drive, Failure> {
+    if let Some(format) = subject.format.qemu() {
+        return Ok(Drive { file: subject.file.clone(), format, cd: false });
+    }
+    let file = files.create("disk.img")?;
+    disk::format::write(Format::Raw, &subject.medium, &file).map_err(Files::failed)?;
+    Ok(Drive { file: files.keep(file, "disk.img"), format: "raw", cd: false })
 }
 
 /// Files for QEMU to load. They have no names and leave nothing behind, however this process ends;

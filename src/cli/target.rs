@@ -1,20 +1,18 @@
 //! What a reference on the command line means.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::args::SourceArgs;
 use super::progress::Display;
 use super::{Failure, exit};
-use crate::convert;
 use crate::source::{self, Image, Options, Reference, Store};
+use crate::{convert, disk};
 
-/// First bytes of an EROFS superblock, 1,024 bytes into the image.
+/// First bytes of an EROFS superblock, and where they are.
 const EROFS_MAGIC: [u8; 4] = 0xe0f5_e1e2u32.to_le_bytes();
-/// First bytes of a GUID partition table, at the second sector.
-const GPT_MAGIC: &[u8; 8] = b"EFI PART";
+const EROFS_AT: u64 = 1024;
 
 /// What can be run.
 #[derive(Debug)]
@@ -32,17 +30,16 @@ impl Target {
     pub fn detect(text: &str) -> Result<Target, Failure> {
         let path = Path::new(text);
         if path.is_file() {
-            let file = File::open(path)
-                .map_err(|error| Failure::io(format!("cannot read `{text}`"), error))?;
-            let mut bytes = [0; 8];
-            let mut starts = |magic: &[u8], at: u64| {
-                file.read_exact_at(&mut bytes, at).is_ok() && bytes.starts_with(magic)
-            };
-            if starts(GPT_MAGIC, 512) {
-                return Ok(Target::Disk(path.to_owned()));
-            }
-            if starts(&EROFS_MAGIC, 1024) {
+            let failed = |error| Failure::io(format!("cannot read `{text}`"), error);
+            let file = File::open(path).map_err(failed)?;
+            let mut magic = [0; 4];
+            let erofs =
+                FileExt::read_exact_at(&file, &mut magic, EROFS_AT).is_ok() && magic == EROFS_MAGIC;
+            if erofs {
                 return Ok(Target::Root(path.to_owned()));
+            }
+            if disk::format::holds_disk(&file).map_err(failed)? {
+                return Ok(Target::Disk(path.to_owned()));
             }
         }
         Ok(Target::Reference(Reference::detect(text)?))
@@ -78,8 +75,8 @@ pub fn conversion_failed(error: convert::Error, image: &Image, store: &Store) ->
     failure
 }
 
-/// The name of the file that an image is converted to if none is given.
-pub fn default_output(reference: &Reference) -> Result<PathBuf, Failure> {
+/// The name of the file that an image is converted to if none is given, without an extension.
+pub fn default_stem(reference: &Reference) -> Result<PathBuf, Failure> {
     let stem = match reference {
         Reference::Registry(name) => name.repository.rsplit('/').next().map(str::to_owned),
         Reference::OciLayout { path, name }
@@ -98,7 +95,7 @@ pub fn default_output(reference: &Reference) -> Result<PathBuf, Failure> {
             Some("name the file with `--output`"),
         )
     })?;
-    Ok(PathBuf::from(format!("{stem}.img")))
+    Ok(PathBuf::from(stem))
 }
 
 /// `docker.io/library/nginx:1.27` is called `nginx`.
@@ -114,27 +111,6 @@ fn file_stem(path: &Path) -> Option<String> {
     if path.is_dir() { Some(name.to_owned()) } else { name.split('.').next().map(str::to_owned) }
 }
 
-/// Copies at most `len` bytes from `start` of a file.
-pub fn part(file: &File, start: u64, len: u64) -> impl Read + '_ {
-    Part { file, at: start, end: start.saturating_add(len) }
-}
-
-struct Part<'f> {
-    file: &'f File,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Part<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
-        let want = buffer.len().min(left);
-        let read = self.file.read_at(&mut buffer[..want], self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,10 +119,10 @@ mod tests {
     fn the_output_is_named_after_the_image() {
         let name = |text: &str| {
             let reference = Reference::detect(text).unwrap();
-            default_output(&reference).unwrap().display().to_string()
+            default_stem(&reference).unwrap().display().to_string()
         };
-        assert_eq!(name("nginx"), "nginx.img");
-        assert_eq!(name("127.0.0.1:5000/team/web:1.2"), "web.img");
+        assert_eq!(name("nginx"), "nginx");
+        assert_eq!(name("127.0.0.1:5000/team/web:1.2"), "web");
         assert_eq!(short("docker.io/library/nginx:1.27").as_deref(), Some("nginx"));
     }
 }

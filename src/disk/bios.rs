@@ -9,14 +9,15 @@
 //! 12   u32  physical address of the kernel's 32-bit entry
 //! 16   u64  first sector of the record          24  u32  its length in bytes
 //! 28   u32  where it goes                       32  u32  number of segments
-//! 36   u32  end of the memory that is used
+//! 36   u32  end of the memory that is used      40  u32  its start
+//! 44   u8   log2 of the drive's sectors' size over 512
 //! 48   8 x { u64 first sector, u32 address, u32 bytes in the file, u32 in memory, u32 zero }
 //! ```
 
 use elf::abi::PT_LOAD;
 use elf::{ElfBytes, endian::LittleEndian};
 
-use super::{Error, SECTOR};
+use super::{Error, Extent, SECTOR};
 
 /// Where the disk address packet is in the MBR: the last bytes that are not the partition table's.
 const PACKET: usize = 424;
@@ -29,6 +30,26 @@ const MAX_SEGMENTS: usize = 8;
 /// The record goes between the first MiB, which is the BIOS's, and the kernel at 2 MiB.
 const RECORD_AT: u32 = 1 << 20;
 const RECORD_END: u32 = 2 << 20;
+/// A root in memory starts at a page.
+const PAGE: u32 = 4096;
+/// The boot code reads below 4 GiB, and firmware has the last one.
+const MEMORY_END: u64 = 3 << 30;
+
+/// Sectors of disks have 512 bytes, those of CDs 2,048.
+pub const DISK_SHIFT: u8 = 0;
+/// See [`DISK_SHIFT`].
+pub const CD_SHIFT: u8 = 2;
+
+/// Where on the disk the second stage finds what it loads.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// First byte of the kernel's file.
+    pub kernel_at: u64,
+    /// The record, and before it perhaps the root.
+    pub module: Extent,
+    /// Whether the root is in the module.
+    pub with_root: bool,
+}
 
 /// Boot code of the MBR that loads `stage2_len` bytes from `stage2_lba`.
 pub fn mbr(code: &[u8], stage2_lba: u64, stage2_len: usize) -> Result<[u8; 440], Error> {
@@ -44,35 +65,43 @@ pub fn mbr(code: &[u8], stage2_lba: u64, stage2_len: usize) -> Result<[u8; 440],
     Ok(out)
 }
 
-/// The second stage that loads the kernel, whose file starts at `kernel_lba`, and a record of
-/// `record_len` bytes.
-pub fn stage2(
-    code: &[u8],
-    kernel: &[u8],
-    kernel_lba: u64,
-    record_lba: u64,
-    record_len: usize,
-) -> Result<Vec<u8>, Error> {
+/// The second stage that loads the kernel and its module, from a drive whose sectors have
+/// `SECTOR << shift` bytes.
+pub fn stage2(code: &[u8], kernel: &[u8], place: Place, shift: u8) -> Result<Vec<u8>, Error> {
     let mut out = code.to_vec();
     if out.get(8..12) != Some(MAGIC) || out.len() < SEGMENTS + MAX_SEGMENTS * SEGMENT {
         return Err(Error::Kernel("its boot code is malformed"));
     }
-    let record_len = u32::try_from(record_len)
-        .ok()
-        .filter(|len| *len <= RECORD_END - RECORD_AT)
-        .ok_or(Error::RecordTooLarge(record_len))?;
     let (entry, segments) = segments(kernel)?;
-    let end = segments.iter().map(|s| s.address + s.memory).max().unwrap_or(RECORD_END);
+    let kernel_end = segments.iter().map(|s| s.address + s.memory).max().unwrap_or(RECORD_END);
+    let (start, module_at) = if place.with_root {
+        (RECORD_END, kernel_end.next_multiple_of(PAGE))
+    } else {
+        (RECORD_AT, RECORD_AT)
+    };
+    let limit = if place.with_root { MEMORY_END } else { RECORD_END.into() };
+    let module_end = u64::from(module_at) + place.module.len;
+    if module_end > limit {
+        return Err(if place.with_root {
+            Error::RootTooLarge(place.module.len)
+        } else {
+            Error::RecordTooLarge(usize::try_from(place.module.len).unwrap_or(usize::MAX))
+        });
+    }
+    // Both are below 4 GiB, as just checked.
+    let (module_len, end) = (place.module.len as u32, (module_end as u32).max(kernel_end));
 
     put(&mut out, 12, &entry.to_le_bytes());
-    put(&mut out, 16, &record_lba.to_le_bytes());
-    put(&mut out, 24, &record_len.to_le_bytes());
-    put(&mut out, 28, &RECORD_AT.to_le_bytes());
+    put(&mut out, 16, &(place.module.start / SECTOR).to_le_bytes());
+    put(&mut out, 24, &module_len.to_le_bytes());
+    put(&mut out, 28, &module_at.to_le_bytes());
     put(&mut out, 32, &(segments.len() as u32).to_le_bytes());
     put(&mut out, 36, &end.to_le_bytes());
+    put(&mut out, 40, &start.to_le_bytes());
+    put(&mut out, 44, &[shift]);
     for (index, segment) in segments.iter().enumerate() {
         let at = SEGMENTS + index * SEGMENT;
-        let lba = kernel_lba + segment.offset / SECTOR;
+        let lba = (place.kernel_at + segment.offset) / SECTOR;
         put(&mut out, at, &lba.to_le_bytes());
         put(&mut out, at + 8, &segment.address.to_le_bytes());
         put(&mut out, at + 12, &segment.file.to_le_bytes());

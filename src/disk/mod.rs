@@ -1,34 +1,46 @@
-//! Disk images: one raw file that a BIOS boots, holding kernel, root and boot record.
+//! Disk images that BIOS and UEFI boot, holding kernel, root and boot record.
 //!
 //! ```text
 //! LBA 0        protective MBR with our boot code
 //! LBA 1..34    GUID partition table (UEFI specification, chapter 5)
 //! "boot"       BIOS boot partition: second stage, with the list of what to load
-//! "kernel"     the kernel's ELF file; its segments start at sectors
+//! 32 KiB       a CD's own structures, if it is to be one
 //! "root"       the EROFS image
-//! "record"     a container with the boot record alone (see `dock2uni_format::record`)
+//! "record"     a container with the boot record (see `dock2uni_format::record`)
+//! "esp"        EFI system partition: the loader, with the kernel and the record in it
 //! end          backup of the partition table
 //! ```
 //!
-//! Every partition starts at a multiple of 4 KiB. All identifiers follow from the contents, so the
-//! same input gives the same bytes.
+//! The kernel is there once: UEFI starts the loader it is part of, and the BIOS stage reads its
+//! segments out of the same file. Every partition starts at a multiple of 4 KiB. All identifiers
+//! follow from the contents, so the same input gives the same bytes.
 //!
-//! The root is written before its size is known, straight into the file at [`Layout::root`];
-//! [`finish`] does the rest.
+//! The root is written before its size is known, straight into a file at [`Layout::root`];
+//! [`assemble`] makes a disk of it, which [`format::write`] brings into any of the formats.
 
+mod assembly;
 mod bios;
+mod efi;
 mod error;
+mod esp;
+pub mod format;
+mod iso;
+pub mod medium;
 pub mod read;
-mod write;
+mod sign;
+mod table;
 
 #[cfg(test)]
 mod tests;
 
 use gpt::partition_types::{self, OperatingSystem, Type};
 
+pub use assembly::{Assembly, Layout, Options, Place, RootPart, assemble};
 pub use error::Error;
-pub use read::Disk;
-pub use write::{Layout, finish};
+pub use format::Format;
+pub use medium::Medium;
+pub use read::{Disk, Extent};
+pub use sign::Signer;
 
 /// Bytes of a sector; what every BIOS and virtio-blk device offers.
 pub const SECTOR: u64 = 512;
@@ -42,8 +54,8 @@ const ENTRIES: u32 = 128;
 pub enum Part {
     /// Second stage of the BIOS boot code.
     Boot = 1,
-    /// Kernel ELF.
-    Kernel = 2,
+    /// EFI system partition, which holds the kernel.
+    Esp = 2,
     /// EROFS image.
     Root = 3,
     /// Boot record.
@@ -51,14 +63,14 @@ pub enum Part {
 }
 
 impl Part {
-    /// All of them, in the order of the disk.
-    pub const ALL: [Part; 4] = [Part::Boot, Part::Kernel, Part::Root, Part::Record];
+    /// All of them, by their numbers.
+    pub const ALL: [Part; 4] = [Part::Boot, Part::Esp, Part::Root, Part::Record];
 
     /// Name in the partition table.
     pub fn name(self) -> &'static str {
         match self {
             Part::Boot => "dock2uni boot",
-            Part::Kernel => "dock2uni kernel",
+            Part::Esp => "dock2uni esp",
             Part::Root => "dock2uni root",
             Part::Record => "dock2uni record",
         }
@@ -69,8 +81,8 @@ impl Part {
         match self {
             Part::Boot => partition_types::BIOS,
             Part::Root => partition_types::LINUX_ROOT_X64,
+            Part::Esp => partition_types::EFI,
             // Ours, drawn at random once.
-            Part::Kernel => own(uuid::uuid!("6d3a5c5e-0f0b-4d0e-9d2c-8a4b1f6f7e11")),
             Part::Record => own(uuid::uuid!("b27e94f0-52a9-4c53-a4f6-1c9f3d0e6a42")),
         }
     }

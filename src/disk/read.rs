@@ -1,14 +1,16 @@
 //! Finds the parts of a disk image again.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use dock2uni_format::record::{BLOCK, Footer, MAX_RECORD, Record};
 use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
 
-use super::{Error, Part, SECTOR};
+use super::medium::{Cursor, Medium};
+use super::{Error, Format, Part, Place, SECTOR, format};
+use crate::erofs::{ReadAt, ReadError, Reader};
 
 /// One partition: start and length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -19,26 +21,48 @@ pub struct Extent {
     pub len: u64,
 }
 
-/// A disk image that [`super::finish`] made.
-#[derive(Debug)]
+/// A disk image that we made, in a file of any format.
 pub struct Disk {
-    file: File,
+    medium: Arc<dyn Medium>,
     extents: [Extent; 4],
-    /// Length of the whole image in bytes.
-    pub len: u64,
+    /// How the file holds the disk.
+    pub format: Format,
+    /// Size of the disk in bytes.
+    pub size: u64,
+    /// Length of the file in bytes.
+    pub file_len: u64,
+    /// Identifier in the partition table.
+    pub id: uuid::Uuid,
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Disk { format, size, extents, .. } = self;
+        f.debug_struct("Disk")
+            .field("format", format)
+            .field("size", size)
+            .field("extents", extents)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Disk {
-    /// Opens an image and checks its partition table.
+    /// Opens an image of any format and checks its partition table.
     ///
     /// # Errors
     /// If it is none of ours, or damaged.
     pub fn open(path: &Path) -> Result<Disk, Error> {
         let file = File::open(path)?;
-        let len = file.metadata()?.len();
+        let file_len = file.metadata()?.len();
+        let opened = format::open(file)?;
+        Disk::new(opened.disk.into(), opened.format, file_len)
+    }
+
+    fn new(medium: Arc<dyn Medium>, format: Format, file_len: u64) -> Result<Disk, Error> {
+        let size = medium.size();
         let table = GptConfig::new()
             .logical_block_size(LogicalBlockSize::Lb512)
-            .open_from_device(file.try_clone()?)?;
+            .open_from_device(Cursor::new(&medium))?;
         let mut extents = [Extent { start: 0, len: 0 }; 4];
         for (part, extent) in Part::ALL.into_iter().zip(&mut extents) {
             let entry = table
@@ -50,17 +74,19 @@ impl Disk {
             let bytes = |lba: u64| lba.checked_mul(SECTOR).ok_or_else(cut_off);
             let start = bytes(entry.first_lba)?;
             let end = bytes(entry.last_lba.checked_add(1).ok_or_else(cut_off)?)?;
-            if end > len || start > end {
+            if end > size || start > end {
                 return Err(cut_off());
             }
             *extent = Extent { start, len: end - start };
         }
-        Ok(Disk { file, extents, len })
+        let id = *table.guid();
+        drop(table);
+        Ok(Disk { medium, extents, format, size, file_len, id })
     }
 
-    /// The file itself.
-    pub fn file(&self) -> &File {
-        &self.file
+    /// The bytes of the disk.
+    pub fn medium(&self) -> Arc<dyn Medium> {
+        self.medium.clone()
     }
 
     /// Where a part lies.
@@ -68,19 +94,49 @@ impl Disk {
         self.extents[part as usize - 1]
     }
 
+    /// The root filesystem.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn root(&self) -> Result<Reader<Arc<dyn Medium>>, ReadError> {
+        Reader::open(self.medium(), self.extent(Part::Root).start)
+    }
+
     /// The boot record.
     ///
     /// # Errors
     /// If it is damaged, or of another version.
     pub fn record(&self) -> Result<Record, Error> {
+        self.boot().map(|(record, _)| record)
+    }
+
+    /// Where the kernel finds the root when the disk boots.
+    ///
+    /// # Errors
+    /// See [`Disk::record`].
+    pub fn place(&self) -> Result<Place, Error> {
+        let (_, footer) = self.boot()?;
+        Ok(if footer.erofs_len == 0 { Place::Disk } else { Place::Memory })
+    }
+
+    /// The boot record and its footer.
+    ///
+    /// # Errors
+    /// If one is damaged, or of another version.
+    pub fn boot(&self) -> Result<(Record, Footer), Error> {
         let Extent { start, len } = self.extent(Part::Record);
         let mut block = vec![0; BLOCK];
-        let footer = len.checked_sub(BLOCK as u64).ok_or(Error::CutOff(Part::Record.name()))?;
-        self.file.read_exact_at(&mut block, start + footer)?;
-        let footer = Footer::parse(&block, len)?;
+        let at = len.checked_sub(BLOCK as u64).ok_or(Error::CutOff(Part::Record.name()))?;
+        self.medium.read_exact_at(&mut block, start + at)?;
+        // A root that is brought into memory is in the same container, before the record.
+        let root = self.extent(Part::Root).start;
+        let footer = Footer::parse(&block, (start + len).saturating_sub(root))?;
+        let container = if footer.erofs_len == 0 { start } else { root };
         // Footer::parse bounds it; said again because memory depends on it.
         let mut bytes = vec![0; (footer.record_len as usize).min(MAX_RECORD)];
-        self.file.read_exact_at(&mut bytes, start + footer.record_offset)?;
-        Ok(Record::decode(&bytes, &footer)?)
+        let at = container.checked_add(footer.record_offset);
+        let at = at.ok_or(Error::CutOff(Part::Record.name()))?;
+        self.medium.read_exact_at(&mut bytes, at)?;
+        Ok((Record::decode(&bytes, &footer)?, footer))
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Accel, Boot, Config, Forward, Machine};
+use super::{Accel, Boot, Config, Drive, Firmware, Forward, Machine};
 
 /// Descriptors of the two channels that [`super::run`] holds the other ends of.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
         args.word(word);
     }
     args.pair("-display", "none");
-    args.pair("-machine", machine(config.machine));
+    args.pair("-machine", machine(config));
     if config.machine == Machine::Microvm {
         args.pair("-global", "virtio-mmio.force-legacy=false");
     }
@@ -55,12 +55,15 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
 fn boot(args: &mut Arguments, config: &Config) {
     let direct = match &config.boot {
         Boot::Direct { kernel, module, disk } => {
-            root(args, config.machine, disk, "");
+            root(args, config.machine, disk, false);
             Some((kernel, module))
         }
         Boot::Ram { kernel, module } => Some((kernel, module)),
-        Boot::Disk { disk } => {
-            root(args, config.machine, disk, ",bootindex=0");
+        Boot::Disk { disk, firmware } => {
+            if let Some(firmware) = firmware {
+                flash(args, firmware);
+            }
+            root(args, config.machine, disk, true);
             None
         }
     };
@@ -73,18 +76,51 @@ fn boot(args: &mut Arguments, config: &Config) {
 }
 
 /// The disk is never written to, so any number of machines may share it.
-fn root(args: &mut Arguments, machine: Machine, disk: &Path, more: &str) {
-    let mut drive = OsString::from("if=none,id=root,format=raw,readonly=on,file.locking=off,file=");
-    drive.push(escape(disk));
+fn root(args: &mut Arguments, machine: Machine, disk: &Drive, boot: bool) {
+    let mut drive = OsString::from(format!("if=none,id=root,format={},", disk.format));
+    drive.push(if disk.cd { "media=cdrom," } else { "" });
+    drive.push("readonly=on,file.locking=off,file=");
+    drive.push(escape(&disk.file));
     args.pair("-drive", drive);
-    args.pair("-device", device(machine, "virtio-blk", &format!(",drive=root{more}")));
+    let more = if boot { ",bootindex=0" } else { "" };
+    if disk.cd {
+        args.pair("-device", format!("ide-cd,bus=ide.0,drive=root{more}"));
+    } else {
+        args.pair("-device", device(machine, "virtio-blk", &format!(",drive=root{more}")));
+    }
 }
 
-fn machine(machine: Machine) -> &'static str {
-    match machine {
-        // Controllers that the kernel has no use for only take time to set up.
-        Machine::Q35 => "q35,usb=off,sata=off,smbus=off,vmport=off",
+/// Two flash chips: the code, and variables of which QEMU keeps the changes to itself.
+fn flash(args: &mut Arguments, firmware: &Firmware) {
+    let mut code = OsString::from("if=pflash,unit=0,format=raw,readonly=on,file.locking=off,file=");
+    code.push(escape(&firmware.code));
+    args.pair("-drive", code);
+    if let Some(file) = &firmware.vars {
+        let mut vars = OsString::from("if=pflash,unit=1,format=raw,snapshot=on,file.locking=off,");
+        vars.push("file=");
+        vars.push(escape(file));
+        args.pair("-drive", vars);
+    }
+    if firmware.smm {
+        args.pair("-global", "driver=cfi.pflash01,property=secure,value=on");
+        // Waking up would bypass what the firmware protects.
+        args.pair("-global", "ICH9-LPC.disable_s3=1");
+    }
+}
+
+fn machine(config: &Config) -> &'static str {
+    let (mut cd, mut smm) = (false, false);
+    if let Boot::Disk { disk, firmware } = &config.boot {
+        cd = disk.cd;
+        smm = firmware.as_ref().is_some_and(|firmware| firmware.smm);
+    }
+    match config.machine {
         Machine::Microvm => "microvm",
+        // Controllers that nobody has a use for only take time to set up.
+        Machine::Q35 if cd && smm => "q35,usb=off,smbus=off,vmport=off,smm=on",
+        Machine::Q35 if cd => "q35,usb=off,smbus=off,vmport=off",
+        Machine::Q35 if smm => "q35,usb=off,sata=off,smbus=off,vmport=off,smm=on",
+        Machine::Q35 => "q35,usb=off,sata=off,smbus=off,vmport=off",
     }
 }
 
@@ -171,10 +207,35 @@ mod tests {
         }
     }
 
+    fn drive(file: &str) -> Drive {
+        Drive { file: file.into(), format: "raw", cd: false }
+    }
+
+    fn disk(disk: Drive, firmware: Option<Firmware>) -> Boot {
+        Boot::Disk { disk, firmware }
+    }
+
+    #[test]
+    fn firmware_goes_to_flash_and_cds_to_a_drive() {
+        let firmware = Firmware { code: "/code".into(), vars: Some("/vars".into()), smm: true };
+        let cd = Drive { cd: true, ..drive("/x.iso") };
+        let config = config(Machine::Q35, Accel::Tcg, disk(cd, Some(firmware)));
+        let line = shell(build(&config, None));
+        for needle in [
+            "-machine q35,usb=off,smbus=off,vmport=off,smm=on ",
+            "-drive if=pflash,unit=0,format=raw,readonly=on,file.locking=off,file=/code ",
+            "-drive if=pflash,unit=1,format=raw,snapshot=on,file.locking=off,file=/vars ",
+            "-drive if=none,id=root,format=raw,media=cdrom,readonly=on,file.locking=off,file=/x.iso",
+            "-device ide-cd,bus=ide.0,drive=root,bootindex=0",
+        ] {
+            assert!(line.contains(needle), "{needle} in {line}");
+        }
+    }
+
     #[test]
     fn direct_boot_of_a_microvm() {
-        let boot =
-            Boot::Direct { kernel: "/k".into(), module: "/r".into(), disk: "/a,b.img".into() };
+        let disk = drive("/a,b.img");
+        let boot = Boot::Direct { kernel: "/k".into(), module: "/r".into(), disk };
         let config = config(Machine::Microvm, Accel::Tcg, boot);
         assert_eq!(
             shell(build(&config, Some(Channels { monitor: 5, status: 7 }))),
@@ -194,7 +255,7 @@ mod tests {
 
     #[test]
     fn disk_boot_of_a_pc_names_no_kernel() {
-        let config = config(Machine::Q35, Accel::Kvm, Boot::Disk { disk: "/d.img".into() });
+        let config = config(Machine::Q35, Accel::Kvm, disk(drive("/d.img"), None));
         let line = shell(build(&config, None));
         assert!(!line.contains("-kernel") && !line.contains("fd="), "{line}");
         assert!(line.contains("virtio-blk-pci,disable-legacy=on,drive=root,bootindex=0"), "{line}");
@@ -203,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_microvm_does_not_boot_from_disk() {
-        let config = config(Machine::Microvm, Accel::Tcg, Boot::Disk { disk: "/d".into() });
+        let config = config(Machine::Microvm, Accel::Tcg, disk(drive("/d"), None));
         assert!(config.check().is_err());
     }
 

@@ -9,6 +9,9 @@ pub enum Error {
     /// No QEMU.
     #[error("QEMU was not found: there is no `{0}` in PATH")]
     NoQemu(&'static str),
+    /// No UEFI.
+    #[error("no UEFI firmware for QEMU was found")]
+    NoFirmware,
     /// A QEMU that does not start.
     #[error("`{}` cannot be started", path.display())]
     Qemu {
@@ -77,6 +80,9 @@ impl Error {
         Some(match self {
             Error::NoQemu(_) => {
                 "install it (Debian: `apt install qemu-system-x86`), or name it with `--qemu`"
+            }
+            Error::NoFirmware => {
+                "install it (Debian: `apt install ovmf`), or name it with `--firmware`"
             }
             Error::NoKvm(_) => "leave `--accel` away to have the accelerator chosen",
             Error::DiskArguments => "use `--boot direct` with `--kernel-arg`",

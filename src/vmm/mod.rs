@@ -8,6 +8,7 @@
 pub mod accel;
 pub mod arguments;
 mod error;
+pub mod firmware;
 pub mod ports;
 mod probe;
 pub mod qemu;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::Error;
+pub use firmware::Firmware;
 
 /// QEMU machine type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +60,7 @@ pub enum Boot {
         /// Container with the record.
         module: PathBuf,
         /// Disk image, or bare root image.
-        disk: PathBuf,
+        disk: Drive,
     },
     /// Kernel loaded by QEMU; `module` holds root and record and stays in the guest's memory.
     Ram {
@@ -70,8 +72,21 @@ pub enum Boot {
     /// Everything from the disk, by the firmware.
     Disk {
         /// Disk image.
-        disk: PathBuf,
+        disk: Drive,
+        /// UEFI; a BIOS if `None`.
+        firmware: Option<Firmware>,
     },
+}
+
+/// A file that QEMU shows the machine as a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drive {
+    /// The file.
+    pub file: PathBuf,
+    /// QEMU's name for how it holds the disk.
+    pub format: &'static str,
+    /// A CD in a SATA drive rather than a virtio disk.
+    pub cd: bool,
 }
 
 /// One forwarded port; what [`ports::assign`] makes of a `--publish`.

@@ -2,6 +2,7 @@
 
 use dock2uni::config::Overrides;
 use dock2uni::convert;
+use dock2uni::disk::medium::Cursor;
 use dock2uni::disk::{Disk, Part};
 use dock2uni::source::{self, Options, Reference, Store};
 use dock2uni_format::record::{Record, trailer};
@@ -115,7 +116,8 @@ pub fn prepare(image: &str) -> Result<Guest, String> {
     let (kernel, root, module) = (dir.join("kernel"), dir.join("root.img"), dir.join("record.img"));
     let copy = || -> std::io::Result<()> {
         let extent = disk.extent(Part::Root);
-        let mut from = disk.file().try_clone()?;
+        let medium = disk.medium();
+        let mut from = Cursor::new(&medium);
         from.seek(SeekFrom::Start(extent.start))?;
         std::io::copy(&mut from.take(extent.len), &mut File::create(&root)?)?;
         std::fs::write(&module, trailer(&record, 0, [0; 32]))

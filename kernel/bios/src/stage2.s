@@ -21,6 +21,8 @@ record_len:     .long 0
 record_at:      .long 0
 segments:       .long 0
 memory_end:     .long 0
+memory_start:   .long 0
+sector_shift:   .byte 0                     # the drive's sectors have 512 << this bytes
     .org 48
 segment_table:  .fill 8 * 24, 1, 0
 
@@ -36,9 +38,9 @@ begin:
 1:
     pushw %cx
     movl 0(%bx), %eax
-    movl %eax, packet_lba
+    movl %eax, position
     movl 4(%bx), %eax
-    movl %eax, packet_lba + 4
+    movl %eax, position + 4
     movl 8(%bx), %edi
     movl 12(%bx), %ebp
     call load
@@ -55,9 +57,9 @@ begin:
 
     # The record.
     movl record_lba, %eax
-    movl %eax, packet_lba
+    movl %eax, position
     movl record_lba + 4, %eax
-    movl %eax, packet_lba + 4
+    movl %eax, position + 4
     movl record_at, %edi
     movl record_len, %ebp
     call load
@@ -158,7 +160,7 @@ read_memory_map:
     jmp fail
 3:  ret
 
-# Is there RAM from the record to the end of the kernel?
+# Is there RAM for all that is loaded?
 check_memory:
     movw $MEMORY_MAP, %di
     movl memory_map_count, %ecx
@@ -167,7 +169,7 @@ check_memory:
     jne 2f
     cmpl $0, 4(%di)                         # from below 4 GiB
     jne 2f
-    movl record_at, %eax
+    movl memory_start, %eax
     cmpl %eax, 0(%di)
     ja 2f
     cmpl $0, 12(%di)                        # of 4 GiB or more
@@ -185,34 +187,60 @@ check_memory:
     jmp fail
 3:  ret
 
-# Loads ebp bytes from packet_lba to edi.
+# Loads ebp bytes from sector `position` (of 512 bytes) to edi. A CD's sectors are larger, so what
+# is wanted may start within one.
 load:
     testl %ebp, %ebp
     jz 3f
-    leal 511(%ebp), %eax
-    shrl $9, %eax
-    cmpl $BUFFER_SECTORS, %eax
+    pushal
+    movb sector_shift, %cl
+    movl position, %eax
+    movl position + 4, %edx
+    shrdl %cl, %edx, %eax
+    shrl %cl, %edx
+    movl %eax, packet_lba
+    movl %edx, packet_lba + 4
+    movl $1, %eax
+    shll %cl, %eax
+    decl %eax
+    andl position, %eax
+    shll $9, %eax
+    movl %eax, skip                         # bytes before the wanted ones
+    addl %ebp, %eax
+    movl $512, %ebx
+    shll %cl, %ebx
+    leal -1(%eax, %ebx), %eax
+    addb $9, %cl
+    shrl %cl, %eax                          # whole sectors of the drive
+    movl $(BUFFER_SECTORS * 512), %ebx
+    shrl %cl, %ebx
+    cmpl %ebx, %eax
     jbe 1f
-    movl $BUFFER_SECTORS, %eax
+    movl %ebx, %eax
 1:
     movw %ax, packet_count
-    pushal
+    shll %cl, %eax
+    subl skip, %eax
+    movl %eax, piece                        # wanted bytes in the buffer, and perhaps some more
     movb $0x42, %ah
     movb drive, %dl
     movw $packet, %si
     int $0x13
     popal                                   # leaves the carry flag alone
     jc read_failed
-    addl %eax, packet_lba
-    adcl $0, packet_lba + 4
-    shll $9, %eax
+    movl piece, %eax
     cmpl %ebp, %eax
     jbe 2f
     movl %ebp, %eax
 2:
     subl %eax, %ebp
+    leal 511(%eax), %ecx
+    shrl $9, %ecx
+    addl %ecx, position
+    adcl $0, position + 4
     call unreal
     movl $BUFFER, %esi
+    addl skip, %esi
     movl %eax, %ecx
     andl $3, %eax
     shrl $2, %ecx
@@ -317,6 +345,12 @@ packet_count:
     .word 0, BUFFER / 16                    # to 1000:0000
 packet_lba:
     .quad 0
+position:
+    .quad 0
+skip:
+    .long 0
+piece:
+    .long 0
 memory_map_count:
     .long 0
 drive:

@@ -9,6 +9,9 @@ use crate::Error;
 /// The one target: its prebuilt `core` and `alloc` come with every toolchain.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// The one package that is not linked to a fixed address.
+const EFI: &str = "dock2uni-efi";
+
 /// How to build guest code.
 #[derive(Clone, Debug)]
 pub struct Build {
@@ -51,39 +54,52 @@ impl Build {
             .args(["build", "--locked", "--package", package, "--target", TARGET])
             .args(["--profile", &self.profile])
             .arg("--target-dir")
-            .arg(&self.target_dir)
+            .arg(self.dir(package))
             .stdin(Stdio::null());
         for (name, _) in env::vars_os() {
             if name.to_str().is_none_or(leaks) {
                 command.env_remove(&name);
             }
         }
-        command.env("CARGO_ENCODED_RUSTFLAGS", self.flags().join("\x1f"));
+        command.env("CARGO_ENCODED_RUSTFLAGS", self.flags(package).join("\x1f"));
         let status = command.status().map_err(Error::io(Path::new(&cargo)))?;
         if !status.success() {
             return Err(Error::Cargo { package });
         }
-        Ok(self.target_dir.join(TARGET).join(&self.profile).join(package))
+        Ok(self.dir(package).join(TARGET).join(&self.profile).join(package))
     }
 
-    fn flags(&self) -> Vec<String> {
-        let mut flags: Vec<String> = [
-            "-Cpanic=abort",
+    /// Other flags, another directory: they would throw each other's work away.
+    fn dir(&self, package: &str) -> PathBuf {
+        if package == EFI { self.target_dir.join("efi") } else { self.target_dir.clone() }
+    }
+
+    fn flags(&self, package: &str) -> Vec<String> {
+        const STATIC: &[&str] = &[
             "-Crelocation-model=static",
-            // The kernel lives in the top 2 GiB; interrupts may use what lies below its stack
-            // pointer.
+            // The kernel lives in the top 2 GiB.
             "-Ccode-model=kernel",
-            "-Cno-redzone=yes",
             "-Cforce-frame-pointers=yes",
             "-Clink-arg=-static",
             "-Clink-arg=--no-pie",
-            "-Clink-arg=-znorelro",
-            "-Clink-arg=--build-id=none",
-            "--cfg",
-            "guest",
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        ];
+        // UEFI loads it wherever there is room.
+        const MOVABLE: &[&str] =
+            &["-Crelocation-model=pic", "-Clink-arg=-pie", "-Clink-arg=--no-dynamic-linker"];
+        let place = if package == EFI { MOVABLE } else { STATIC };
+        let mut flags: Vec<String> = place
+            .iter()
+            .chain(&[
+                "-Cpanic=abort",
+                // Interrupts may use what lies below the stack pointer.
+                "-Cno-redzone=yes",
+                "-Clink-arg=-znorelro",
+                "-Clink-arg=--build-id=none",
+                "--cfg",
+                "guest",
+            ])
+            .map(|flag| (*flag).to_owned())
+            .collect();
         // A linker by its own name, not through `cc`: nothing from the user's tool chain gets in.
         let linker = if has_rust_lld() {
             ["-Clinker=rust-lld", "-Clinker-flavor=ld.lld"]

@@ -1,4 +1,4 @@
-//! Builds what runs in the guest, the kernel and the BIOS boot code, from a build script.
+//! Builds what runs in the guest, the kernel and its loaders, from a build script.
 //!
 //! The guest code lives in the same workspace and lock file as the tool, but needs other compiler
 //! flags and its own profile, so it is built by a nested Cargo. [`cargo`] knows how to start one
@@ -8,6 +8,7 @@
 
 pub mod cargo;
 pub mod image;
+mod pe;
 mod symbols;
 
 use std::path::{Path, PathBuf};
@@ -84,4 +85,14 @@ pub fn bios(build: &cargo::Build) -> Result<(Vec<u8>, Vec<u8>), Error> {
     let linked = build.run("dock2uni-bios")?;
     let bytes = std::fs::read(&linked).map_err(Error::io(&linked))?;
     Ok((image::flat(&linked, &bytes, MBR)?, image::flat(&linked, &bytes, STAGE2)?))
+}
+
+/// Builds the EFI loader, a PE file to which the converter adds kernel and boot record.
+///
+/// # Errors
+/// If Cargo fails or the linked ELF cannot be packed.
+pub fn efi(build: &cargo::Build) -> Result<Vec<u8>, Error> {
+    let linked = build.run("dock2uni-efi")?;
+    let bytes = std::fs::read(&linked).map_err(Error::io(&linked))?;
+    pe::pack(&linked, &bytes)
 }
