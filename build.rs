@@ -38,6 +38,9 @@ fn embed() -> Result<(), Box<dyn Error>> {
         "" => read(&dock2uni_guest_build::kernel(&build)?.elf)?,
         file => read(Path::new(file))?,
     };
+    let dispatch = workspace.join("kernel/src/syscall/dispatch.rs");
+    let calls = dock2uni_guest_build::calls::implemented(&fs::read_to_string(&dispatch)?);
+    fs::write(out.join("calls.txt"), calls.join("\n"))?;
     let (mbr, stage2) = match chosen.as_str() {
         "none" => (Vec::new(), Vec::new()),
         _ => dock2uni_guest_build::bios(&build)?,

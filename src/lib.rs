@@ -16,6 +16,7 @@ pub mod convert;
 pub mod disk;
 pub mod erofs;
 pub mod guest;
+pub mod plan;
 pub mod rootfs;
 pub mod source;
 pub mod vmm;

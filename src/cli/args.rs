@@ -26,6 +26,9 @@ pub enum Command {
     /// Boot an image in QEMU, converting it first if need be
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Say what an image runs and whether it will, without booting it
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect(Box<InspectArgs>),
     /// Look into disk images
     Image(ImageArgs),
     /// Say what this machine can do
@@ -84,6 +87,33 @@ Examples:
 Ctrl-C and SIGTERM press the power button: the application gets the image's stop signal
 and its grace period. A second Ctrl-C ends the VM at once.";
 
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  dock2uni inspect nginx
+  dock2uni inspect ghcr.io/me/app:1.2 --entrypoint /bin/worker --all
+  dock2uni inspect postgres --json | jq -r .verdict
+
+Exits with 0 if the image runs, with or without notes, and with 7 if it won't.";
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Image reference, `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, or a path
+    pub reference: String,
+    #[command(flatten)]
+    pub container: ContainerArgs,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Print all that was found as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Name every library, module, package and system call
+    #[arg(short, long)]
+    pub all: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
     /// Image reference, `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, or a path
@@ -94,6 +124,9 @@ pub struct ConvertArgs {
     pub source: SourceArgs,
     #[command(flatten)]
     pub disk: DiskArgs,
+    /// Say what the image runs and whether it will, as `inspect` does, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Print what was made as JSON
     #[arg(long)]
     pub json: bool,

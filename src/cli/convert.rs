@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::{ConvertArgs, DiskArgs};
 use super::progress::Display;
 use super::target::{self, Target};
-use super::{Failure, exit, size};
+use super::{Failure, exit, inspect, size};
 use crate::convert::{self, DiskOptions, Made, Output};
 use crate::disk::{Format, Place, Signer};
 use crate::guest;
@@ -25,6 +25,10 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
         ));
     };
     let overrides = args.container.overrides()?;
+    if args.dry_run {
+        let show = inspect::Show { json: args.json, all: false, quiet: args.quiet };
+        return inspect::report(&reference, &args.source, &overrides, show);
+    }
     let outputs = outputs(&args.disk, &reference)?;
     let signer = signer(&args.disk)?;
     let options = DiskOptions { place: args.disk.root.map(Into::into), signer: signer.as_ref() };

@@ -35,7 +35,8 @@ Exit status:
   4    credentials are missing or refused
   5    the registry cannot be reached, or fails
   6    content is damaged, truncated or hostile
-  7    the image cannot be run: architecture, program or interpreter missing
+  7    the image cannot be run: architecture, program or interpreter missing;
+       `inspect` found that it won't run
   8    a local file cannot be read or written, or the disk is full
 `dock2uni run` exits with the application's own status (128 + N if it was killed
 by signal N), or:

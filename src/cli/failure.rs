@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::exit;
 use crate::source::Class;
-use crate::{config, convert, disk, rootfs, vmm};
+use crate::{config, convert, disk, plan, rootfs, vmm};
 
 /// An error on its way to the user.
 #[derive(Debug)]
@@ -110,6 +110,18 @@ impl From<convert::Error> for Failure {
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Failure {
         let code = config_code(&error);
+        Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<plan::Error> for Failure {
+    fn from(error: plan::Error) -> Failure {
+        let code = match &error {
+            plan::Error::Rootfs(error) => rootfs_code(error),
+            plan::Error::Config(error) => config_code(error),
+            plan::Error::Root(_) => exit::CORRUPT,
+            plan::Error::Temporary(_) => exit::IO,
+        };
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
     }
 }

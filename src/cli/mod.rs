@@ -11,8 +11,10 @@ pub mod exit;
 mod failure;
 mod generate;
 mod info;
+mod inspect;
 mod kernel;
 mod progress;
+mod roots;
 mod run;
 mod size;
 mod target;
@@ -31,6 +33,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Convert(args) => convert::convert(&args),
         Command::Run(args) => run::run(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
         Command::Image(args) => info::image(&args),
         Command::Doctor => doctor::doctor(),
         Command::Completions { shell } => generate::completions(shell),

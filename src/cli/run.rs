@@ -1,6 +1,6 @@
 //! `dock2uni run`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use dock2uni_format::record::{Record, Root, trailer};
 use rustix::fs::{MemfdFlags, memfd_create};
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
 
 use super::args::{BootType, MachineArgs, RunArgs};
 use super::progress::Display;
 use super::target::{self, Target};
-use super::{Failure, exit};
+use super::{Failure, exit, roots};
 use crate::config::Overrides;
 use crate::convert::{self, Rootfs};
 use crate::disk::medium::{Cursor, Medium, Raw};
@@ -158,16 +158,7 @@ fn image_root(
     store: &Store,
     display: &Display,
 ) -> Result<Subject, Failure> {
-    let path = cached(store, "roots", "erofs", |key| {
-        for layer in &image.layers {
-            key.update(layer.diff_id.0);
-        }
-    })?;
-    if !path.exists() {
-        let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
-        convert::root_image(image, &path, &|bytes| bar.inc(bytes))
-            .map_err(|error| target::conversion_failed(error, image, store))?;
-    }
+    let path = roots::of(image, store, display)?;
     root_subject(path, overrides, &image.config_json, &image.config_digest.hex())
 }
 
@@ -181,7 +172,7 @@ fn image_disk(
     let kernel = guest::kernel().map_err(convert::Error::from)?;
     // Serialising a structure of texts and numbers does not fail.
     let options = serde_json::to_vec(overrides).unwrap_or_default();
-    let path = cached(store, "images", "img", |key| {
+    let path = roots::cached(store, "images", "img", |key| {
         key.update(image.manifest.0);
         key.update(Digest::of(kernel).0);
         key.update(Digest::of(guest::STAGE2).0);
@@ -194,24 +185,6 @@ fn image_disk(
             .map_err(|error| target::conversion_failed(error, image, store))?;
     }
     disk_subject(&path, &Overrides::default())
-}
-
-/// Where something made of what `feed` hashes is kept.
-fn cached(
-    store: &Store,
-    kind: &str,
-    extension: &str,
-    feed: impl FnOnce(&mut Sha256),
-) -> Result<PathBuf, Failure> {
-    let dir = store.root().join(kind);
-    fs::create_dir_all(&dir)
-        .map_err(|error| Failure::io(format!("cannot create `{}`", dir.display()), error))?;
-    let mut key = Sha256::new();
-    // Another version may write other bytes for the same input.
-    key.update(env!("CARGO_PKG_VERSION"));
-    feed(&mut key);
-    let key: [u8; 32] = key.finalize().into();
-    Ok(dir.join(format!("{}.{extension}", Digest(key).hex())))
 }
 
 /// Makes what QEMU is to load.

@@ -46,6 +46,15 @@ impl Target {
     }
 }
 
+/// How much of an image is brought in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// All of it.
+    Layers,
+    /// Manifest and configuration.
+    Description,
+}
+
 /// Resolves a reference, with bars.
 pub fn resolve(
     reference: &Reference,
@@ -53,7 +62,19 @@ pub fn resolve(
     store: &Store,
     display: &Display,
 ) -> Result<Image, Failure> {
+    resolve_with(reference, args, store, display, Fetch::Layers)
+}
+
+/// As [`resolve`], or as much of it as is wanted.
+pub fn resolve_with(
+    reference: &Reference,
+    args: &SourceArgs,
+    store: &Store,
+    display: &Display,
+    fetch: Fetch,
+) -> Result<Image, Failure> {
     let mut options = Options::from_env();
+    options.layers = fetch == Fetch::Layers;
     options.offline = args.offline;
     options.insecure_registries.extend(args.plain_http.iter().cloned());
     if args.ca_file.is_some() {

@@ -99,7 +99,8 @@ fn binary(path: &[u8], head: &[u8], cwd: &[u8], files: &dyn Files) -> Result<(),
 fn elf_interpreter(path: &[u8], head: &[u8], files: &dyn Files) -> Result<Option<Vec<u8>>, Error> {
     let not_a_program = || Error::NotAProgram(text(path));
     let malformed = |_| Error::MalformedElf(text(path));
-    if !head.starts_with(b"\x7fELF") {
+    // The parser takes an identification of this length for granted.
+    if !head.starts_with(b"\x7fELF") || head.len() < elf::abi::EI_NIDENT {
         return Err(not_a_program());
     }
     let ident = elf::file::parse_ident::<elf::endian::AnyEndian>(head).map_err(malformed)?;

@@ -115,7 +115,11 @@ pub(super) fn assemble(
         });
         layers.push((index, manifest::compression(descriptor)?, *diff_id));
     }
-    let paths = origin.layers(&blobs)?;
+    let paths = if context.options.layers {
+        origin.layers(&blobs)?
+    } else {
+        blobs.iter().map(|blob| context.store.blob_path(&blob.digest)).collect()
+    };
     let layers = layers.into_iter().map(|(index, compression, diff_id)| Layer {
         digest: blobs[index].digest,
         size: blobs[index].size,

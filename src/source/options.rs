@@ -14,6 +14,9 @@ pub struct Options {
     pub platform: Platform,
     /// Fetch nothing: use what the store has.
     pub offline: bool,
+    /// Bring the layers in. Without it they are described in the [`Image`](super::Image) but need
+    /// not be at their paths, for callers that may do without them.
+    pub layers: bool,
     /// Speak plain HTTP to the reference's registry. Loopback registries are spoken to in
     /// whichever of HTTP and HTTPS they offer even without this.
     pub plain_http: bool,
@@ -47,6 +50,7 @@ impl Default for Options {
         Self {
             platform: Platform::default(),
             offline: false,
+            layers: true,
             plain_http: false,
             insecure_registries: Vec::new(),
             ca_file: None,

@@ -6,6 +6,7 @@
 //! [`image`] turns the linked ELF files into what is embedded.
 #![forbid(unsafe_code)]
 
+pub mod calls;
 pub mod cargo;
 pub mod image;
 mod pe;

@@ -3,6 +3,7 @@
 //! - [`record`]: the boot record, which tells the kernel what to run and how.
 //! - [`ksyms`]: the kernel's symbol table, for backtraces.
 //! - [`status`]: what the kernel tells the host while it runs.
+//! - [`syscalls`]: their names, in traces of the one and reports of the other.
 //! - [`erofs`]: the on-disk structures of the read-only root filesystem.
 //!
 //! Both sides are built from one source tree and travel in one image, so the
@@ -16,3 +17,4 @@ pub mod erofs;
 pub mod ksyms;
 pub mod record;
 pub mod status;
+pub mod syscalls;

@@ -17,7 +17,6 @@ pub mod fs_stat;
 pub mod futex;
 pub mod misc;
 pub mod mm;
-mod names;
 pub mod net;
 pub mod process;
 pub mod sched;
@@ -25,8 +24,9 @@ pub mod shm;
 pub mod signal;
 pub mod time;
 
+use dock2uni_format::syscalls as names;
+pub use dock2uni_format::syscalls::name;
 pub use entry::enter;
-pub use names::name;
 
 use crate::errno::Result;
 use crate::fs::File;

@@ -12,6 +12,12 @@ pub fn name(number: usize) -> Option<&'static str> {
     list.split(' ').nth(index)
 }
 
+/// The number of a call by its name.
+pub fn number(name: &str) -> Option<usize> {
+    let at = |list: &str| list.split(' ').position(|found| found == name);
+    at(OLD).or_else(|| at(NEW).map(|index| index + 424))
+}
+
 /// Calls 0 to 334, in order.
 const OLD: &str = "read write open close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction \
     rt_sigprocmask rt_sigreturn ioctl pread64 pwrite64 readv writev access pipe select \
@@ -56,19 +62,20 @@ const NEW: &str = "pidfd_send_signal io_uring_setup io_uring_enter io_uring_regi
     fsopen fsconfig fsmount fspick pidfd_open clone3 close_range openat2 pidfd_getfd faccessat2 \
     process_madvise epoll_pwait2 mount_setattr quotactl_fd landlock_create_ruleset \
     landlock_add_rule landlock_restrict_self memfd_secret process_mrelease futex_waitv \
-    set_mempolicy_home_node";
+    set_mempolicy_home_node cachestat fchmodat2 map_shadow_stack futex_wake futex_wait \
+    futex_requeue statmount listmount lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal";
 
 #[cfg(test)]
 mod tests {
-    use super::name;
-    use linux_raw_sys::general::*;
+    use super::{name, number};
 
     #[test]
     fn numbers_have_their_names() {
-        assert_eq!(name(__NR_read as usize), Some("read"));
-        assert_eq!(name(__NR_rseq as usize), Some("rseq"));
-        assert_eq!(name(__NR_pidfd_send_signal as usize), Some("pidfd_send_signal"));
-        assert_eq!(name(__NR_clone3 as usize), Some("clone3"));
+        assert_eq!(name(0), Some("read"));
+        assert_eq!(name(334), Some("rseq"));
+        assert_eq!(name(424), Some("pidfd_send_signal"));
+        assert_eq!(name(435), Some("clone3"));
+        assert_eq!((number("clone3"), number("read"), number("x")), (Some(435), Some(0), None));
         assert_eq!((name(335), name(423), name(9999)), (None, None, None));
     }
 }

@@ -1,0 +1,68 @@
+//! Roots and disk images that are kept in the store, so that they are made once.
+
+use std::fs;
+use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+
+use super::Failure;
+use super::args::SourceArgs;
+use super::progress::Display;
+use super::target::{self, Fetch};
+use crate::convert;
+use crate::source::{Digest, Image, Reference, Store};
+
+/// A container image's bare root: from the store, or made now. Options change the record alone, so
+/// one root serves all of them.
+pub fn of(image: &Image, store: &Store, display: &Display) -> Result<PathBuf, Failure> {
+    let path = path(image, store)?;
+    if !path.exists() {
+        let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
+        convert::root_image(image, &path, &|bytes| bar.inc(bytes))
+            .map_err(|error| target::conversion_failed(error, image, store))?;
+    }
+    Ok(path)
+}
+
+/// A container image and its bare root. Layers are fetched only if the root is not there already.
+pub fn resolve(
+    reference: &Reference,
+    args: &SourceArgs,
+    store: &Store,
+    display: &Display,
+) -> Result<(Image, PathBuf), Failure> {
+    let image = target::resolve_with(reference, args, store, display, Fetch::Description)?;
+    let root = path(&image, store)?;
+    if root.exists() {
+        return Ok((image, root));
+    }
+    let image = target::resolve(reference, args, store, display)?;
+    let root = of(&image, store, display)?;
+    Ok((image, root))
+}
+
+fn path(image: &Image, store: &Store) -> Result<PathBuf, Failure> {
+    cached(store, "roots", "erofs", |key| {
+        for layer in &image.layers {
+            key.update(layer.diff_id.0);
+        }
+    })
+}
+
+/// Where something made of what `feed` hashes is kept.
+pub fn cached(
+    store: &Store,
+    kind: &str,
+    extension: &str,
+    feed: impl FnOnce(&mut Sha256),
+) -> Result<PathBuf, Failure> {
+    let dir = store.root().join(kind);
+    fs::create_dir_all(&dir)
+        .map_err(|error| Failure::io(format!("cannot create `{}`", dir.display()), error))?;
+    let mut key = Sha256::new();
+    // Another version may write other bytes for the same input.
+    key.update(env!("CARGO_PKG_VERSION"));
+    feed(&mut key);
+    let key: [u8; 32] = key.finalize().into();
+    Ok(dir.join(format!("{}.{extension}", Digest(key).hex())))
+}

@@ -1,0 +1,12 @@
+//! Shell scripts, read for what they will start.
+
+mod eval;
+mod expand;
+mod parse;
+mod test;
+
+#[cfg(test)]
+mod tests;
+
+pub use eval::{How, Outcome, Run, Start, Value, World, walk};
+pub use expand::matches;

@@ -1,0 +1,229 @@
+//! Entrypoints of the shapes that official images have, and scripts that mean harm.
+
+use std::collections::BTreeMap;
+
+use super::{How, Outcome, Start, World, walk};
+
+/// A few files: path, executable, contents.
+struct Files(&'static [(&'static str, bool, &'static str)]);
+
+impl World for Files {
+    fn read(&self, path: &str) -> Option<String> {
+        let found = self.0.iter().find(|(name, ..)| *name == path)?;
+        Some(found.2.to_owned())
+    }
+    fn kind(&self, path: &str) -> Option<char> {
+        self.read(path).map(|text| if text == "DIR" { 'd' } else { 'f' })
+    }
+    fn executable(&self, path: &str) -> bool {
+        self.0.iter().any(|(name, executable, _)| *name == path && *executable)
+    }
+    fn size(&self, path: &str) -> u64 {
+        self.read(path).map_or(0, |text| text.len() as u64)
+    }
+    fn which(&self, name: &str) -> Option<String> {
+        let path = format!("/usr/bin/{name}");
+        self.executable(&path).then_some(path)
+    }
+    fn list(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+fn start(args: &[&str], uid: u32) -> Start {
+    Start {
+        name: "/entrypoint.sh".into(),
+        args: args.iter().map(|arg| Some((*arg).to_owned())).collect(),
+        env: BTreeMap::from([("MODE".to_owned(), "web".to_owned())]),
+        cwd: "/".into(),
+        uid: Some(uid),
+    }
+}
+
+fn run(script: &str, args: &[&str]) -> Outcome {
+    walk(script, &start(args, 0), &Files(&[]))
+}
+
+/// What takes the script's place, as `certain? words`.
+fn execs(outcome: &Outcome) -> Vec<String> {
+    let execs = outcome.runs.iter().filter(|run| run.how == How::Exec);
+    let show = |run: &super::Run| {
+        let words: Vec<&str> = run.argv.iter().map(|word| word.as_deref().unwrap_or("?")).collect();
+        format!("{}{}", if run.certain { "" } else { "maybe " }, words.join(" "))
+    };
+    execs.map(show).collect()
+}
+
+#[test]
+fn exec_of_the_arguments_is_found() {
+    let outcome = run("#!/bin/sh\nset -e\nexec \"$@\"\n", &["nginx", "-g", "daemon off;"]);
+    assert!(outcome.complete);
+    assert_eq!(outcome.runs[0].argv[2].as_deref(), Some("daemon off;"));
+    assert_eq!(execs(&outcome), ["nginx -g daemon off;"]);
+    assert!(outcome.runs[0].certain);
+}
+
+#[test]
+fn a_redis_like_entrypoint_is_followed_for_both_users() {
+    let script = r#"#!/bin/sh
+set -e
+# first arg is `-f` or `--some-option`
+if [ "${1#-}" != "$1" ] || [ "${1%.conf}" != "$1" ]; then
+	set -- redis-server "$@"
+fi
+if [ "$1" = 'redis-server' -a "$(id -u)" = '0' ]; then
+	find . \! -user redis -exec chown redis '{}' +
+	exec gosu redis "$0" "$@"
+fi
+um="$(umask)"
+if [ "$um" = '0022' ]; then
+	umask 0077
+fi
+exec "$@"
+"#;
+    let outcome = walk(script, &start(&["--port", "7"], 0), &Files(&[]));
+    assert_eq!(execs(&outcome), ["gosu redis /entrypoint.sh redis-server --port 7"]);
+    assert!(outcome.runs.iter().any(|run| run.argv[0].as_deref() == Some("find")));
+    let outcome = walk(script, &start(&["x.conf"], 999), &Files(&[]));
+    assert_eq!(execs(&outcome), ["redis-server x.conf"]);
+    let outcome = walk(script, &start(&["sh"], 0), &Files(&[]));
+    assert_eq!(execs(&outcome), ["sh"]);
+}
+
+#[test]
+fn a_postgres_like_entrypoint_is_followed_through_its_functions() {
+    let script = r#"#!/usr/bin/env bash
+set -Eeo pipefail
+file_env() {
+	local var="$1"
+	local fileVar="${var}_FILE"
+	local def="${2:-}"
+	if [ "${!var:-}" ] && [ "${!fileVar:-}" ]; then
+		printf >&2 'error: both %s and %s are set\n' "$var" "$fileVar"
+		exit 1
+	fi
+	export "$var"="$val"
+	unset "$fileVar"
+}
+_is_sourced() {
+	[ "${#FUNCNAME[@]}" -ge 2 ] \
+		&& [ "${FUNCNAME[0]}" = '_is_sourced' ] \
+		&& [ "${FUNCNAME[1]}" = 'source' ]
+}
+docker_process_init_files() {
+	local f
+	for f; do
+		case "$f" in
+			*.sh)
+				if [ -x "$f" ]; then "$f"; else . "$f"; fi
+				;;
+			*.sql.gz) gunzip -c "$f" | docker_process_sql; printf '\n' ;;
+			*)        printf '%s: ignoring %s\n' "$0" "$f" ;;
+		esac
+	done
+}
+_pg_want_help() {
+	local arg
+	for arg; do
+		case "$arg" in
+			-'?'|--help|-V|--version) return 0 ;;
+		esac
+	done
+	return 1
+}
+_main() {
+	if [ "${1:0:1}" = '-' ]; then
+		set -- postgres "$@"
+	fi
+	if [ "$1" = 'postgres' ] && ! _pg_want_help "$@"; then
+		file_env 'POSTGRES_PASSWORD'
+		if [ "$(id -u)" = '0' ]; then
+			exec gosu postgres "$BASH_SOURCE" "$@"
+		fi
+		if [ -z "$DATABASE_ALREADY_EXISTS" ]; then
+			ls /docker-entrypoint-initdb.d/ > /dev/null
+			cat <<-'EOM' >&2
+				exec never here
+			EOM
+			docker_process_init_files /docker-entrypoint-initdb.d/*
+		fi
+	fi
+	exec "$@"
+}
+if ! _is_sourced; then
+	_main "$@"
+fi
+"#;
+    let outcome = walk(script, &start(&["postgres"], 0), &Files(&[]));
+    assert!(outcome.complete);
+    assert_eq!(execs(&outcome), ["maybe gosu postgres /entrypoint.sh postgres"]);
+    let outcome = walk(script, &start(&["-c", "x=1"], 999), &Files(&[]));
+    assert_eq!(execs(&outcome), ["maybe postgres -c x=1"]);
+    assert!(outcome.mentions.contains("/docker-entrypoint-initdb.d/"));
+}
+
+#[test]
+fn branches_join_and_unknown_ones_are_said_to_be() {
+    let outcome = run("if ping -c1 x; then exec a; fi\nexec b \"$MODE\"", &[]);
+    assert_eq!(execs(&outcome), ["maybe a", "maybe b web"]);
+    let outcome = run("case $1 in start|run) exec a;; -*) exec b;; *) exec c;; esac", &["run"]);
+    assert_eq!(execs(&outcome), ["a"]);
+    let outcome = run("x=1; if read y; then x=2; fi; exec prog $x ${y:-z}", &[]);
+    assert_eq!(execs(&outcome), ["prog"]);
+    let outcome = run("x=1; [ -n \"$HOME\" ] && x=2; [[ $MODE == w* ]] && exec prog $x", &[]);
+    assert_eq!(execs(&outcome), ["prog 1"]);
+    let outcome = run("for a in one two; do set -- \"$@\" $a; done; exec \"$@\"", &["p"]);
+    assert_eq!(execs(&outcome), ["p one two"]);
+    let outcome = run("exec > /dev/null 2>&1\nexec prog --opt=\"$(hostname)\"", &[]);
+    assert_eq!(execs(&outcome), ["prog ?"]);
+}
+
+#[test]
+fn services_side_by_side_are_all_seen() {
+    let outcome = run("nginx -g 'daemon off;' &\nphp-fpm -F &\nwait -n\nexit $?\n", &[]);
+    let names: Vec<(&str, How)> =
+        outcome.runs.iter().map(|run| (run.argv[0].as_deref().unwrap_or("?"), run.how)).collect();
+    assert_eq!(names, [("nginx", How::Background), ("php-fpm", How::Background)]);
+}
+
+#[test]
+fn sourced_files_take_part() {
+    let files = Files(&[("/etc/env.sh", false, "PROGRAM=/opt/app/server\n")]);
+    let outcome = walk(". /etc/env.sh\nexec $PROGRAM --x\n", &start(&[], 0), &files);
+    assert_eq!(execs(&outcome), ["/opt/app/server --x"]);
+    assert!(outcome.sourced.contains("/etc/env.sh"));
+}
+
+#[test]
+fn hostile_scripts_end() {
+    let deep = "(".repeat(100_000);
+    let braces = "${a:-".repeat(50_000);
+    let quotes = "\"$(".repeat(50_000);
+    let ticks = "if ".repeat(50_000);
+    for script in [
+        deep.as_str(),
+        &braces,
+        &quotes,
+        &ticks,
+        "f() { f; f; }; f",
+        "while :; do exec a; done; case",
+        "eval eval eval eval \"$x\"",
+        "a=b; a=$a$a; ${a",
+        "cat <<EOF\nnever ends",
+        "x() { . /entrypoint.sh; }; x",
+        "'",
+        "`",
+        "$",
+        "\\",
+        "[[ a =~ (b",
+        "((",
+        "case x in (",
+        "for",
+        "\u{0}\u{1}é$é",
+        "$(é`'\"",
+    ] {
+        let _ = run(script, &["x"]);
+    }
+    let many = "if [ $x ]; then a; else b; fi; ".repeat(20_000);
+    assert!(!run(&many, &[]).complete);
+}
