@@ -1,6 +1,7 @@
 //! Helpers shared by the integration tests. Each test binary uses the parts it needs.
 #![allow(dead_code, reason = "every test binary includes this module and uses a part of it")]
 
+pub mod apps;
 pub mod http;
 pub mod lab;
 pub mod layout;

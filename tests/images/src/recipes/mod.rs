@@ -4,8 +4,14 @@ mod alpine_like;
 mod busybox;
 mod debian;
 mod go;
+mod haproxy;
 mod hello;
+mod httpd;
+mod mariadb;
+mod memcached;
 mod nginx;
+mod php;
+mod postgres;
 mod redis;
 mod steps;
 
@@ -34,6 +40,13 @@ pub const ALL: &[Recipe] = &[
     hello::STATIC,
     hello::DYNAMIC,
     redis::RECIPE,
+    memcached::RECIPE,
+    postgres::RECIPE,
+    mariadb::RECIPE,
+    httpd::RECIPE,
+    haproxy::RECIPE,
+    php::NGINX_FPM,
+    php::APACHE,
 ];
 
 /// What images set when nobody says otherwise.

@@ -20,13 +20,20 @@ const STATUS: &str = "var/lib/dpkg/status";
 pub struct Steps {
     layers: Vec<(String, Layer)>,
     debs: Vec<PathBuf>,
+    left_out: &'static [&'static str],
 }
 
 impl Steps {
     /// `FROM debian:bookworm-slim`.
     pub fn on_debian() -> Result<Steps> {
         let (base, debs) = debian::base()?;
-        Ok(Steps { layers: vec![("debian".to_owned(), base)], debs })
+        Ok(Steps { layers: vec![("debian".to_owned(), base)], debs, left_out: &[] })
+    }
+
+    /// Packages that are not installed though others depend on them: large ones that the tests
+    /// have no use for.
+    pub fn leave_out(&mut self, packages: &'static [&'static str]) {
+        self.left_out = packages;
     }
 
     /// `RUN apt-get install`: a layer with packages and all they need. Their maintainer scripts
@@ -39,7 +46,11 @@ impl Steps {
         after: impl FnOnce(&mut Step) -> Result<()>,
     ) -> Result<()> {
         let wanted: Vec<&str> = debian::BASE.iter().chain(packages).copied().collect();
-        let debs = debian::fetch(&wanted, &self.debs)?;
+        let mut debs = debian::fetch(&wanted, &self.debs)?;
+        debs.retain(|deb| {
+            let file = deb.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            !self.left_out.contains(&file.split('_').next().unwrap_or_default())
+        });
         let mut layer = Layer::default();
         debian::unpack(&debs, &mut layer)?;
         // Directories of layers below are not new; what was only dropped from them is.
