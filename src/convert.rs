@@ -30,6 +30,9 @@ pub enum Error {
     /// The guest code.
     #[error(transparent)]
     NoKernel(#[from] crate::guest::NoKernel),
+    /// CDs have more on them, and clouds want other sizes.
+    #[error("the format {0} needs a disk of its own, made of the container image")]
+    OtherDisk(Format),
     /// Nothing to make.
     #[error("no file to make was named")]
     NoOutput,
@@ -51,6 +54,7 @@ impl Error {
             Error::Config(error) => error.hint(),
             Error::Disk(error) => error.hint(),
             Error::Root(_) => Some("remove the file and convert again"),
+            Error::OtherDisk(_) => Some("use `dock2uni convert --format`"),
             Error::NoOutput => None,
             Error::NoKernel(_) => Some("build it without D2U_KERNEL"),
             Error::Write { source, .. } => match source.kind() {
@@ -190,6 +194,23 @@ pub fn disk_images(
     let record = with_root(record, root.uuid, files.first().map(|file| file.place));
     let warnings = root.warnings;
     Ok(Made { record, files, root_len: root.len, stats: root.stats, warnings })
+}
+
+/// Makes a file of another format that holds the same disk.
+///
+/// # Errors
+/// If the disk cannot be read or the file cannot be written, or the format needs another disk.
+pub fn reformat(disk: &disk::Disk, format: Format, out: &Path) -> Result<MadeFile, Error> {
+    let write = |source| Error::Write { path: out.to_owned(), source };
+    let place = disk.place()?;
+    if format == Format::Iso || disk.size % format.granularity() != 0 {
+        return Err(Error::OtherDisk(format));
+    }
+    let aside = Aside::beside(out).map_err(write)?;
+    let medium = disk.medium();
+    let len = disk::format::write(format, &medium, aside.file()).map_err(write)?;
+    aside.publish(out).map_err(write)?;
+    Ok(MadeFile { path: out.to_owned(), format, len, disk_size: disk.size, place })
 }
 
 /// The record as the first disk has it.

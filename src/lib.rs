@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic;
+pub mod browse;
 pub mod cli;
 pub mod config;
 pub mod convert;

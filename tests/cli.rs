@@ -345,3 +345,80 @@ fn completions_and_manual_pages_come_from_the_same_definitions() {
     let pages: Vec<_> = fs::read_dir(desk.path().join("pages")).unwrap().collect();
     assert!(pages.len() >= 6, "{pages:?}");
 }
+
+#[test]
+fn images_are_listed_read_compared_and_verified() {
+    if !can_boot() {
+        return;
+    }
+    let config = json!({"Cmd": ["/bin/hello"], "Env": ["A=1"]});
+    let files: &[(&str, &[u8])] =
+        &[("bin/hello", &elf(62, None)), ("etc/motd", b"good day\n"), ("etc/empty", b"")];
+    let image = layout(config, files);
+    let desk = Desk::new();
+    let formats = "raw,qcow2,vmdk";
+    let convert = ["convert", text(image.path()), "-o", "a.img", "--format", formats, "-q"];
+    assert_eq!(desk.run(&convert).0, 0);
+
+    let (code, out, err) = desk.run(&["image", "ls", "a.qcow2", "/etc"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "empty\nmotd\n", ""));
+    let (_, out, _) = desk.run(&["image", "ls", "-l", "a.vmdk", "/bin"]);
+    assert!(out.starts_with("-rw") && out.ends_with(" hello\n"), "{out}");
+    let (_, out, _) = desk.run(&["image", "ls", "a.img", "etc/motd", "--json"]);
+    let list: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&list[0]["size"], &list[0]["type"]), (&json!(9), &json!("file")));
+    let (_, out, _) = desk.run(&["image", "tree", "a.vmdk"]);
+    assert_eq!(out, "bin/\n  hello\netc/\n  empty\n  motd\n");
+    let (_, out, _) = desk.run(&["image", "cat", "a.vmdk", "/etc/motd", "etc/../etc/motd"]);
+    assert_eq!(out, "good day\ngood day\n");
+    assert_eq!(desk.run(&["image", "cat", "a.img", "/etc"]).0, 2);
+    let (code, _, err) = desk.run(&["image", "cat", "a.img", "/etc/none"]);
+    assert_eq!(code, 3);
+    assert!(err.starts_with("error: `/etc/none` is not in the image\nhint: "), "{err}");
+
+    assert_eq!(desk.run(&["image", "cp", "a.qcow2", "/etc", "out"]).0, 0);
+    assert_eq!(fs::read(desk.path().join("out/motd")).unwrap(), b"good day\n");
+    let (code, _, err) = desk.run(&["image", "cp", "a.qcow2", "/etc/motd", "out"]);
+    assert_eq!(code, 8);
+    assert!(err.starts_with("error: `out/motd` exists already\nhint: "), "{err}");
+    let (_, out, _) = desk.run(&["image", "cp", "a.qcow2", "etc/motd", "-"]);
+    assert_eq!(out, "good day\n");
+
+    for name in ["a.img", "a.vmdk", "a.qcow2"] {
+        let (code, out, err) = desk.run(&["image", "verify", name]);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert!(out.contains("loader   ok     same record, not signed"), "{out}");
+    }
+    assert_eq!(desk.run(&["image", "diff", "a.img", "a.vmdk"]), (0, String::new(), String::new()));
+
+    let files: &[(&str, &[u8])] =
+        &[("bin/hello", &elf(62, None)), ("etc/motd", b"good bye\n"), ("etc/new", b"")];
+    let image = layout(json!({"Cmd": ["/bin/hello"], "Env": ["A=2"]}), files);
+    assert_eq!(desk.run(&["convert", text(image.path()), "-o", "b.img", "-q"]).0, 0);
+    let (code, out, _) = desk.run(&["image", "diff", "a.vmdk", "b.img"]);
+    let record = out.lines().next().unwrap();
+    assert!(record.starts_with("~ record  (env"), "{out}");
+    let rest: Vec<_> = out.lines().skip(1).collect();
+    assert_eq!(rest, ["- /etc/empty", "~ /etc/motd  (contents)", "+ /etc/new"]);
+    assert_eq!(code, 1);
+
+    // Another format of the same disk, and back again.
+    assert_eq!(desk.run(&["image", "convert", "a.img", "c.vhdx", "-q"]).0, 0);
+    assert_eq!(desk.run(&["image", "convert", "c.vhdx", "d.img", "-q"]).0, 0);
+    let read = |name| fs::read(desk.path().join(name)).unwrap();
+    assert!(read("a.img") == read("d.img"));
+    let (code, _, err) = desk.run(&["image", "convert", "a.img", "e.iso"]);
+    assert!(code == 2 && err.contains("hint: use `dock2uni convert --format`"), "{err}");
+
+    // A byte of the loader's record, and one of the root.
+    let good = read("a.img");
+    let record = good.windows(8).rposition(|bytes| bytes == b"d2uboot\0").unwrap();
+    let motd = good.windows(9).position(|bytes| bytes == b"good day\n").unwrap();
+    for (at, check) in [(record + 40, "loader   WRONG"), (motd, "root     ok")] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(desk.path().join("bad.img"), bad).unwrap();
+        let (_, out, _) = desk.run(&["image", "verify", "bad.img"]);
+        assert!(out.contains(check), "{out}");
+    }
+}

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::exit;
 use crate::source::Class;
-use crate::{config, convert, disk, plan, rootfs, vmm};
+use crate::{browse, config, convert, disk, plan, rootfs, vmm};
 
 /// An error on its way to the user.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl From<convert::Error> for Failure {
             convert::Error::Root(_) => exit::CORRUPT,
             convert::Error::Write { .. } => exit::IO,
             convert::Error::NoKernel(_) => exit::FAILURE,
-            convert::Error::NoOutput => exit::USAGE,
+            convert::Error::NoOutput | convert::Error::OtherDisk(_) => exit::USAGE,
         };
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
     }
@@ -129,6 +129,25 @@ impl From<plan::Error> for Failure {
 impl From<disk::Error> for Failure {
     fn from(error: disk::Error) -> Failure {
         let code = disk_code(&error);
+        Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<browse::Error> for Failure {
+    fn from(error: browse::Error) -> Failure {
+        use browse::Error;
+        let code = match &error {
+            Error::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                exit::NOT_FOUND
+            }
+            Error::NotFound(_) => exit::NOT_FOUND,
+            Error::Disk(error) => disk_code(error),
+            Error::NotFile(_) => exit::USAGE,
+            Error::Read(_) | Error::Name(_) | Error::Endless(_) => exit::CORRUPT,
+            Error::Open { .. } | Error::Exists(_) | Error::Write { .. } | Error::Output { .. } => {
+                exit::IO
+            }
+        };
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
     }
 }

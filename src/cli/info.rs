@@ -1,21 +1,14 @@
-//! `dock2uni image`.
+//! `dock2uni image info`.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use super::args::{ImageArgs, ImageCommand};
 use super::convert::{record_json, runs};
 use super::{Failure, exit, size};
 use crate::disk::{Disk, Error, Part};
 
-pub fn image(args: &ImageArgs) -> Result<u8, Failure> {
-    match &args.command {
-        ImageCommand::Info { file, json } => info(file, *json),
-    }
-}
-
-fn info(path: &Path, as_json: bool) -> Result<u8, Failure> {
+pub fn info(path: &Path, as_json: bool) -> Result<u8, Failure> {
     let disk = Disk::open(path).map_err(|error| match error {
         Error::Io(source) => Failure::io(format!("cannot read `{}`", path.display()), source),
         other => other.into(),

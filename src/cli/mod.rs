@@ -10,10 +10,12 @@ mod doctor;
 pub mod exit;
 mod failure;
 mod generate;
+mod image;
 mod info;
 mod inspect;
 mod kernel;
 mod progress;
+mod reformat;
 mod roots;
 mod run;
 mod size;
@@ -34,7 +36,7 @@ pub fn main() -> ExitCode {
         Command::Convert(args) => convert::convert(&args),
         Command::Run(args) => run::run(&args),
         Command::Inspect(args) => inspect::inspect(&args),
-        Command::Image(args) => info::image(&args),
+        Command::Image(args) => image::image(&args),
         Command::Doctor => doctor::doctor(),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),

@@ -1,18 +1,13 @@
 //! What a reference on the command line means.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::args::SourceArgs;
 use super::progress::Display;
 use super::{Failure, exit};
 use crate::source::{self, Image, Options, Reference, Store};
-use crate::{convert, disk};
-
-/// First bytes of an EROFS superblock, and where they are.
-const EROFS_MAGIC: [u8; 4] = 0xe0f5_e1e2u32.to_le_bytes();
-const EROFS_AT: u64 = 1024;
+use crate::{browse, convert, disk};
 
 /// What can be run.
 #[derive(Debug)]
@@ -32,10 +27,7 @@ impl Target {
         if path.is_file() {
             let failed = |error| Failure::io(format!("cannot read `{text}`"), error);
             let file = File::open(path).map_err(failed)?;
-            let mut magic = [0; 4];
-            let erofs =
-                FileExt::read_exact_at(&file, &mut magic, EROFS_AT).is_ok() && magic == EROFS_MAGIC;
-            if erofs {
+            if browse::is_root(&file).map_err(failed)? {
                 return Ok(Target::Root(path.to_owned()));
             }
             if disk::format::holds_disk(&file).map_err(failed)? {
