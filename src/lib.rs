@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod convert;
 pub mod disk;
+pub mod dockerfile;
 pub mod erofs;
 pub mod guest;
 pub mod plan;

@@ -50,6 +50,15 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         extract: PathBuf,
     },
+    /// Run a build's command in isolation, as a build's own child
+    #[command(name = "__sandbox", hide = true)]
+    Sandbox {
+        /// What to do
+        job: PathBuf,
+        /// Be the first process inside
+        #[arg(long)]
+        inside: bool,
+    },
     /// Run a command that is killed when this process's parent dies
     #[command(name = "__with-parent", hide = true)]
     WithParent {
@@ -65,6 +74,7 @@ Examples:
   dock2uni convert oci:./layout -- /bin/app --port 80
   dock2uni convert nginx -o nginx.qcow2
   dock2uni convert nginx --format raw,vmdk,vhd,gce  # nginx.img, nginx.vmdk, nginx.vhd, nginx.tar.gz
+  dock2uni convert .                            # builds ./Dockerfile first
 
 Formats:
   raw          sparse; for anything that takes raw disks    vhdx    Hyper-V
@@ -82,6 +92,7 @@ Examples:
   dock2uni run nginx.img --boot disk            # the whole disk image, by a BIOS
   dock2uni run nginx.qcow2 --boot uefi          # the same by UEFI
   dock2uni run -it alpine sh
+  dock2uni run . --target debug --build-arg MODE=dev -p 8080:80
   dock2uni run --machine microvm -m 64m -p 127.0.0.1:6379:6379 redis
 
 Ctrl-C and SIGTERM press the power button: the application gets the image's stop signal
@@ -97,10 +108,13 @@ Exits with 0 if the image runs, with or without notes, and with 7 if it won't.";
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Image reference, `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, or a path
+    /// Image reference, `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, a path, or a
+    /// directory with a Dockerfile
     pub reference: String,
     #[command(flatten)]
     pub container: ContainerArgs,
+    #[command(flatten)]
+    pub build: BuildArgs,
     #[command(flatten)]
     pub source: SourceArgs,
     /// Print all that was found as JSON
@@ -116,10 +130,13 @@ pub struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// Image reference, `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, or a path
+    /// Image reference, `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, a path, or a
+    /// directory with a Dockerfile
     pub reference: String,
     #[command(flatten)]
     pub container: ContainerArgs,
+    #[command(flatten)]
+    pub build: BuildArgs,
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
@@ -185,6 +202,8 @@ pub struct RunArgs {
     pub reference: String,
     #[command(flatten)]
     pub container: ContainerArgs,
+    #[command(flatten)]
+    pub build: BuildArgs,
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
@@ -272,6 +291,49 @@ impl ContainerArgs {
     pub fn published(&self) -> Vec<Publish> {
         self.publish.iter().flat_map(|published| published.0.clone()).collect()
     }
+}
+
+/// What `docker build` calls so.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Build options, for a directory with a Dockerfile")]
+pub struct BuildArgs {
+    /// Dockerfile [default: `Dockerfile` in the directory; `-` for standard input]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Set an ARG of the Dockerfile, from this process's variable if there is no value
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Give a directory, `docker-image://REF`, `oci-layout://DIR` or git address a name for
+    /// `--from` and FROM
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub build_context: Vec<String>,
+    /// Secret for RUN --mount=type=secret
+    #[arg(long, value_name = "id=ID[,src=FILE|,env=NAME]")]
+    pub secret: Vec<String>,
+    /// Agent for RUN --mount=type=ssh [default socket: $SSH_AUTH_SOCK]
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    pub ssh: Vec<String>,
+    /// Build every step anew
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Network of RUN commands
+    #[arg(long, value_enum, default_value_t)]
+    pub build_network: BuildNetwork,
+}
+
+/// What commands of a build see of the network.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum BuildNetwork {
+    /// The host's
+    #[default]
+    Default,
+    /// The host's
+    Host,
+    /// A loopback device alone
+    None,
 }
 
 #[derive(Debug, Args)]

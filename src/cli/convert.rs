@@ -13,30 +13,24 @@ use super::{Failure, exit, inspect, size};
 use crate::convert::{self, DiskOptions, Made, Output};
 use crate::disk::{Format, Place, Signer};
 use crate::guest;
-use crate::source::{Image, Reference, Store};
+use crate::source::{Image, Store};
 
 pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     let started = Instant::now();
-    let Target::Reference(reference) = Target::detect(&args.reference)? else {
-        return Err(Failure::new(
-            exit::USAGE,
-            format!("`{}` is a disk or root image already", args.reference),
-            Some("give a container image; `dock2uni run` boots disk images"),
-        ));
-    };
+    let target = Target::detect(&args.reference, &args.build)?;
     let overrides = args.container.overrides()?;
     if args.dry_run {
         let show = inspect::Show { json: args.json, all: false, quiet: args.quiet };
-        return inspect::report(&reference, &args.source, &overrides, show);
+        return inspect::report(&target, &args.build, &args.source, &overrides, show);
     }
-    let outputs = outputs(&args.disk, &reference)?;
+    let outputs = outputs(&args.disk, &target)?;
     let signer = signer(&args.disk)?;
     let options = DiskOptions { place: args.disk.root.map(Into::into), signer: signer.as_ref() };
     // Before anything is fetched.
     guest::kernel().map_err(convert::Error::from)?;
     let store = Store::open_default()?;
     let display = Display::new(args.quiet || args.json);
-    let image = target::resolve(&reference, &args.source, &store, &display)?;
+    let image = target::image(&target, &args.build, &args.source, &store, &display)?;
     let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
     let made =
         convert::disk_images(&image, &overrides, &outputs, &options, &|bytes| bar.inc(bytes));
@@ -55,7 +49,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
 }
 
 /// What is to be made, where.
-fn outputs(args: &DiskArgs, reference: &Reference) -> Result<Vec<Output>, Failure> {
+fn outputs(args: &DiskArgs, target: &Target) -> Result<Vec<Output>, Failure> {
     let mut formats = args.format.clone();
     if formats.is_empty() {
         let named = args.output.as_deref().and_then(Format::of_path);
@@ -68,7 +62,7 @@ fn outputs(args: &DiskArgs, reference: &Reference) -> Result<Vec<Output>, Failur
     }
     let stem = match &args.output {
         Some(path) => stem(path),
-        None => target::default_stem(reference)?,
+        None => target::default_stem(target)?,
     };
     let path = |format: Format| {
         let mut path = stem.clone().into_os_string();

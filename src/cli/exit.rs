@@ -18,6 +18,8 @@ pub const CORRUPT: u8 = 6;
 pub const UNSUPPORTED: u8 = 7;
 /// A local file cannot be read or written; the disk is full.
 pub const IO: u8 = 8;
+/// The Dockerfile has an error, or a command of it failed.
+pub const BUILD: u8 = 9;
 /// `run`: dock2uni or the VM failed, not the application; as in `docker run`.
 pub const VM: u8 = 125;
 /// `run`: the application could not be started.
@@ -38,6 +40,8 @@ Exit status:
   7    the image cannot be run: architecture, program or interpreter missing;
        `inspect` found that it won't run
   8    a local file cannot be read or written, or the disk is full
+  9    the Dockerfile has an error, or a command of it failed
+  130  a build was interrupted
 `dock2uni run` exits with the application's own status (128 + N if it was killed
 by signal N), or:
   125  dock2uni or the VM failed before or beside the application

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::exit;
 use crate::source::Class;
-use crate::{browse, config, convert, disk, plan, rootfs, vmm};
+use crate::{browse, config, convert, disk, dockerfile, plan, rootfs, vmm};
 
 /// An error on its way to the user.
 #[derive(Debug)]
@@ -79,14 +79,39 @@ struct Context {
 
 impl From<crate::source::Error> for Failure {
     fn from(error: crate::source::Error) -> Failure {
-        let code = match error.class() {
-            Class::Usage => exit::USAGE,
-            Class::NotFound => exit::NOT_FOUND,
-            Class::Auth => exit::AUTH,
-            Class::Network => exit::NETWORK,
-            Class::Corrupt => exit::CORRUPT,
-            Class::Unsupported => exit::UNSUPPORTED,
-            Class::Io | Class::DiskFull => exit::IO,
+        let code = class_code(error.class());
+        Failure { hint: error.hint(), error: Box::new(error), code }
+    }
+}
+
+fn class_code(class: Class) -> u8 {
+    match class {
+        Class::Usage => exit::USAGE,
+        Class::NotFound => exit::NOT_FOUND,
+        Class::Auth => exit::AUTH,
+        Class::Network => exit::NETWORK,
+        Class::Corrupt => exit::CORRUPT,
+        Class::Unsupported => exit::UNSUPPORTED,
+        Class::Io | Class::DiskFull => exit::IO,
+    }
+}
+
+impl From<dockerfile::Error> for Failure {
+    fn from(error: dockerfile::Error) -> Failure {
+        use dockerfile::Error;
+        let code = match error {
+            Error::Source(source) => return source.into(),
+            Error::Image { ref source, .. } => class_code(source.class()),
+            Error::Usage { .. } => exit::USAGE,
+            Error::Target { .. } => exit::NOT_FOUND,
+            Error::Sandbox { .. } => exit::UNSUPPORTED,
+            Error::Interrupted => exit::INTERRUPTED,
+            Error::Rootfs(ref error) => rootfs_code(error),
+            Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                exit::NOT_FOUND
+            }
+            Error::Io { .. } => exit::IO,
+            _ => exit::BUILD,
         };
         Failure { hint: error.hint(), error: Box::new(error), code }
     }

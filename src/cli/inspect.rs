@@ -2,13 +2,13 @@
 
 use std::fs::File;
 
-use super::args::InspectArgs;
+use super::args::{BuildArgs, InspectArgs, SourceArgs};
 use super::progress::Display;
 use super::target::Target;
 use super::{Failure, exit, roots, size};
 use crate::config::Overrides;
 use crate::plan::{self, Report, Severity, Verdict};
-use crate::source::{Reference, Store};
+use crate::source::Store;
 
 /// Names that are shown of a long list, unless all are asked for.
 const FEW: usize = 8;
@@ -25,27 +25,22 @@ pub struct Show {
 }
 
 pub fn inspect(args: &InspectArgs) -> Result<u8, Failure> {
-    let Target::Reference(reference) = Target::detect(&args.reference)? else {
-        return Err(Failure::new(
-            exit::USAGE,
-            format!("`{}` is a disk or root image", args.reference),
-            Some("`dock2uni image info` looks into disk images"),
-        ));
-    };
+    let target = Target::detect(&args.reference, &args.build)?;
     let show = Show { json: args.json, all: args.all, quiet: args.quiet };
-    report(&reference, &args.source, &args.container.overrides()?, show)
+    report(&target, &args.build, &args.source, &args.container.overrides()?, show)
 }
 
 /// Prints the report on a reference; the exit status says whether it runs.
 pub fn report(
-    reference: &Reference,
-    source: &super::args::SourceArgs,
+    target: &Target,
+    build: &BuildArgs,
+    source: &SourceArgs,
     overrides: &Overrides,
     show: Show,
 ) -> Result<u8, Failure> {
     let store = Store::open_default()?;
     let display = Display::new(show.quiet || show.json);
-    let (image, root) = roots::resolve(reference, source, &store, &display)?;
+    let (image, root) = roots::resolve(target, build, source, &store, &display)?;
     display.clear();
     let file = File::open(&root)
         .map_err(|error| Failure::io(format!("cannot read `{}`", root.display()), error))?;

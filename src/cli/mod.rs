@@ -5,6 +5,7 @@
 //! exit status, see [`exit`].
 
 mod args;
+mod build;
 mod convert;
 mod doctor;
 pub mod exit;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),
         Command::Kernel { extract } => kernel::extract(&extract),
+        Command::Sandbox { job, inside } => Ok(crate::dockerfile::sandbox(&job, inside)),
         Command::WithParent { command } => with_parent::exec(&command),
     };
     match result {

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 use super::Failure;
-use super::args::SourceArgs;
+use super::args::{BuildArgs, SourceArgs};
 use super::progress::Display;
-use super::target::{self, Fetch};
+use super::target::{self, Fetch, Target};
 use crate::convert;
-use crate::source::{Digest, Image, Reference, Store};
+use crate::source::{Digest, Image, Store};
 
 /// A container image's bare root: from the store, or made now. Options change the record alone, so
 /// one root serves all of them.
@@ -26,11 +26,17 @@ pub fn of(image: &Image, store: &Store, display: &Display) -> Result<PathBuf, Fa
 
 /// A container image and its bare root. Layers are fetched only if the root is not there already.
 pub fn resolve(
-    reference: &Reference,
+    target: &Target,
+    build: &BuildArgs,
     args: &SourceArgs,
     store: &Store,
     display: &Display,
 ) -> Result<(Image, PathBuf), Failure> {
+    let Target::Reference(reference) = target else {
+        let image = target::image(target, build, args, store, display)?;
+        let root = of(&image, store, display)?;
+        return Ok((image, root));
+    };
     let image = target::resolve_with(reference, args, store, display, Fetch::Description)?;
     let root = path(&image, store)?;
     if root.exists() {

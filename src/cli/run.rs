@@ -92,13 +92,13 @@ struct Subject {
 }
 
 fn subject(args: &RunArgs, overrides: &Overrides) -> Result<Subject, Failure> {
-    match Target::detect(&args.reference)? {
+    match Target::detect(&args.reference, &args.build)? {
         Target::Disk(path) => disk_subject(&path, overrides),
         Target::Root(path) => root_subject(path, overrides, br#"{"config":{}}"#, "localhost"),
-        Target::Reference(reference) => {
+        target @ (Target::Reference(_) | Target::Context(_)) => {
             let store = Store::open_default()?;
             let display = Display::new(args.quiet);
-            let image = target::resolve(&reference, &args.source, &store, &display)?;
+            let image = target::image(&target, &args.build, &args.source, &store, &display)?;
             let subject = if matches!(args.machine.boot, BootType::Disk | BootType::Uefi) {
                 image_disk(&image, overrides, &store, &display)
             } else {

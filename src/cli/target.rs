@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::args::SourceArgs;
+use super::args::{BuildArgs, SourceArgs};
 use super::progress::Display;
-use super::{Failure, exit};
+use super::{Failure, build, exit};
 use crate::source::{self, Image, Options, Reference, Store};
-use crate::{browse, convert, disk};
+use crate::{browse, convert, disk, dockerfile};
 
 /// What can be run.
 #[derive(Debug)]
@@ -18,12 +18,27 @@ pub enum Target {
     Disk(PathBuf),
     /// A bare root image.
     Root(PathBuf),
+    /// A directory with a Dockerfile.
+    Context(PathBuf),
 }
 
 impl Target {
     /// Looks at what `text` names.
-    pub fn detect(text: &str) -> Result<Target, Failure> {
+    pub fn detect(text: &str, build: &BuildArgs) -> Result<Target, Failure> {
         let path = Path::new(text);
+        let is_path = matches!(text, "." | "..")
+            || ["/", "./", "../"].iter().any(|prefix| text.starts_with(prefix));
+        let no_image = path.is_dir() && !path.join("oci-layout").exists();
+        if build.file.is_some() && !path.is_dir() {
+            return Err(Failure::new(
+                exit::USAGE,
+                format!("`{text}` is no directory, and `--file` needs one as its build context"),
+                Some("write `dock2uni convert . -f FILE`"),
+            ));
+        }
+        if build.file.is_some() || dockerfile::is_context(path) || (is_path && no_image) {
+            return Ok(Target::Context(path.to_owned()));
+        }
         if path.is_file() {
             let failed = |error| Failure::io(format!("cannot read `{text}`"), error);
             let file = File::open(path).map_err(failed)?;
@@ -65,15 +80,40 @@ pub fn resolve_with(
     display: &Display,
     fetch: Fetch,
 ) -> Result<Image, Failure> {
-    let mut options = Options::from_env();
+    let mut options = options(args);
     options.layers = fetch == Fetch::Layers;
+    Ok(source::resolve(reference, &options, store, display)?)
+}
+
+fn options(args: &SourceArgs) -> Options {
+    let mut options = Options::from_env();
     options.offline = args.offline;
     options.insecure_registries.extend(args.plain_http.iter().cloned());
     if args.ca_file.is_some() {
         options.ca_file.clone_from(&args.ca_file);
     }
-    let image = source::resolve(reference, &options, store, display)?;
-    Ok(image)
+    options
+}
+
+/// Resolves a reference or builds a Dockerfile, with bars.
+pub fn image(
+    target: &Target,
+    build: &BuildArgs,
+    args: &SourceArgs,
+    store: &Store,
+    display: &Display,
+) -> Result<Image, Failure> {
+    match target {
+        Target::Context(path) => build::build(path, build, &options(args), store, display),
+        Target::Reference(reference) => resolve(reference, args, store, display),
+        Target::Disk(path) | Target::Root(path) => Err(Failure::new(
+            exit::USAGE,
+            format!("`{}` is a disk or root image", path.display()),
+            Some(
+                "give a container image; `dock2uni run` boots disk images, and `dock2uni image                  info` looks into them",
+            ),
+        )),
+    }
 }
 
 /// A conversion's failure. If a layer was damaged in the store it is taken out of it, so that
@@ -89,16 +129,10 @@ pub fn conversion_failed(error: convert::Error, image: &Image, store: &Store) ->
 }
 
 /// The name of the file that an image is converted to if none is given, without an extension.
-pub fn default_stem(reference: &Reference) -> Result<PathBuf, Failure> {
-    let stem = match reference {
-        Reference::Registry(name) => name.repository.rsplit('/').next().map(str::to_owned),
-        Reference::OciLayout { path, name }
-        | Reference::OciArchive { path, name }
-        | Reference::DockerArchive { path, name } => match name {
-            Some(name) => short(name),
-            None => file_stem(path),
-        },
-        Reference::Archive { path } => file_stem(path),
+pub fn default_stem(target: &Target) -> Result<PathBuf, Failure> {
+    let stem = match target {
+        Target::Reference(reference) => reference_stem(reference),
+        Target::Context(path) | Target::Disk(path) | Target::Root(path) => file_stem(path),
     };
     let safe = |stem: &String| !stem.is_empty() && !stem.starts_with('.');
     let stem = stem.filter(safe).ok_or_else(|| {
@@ -109,6 +143,19 @@ pub fn default_stem(reference: &Reference) -> Result<PathBuf, Failure> {
         )
     })?;
     Ok(PathBuf::from(stem))
+}
+
+fn reference_stem(reference: &Reference) -> Option<String> {
+    match reference {
+        Reference::Registry(name) => name.repository.rsplit('/').next().map(str::to_owned),
+        Reference::OciLayout { path, name }
+        | Reference::OciArchive { path, name }
+        | Reference::DockerArchive { path, name } => match name {
+            Some(name) => short(name),
+            None => file_stem(path),
+        },
+        Reference::Archive { path } => file_stem(path),
+    }
 }
 
 /// `docker.io/library/nginx:1.27` is called `nginx`.
@@ -131,8 +178,8 @@ mod tests {
     #[test]
     fn the_output_is_named_after_the_image() {
         let name = |text: &str| {
-            let reference = Reference::detect(text).unwrap();
-            default_stem(&reference).unwrap().display().to_string()
+            let target = Target::detect(text, &BuildArgs::default()).unwrap();
+            default_stem(&target).unwrap().display().to_string()
         };
         assert_eq!(name("nginx"), "nginx");
         assert_eq!(name("127.0.0.1:5000/team/web:1.2"), "web");

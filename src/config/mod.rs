@@ -27,7 +27,7 @@ use dock2uni_format::record::{Net, Port, Record, Root};
 pub use env::{from_option as env_from_option, parse_file as parse_env_file};
 pub use error::Error;
 pub use ports::{Publish, PublishError};
-pub use signal::name as signal_name;
+pub use signal::{name as signal_name, parse as parse_signal};
 
 /// What the user asked to be different from the image's configuration; the options of
 /// `docker run` of the same names.

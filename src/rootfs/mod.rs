@@ -29,7 +29,7 @@
 mod apply;
 mod collect;
 pub(crate) mod error;
-mod layer;
+pub(crate) mod layer;
 mod limits;
 pub(crate) mod tar;
 pub mod tree;
@@ -199,6 +199,21 @@ fn collect(
             all.push(ops);
         }
         Ok((all, left))
+    })
+}
+
+/// Reads a layer alone with `body`, then checks its diff ID.
+pub(crate) fn read_layer<T>(
+    layer: &Layer,
+    body: impl FnOnce(&mut tar::Reader<Stream>, &mut tar::Entry) -> Result<T, Stop>,
+) -> Result<T, Error> {
+    let limits = Limits::default();
+    thread::scope(|scope| {
+        let streams = layer::start(scope, std::iter::once(layer), 1, &|_| {});
+        // One layer was given, so there is one stream.
+        let mut stream = streams.map_err(Error::Thread)?.remove(0);
+        stream.allow(limits.layer_bytes, limits.layer_bytes);
+        Ok(read(layer, stream, limits.sparse_segments, body)?.0)
     })
 }
 

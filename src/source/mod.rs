@@ -16,6 +16,7 @@
 
 mod archive;
 mod assemble;
+mod built;
 pub mod digest;
 mod error;
 pub mod image;
@@ -26,10 +27,11 @@ mod platform;
 mod progress;
 mod reference;
 mod registry;
-mod store;
+pub(crate) mod store;
 
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use self::built::built;
 pub use self::digest::Digest;
 pub use self::error::{Class, Error};
 pub use self::image::{Compression, Image, Layer};
@@ -42,6 +44,16 @@ pub use self::store::Store;
 use self::assemble::{Context, assemble};
 use self::layout::Layout;
 use self::registry::Registry;
+
+/// Sends a GET request with the settings and the trust that registries are spoken to with, and
+/// returns the answer's body as a stream.
+///
+/// # Errors
+/// [`Error::Status`] for any answer but 200; [`Error::Unreachable`], [`Error::Tls`] and
+/// [`Error::Transfer`]; [`Error::NotCached`] if the options forbid the network.
+pub(crate) fn get(options: &Options, address: &str) -> Result<reqwest::blocking::Response, Error> {
+    registry::get(options, address)
+}
 
 /// Brings in the image that `reference` names, and returns once all of it is verified.
 ///

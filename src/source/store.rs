@@ -43,7 +43,7 @@ pub(super) enum Slot {
 }
 
 /// A blob being written. Dropped without [`Writer::commit`], its bytes stay to be resumed.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     store: Store,
     path: PathBuf,
     file: File,
@@ -137,7 +137,7 @@ impl Store {
     }
 
     /// Reads a whole small blob, verified. One that is damaged on disk counts as absent.
-    pub(super) fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, Error> {
         let path = self.blob_path(digest);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -154,7 +154,7 @@ impl Store {
     }
 
     /// Stores a small blob that the caller has verified.
-    pub(super) fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
         match self.slot(digest, bytes.len() as u64)? {
             Slot::Present(_) => Ok(()),
             Slot::Vacant(mut writer) => {
@@ -185,7 +185,7 @@ impl Store {
     }
 
     /// A writer for content whose digest isn't known yet.
-    pub(super) fn import(&self) -> Result<Writer, Error> {
+    pub(crate) fn import(&self) -> Result<Writer, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -288,7 +288,7 @@ impl Writer {
     }
 
     /// How many bytes are there.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.hasher.len()
     }
 
@@ -299,7 +299,7 @@ impl Writer {
 
     /// Appends bytes. More than the expected size is an error of the caller's making that
     /// [`Writer::commit`] reports.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self.file.write_all(bytes) {
             Ok(()) => {
                 self.hasher.update(bytes);
@@ -328,7 +328,7 @@ impl Writer {
     }
 
     /// Verifies size and digest and makes the blob visible. On a mismatch the bytes are dropped.
-    pub(super) fn commit(
+    pub(crate) fn commit(
         mut self,
         what: &'static str,
         origin: &str,

@@ -24,9 +24,37 @@ use super::assemble::{Context, Origin, Root, in_parallel, verify};
 use super::digest::Digest;
 use super::error::Error;
 use super::manifest::{ACCEPT, Blob, MAX_DOCUMENT};
+use super::options::Options;
 use super::reference::Name;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// A GET beside any registry, see [`source::get`](super::get).
+pub(super) fn get(options: &Options, address: &str) -> Result<Response, Error> {
+    if options.offline {
+        return Err(Error::NotCached { what: format!("`{address}`") });
+    }
+    let malformed = |error: <Url as std::str::FromStr>::Err| Error::Malformed {
+        what: format!("`{address}`"),
+        reason: format!("it is no address: {error}"),
+    };
+    let url = Url::parse(address).map_err(malformed)?;
+    let http = Http::new(options);
+    let mut failed = 0;
+    loop {
+        match http.send(Request::get(url.clone())) {
+            Ok(response) if response.status() == StatusCode::OK => return Ok(response),
+            Ok(response) => return Err(status_error(&url, &Method::GET, response)),
+            Err(failure) if failure.retry == Retry::Never || failed >= options.retries.min(2) => {
+                return Err(failure.error);
+            }
+            Err(_) => {
+                failed += 1;
+                std::thread::sleep(options.retry_delay * failed);
+            }
+        }
+    }
+}
 
 /// One repository of a registry.
 pub(super) struct Registry<'a> {

@@ -1,0 +1,92 @@
+//! Where builds keep things, beside the layers in the store.
+//!
+//! ```text
+//! build/index/<diff ID>    what is in a layer
+//! build/steps/<key>        which layer a step made
+//! build/cache/<id>/        RUN --mount=type=cache
+//! build/trees/<boot>/...   base images unpacked, for RUN
+//! build/work/<build>/      what one build needs while it runs
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::error::Error;
+use crate::source::Store;
+
+/// The directories.
+#[derive(Debug)]
+pub struct Workshop {
+    /// `build` in the store.
+    pub root: PathBuf,
+    /// This build's own directory.
+    pub own: PathBuf,
+    /// Held as long as the build runs; a directory without a holder is left over.
+    _lock: File,
+    next: AtomicU64,
+}
+
+impl Workshop {
+    /// Makes the directories, and one for this build.
+    ///
+    /// # Errors
+    /// If they can't be made.
+    pub fn open(store: &Store) -> Result<Workshop, Error> {
+        // Processes of the sandbox have other working directories.
+        let root = std::path::absolute(store.root().join("build"))
+            .map_err(|error| Error::io("find", store.root(), error))?;
+        for dir in ["index", "steps", "cache", "trees", "work"] {
+            let dir = root.join(dir);
+            fs::create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
+        }
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let own = root.join("work").join(format!("{}-{number}", std::process::id()));
+            let fail = |error| Error::io("create", &own, error);
+            match fs::create_dir(&own) {
+                Ok(()) => {}
+                // Left by a process that had the same number.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(fail(error)),
+            }
+            let lock = File::create(own.join("lock")).map_err(fail)?;
+            lock.lock().map_err(fail)?;
+            return Ok(Workshop { root, own, _lock: lock, next: AtomicU64::new(0) });
+        }
+    }
+
+    /// Where the indexes are.
+    pub fn indexes(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// A new name in this build's directory.
+    pub fn fresh(&self, kind: &str) -> PathBuf {
+        self.own.join(format!("{kind}{}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Directories of builds that ended without clearing up.
+    pub fn left_over(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.root.join("work")) else { return Vec::new() };
+        let abandoned = |dir: &PathBuf| {
+            if *dir == self.own {
+                return false;
+            }
+            // One without a lock file is being made now, unless it is old.
+            match File::open(dir.join("lock")) {
+                Ok(lock) => lock.try_lock().is_ok(),
+                Err(_) => is_old(dir),
+            }
+        };
+        entries.flatten().map(|entry| entry.path()).filter(abandoned).collect()
+    }
+}
+
+fn is_old(dir: &Path) -> bool {
+    const AGE: std::time::Duration = std::time::Duration::from_secs(3600);
+    let modified = fs::metadata(dir).and_then(|meta| meta.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > AGE))
+}
