@@ -67,7 +67,7 @@ impl App {
 /// The kernel had nothing to complain about.
 pub fn assert_well(text: &str) {
     // What applications find missing elsewhere as well, and do without.
-    const OPTIONAL: [&str; 3] = ["io_uring_setup", "io_setup", "get_mempolicy"];
+    const OPTIONAL: [&str; 2] = ["io_uring_setup", "io_setup"];
     let lacking = |line: &&str| {
         line.contains("unimplemented syscall") && !OPTIONAL.iter().any(|name| line.contains(name))
     };

@@ -3,7 +3,7 @@
 use super::fs_attr::XattrTarget;
 use super::{
     cred, event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_notify, fs_open, fs_space,
-    fs_stat, futex, misc, mm, names, net, process, sched, shm, signal, time,
+    fs_stat, futex, misc, mm, names, net, numa, process, sched, shm, signal, time,
 };
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
@@ -201,6 +201,9 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_mlock => mm::mlock(a[0], a[1]),
         __NR_mlock2 => mm::mlock2(a[0], a[1], u(2)),
         __NR_munlock => mm::munlock(a[0], a[1]),
+        __NR_mbind => numa::mbind(a[0], a[1], u(2), a[3], a[4], u(5)),
+        __NR_set_mempolicy => numa::set_mempolicy(u(0), a[1], a[2]),
+        __NR_get_mempolicy => numa::get_mempolicy(a[0], a[1], a[2], a[3], u(4)),
         __NR_mlockall => mm::mlockall(u(0)),
         __NR_munlockall => mm::munlockall(),
         __NR_memfd_create => mm::memfd_create(a[0], u(1)),

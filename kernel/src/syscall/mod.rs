@@ -18,6 +18,7 @@ pub mod futex;
 pub mod misc;
 pub mod mm;
 pub mod net;
+pub mod numa;
 pub mod process;
 pub mod sched;
 pub mod shm;

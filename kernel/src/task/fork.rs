@@ -163,6 +163,7 @@ fn inherit(parent: &Task, child: &Task, args: &Args) {
         child.clear_child_tid.store(args.child_tid, Relaxed);
     }
     child.timer_slack.store(parent.timer_slack.load(Relaxed), Relaxed);
+    child.memory_policy.store(parent.memory_policy.load(Relaxed), Relaxed);
     *child.seccomp.lock() = parent.seccomp.lock().clone();
     let inherited = parent.work() & (Work::SECCOMP | Work::TRACE);
     if flags & CLONE_VM == 0 {

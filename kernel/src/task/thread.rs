@@ -65,6 +65,8 @@ pub struct Task {
     pub(super) pdeath_signal: AtomicU32,
     /// Timer slack in nanoseconds.
     pub(super) timer_slack: AtomicUsize,
+    /// Memory policy (set_mempolicy(2)): mode and flags, and above them the node mask.
+    pub(super) memory_policy: AtomicU32,
     /// Seccomp filters, newest first.
     pub(super) seccomp: SpinLock<Option<Arc<super::seccomp::Filter>>>,
     /// Last CPU exception in user mode: vector, error code, address.
@@ -130,6 +132,7 @@ impl Task {
             rseq_signature: AtomicU32::new(0),
             pdeath_signal: AtomicU32::new(0),
             timer_slack: AtomicUsize::new(50_000),
+            memory_policy: AtomicU32::new(0),
             seccomp: SpinLock::new(None),
             fault: [const { AtomicUsize::new(0) }; 3],
             vfork_done: SpinLock::new(None),
@@ -270,6 +273,14 @@ impl Task {
     /// `PR_SET_TIMERSLACK`; 0 is the default.
     pub fn set_timer_slack(&self, ns: usize) {
         self.timer_slack.store(if ns == 0 { 50_000 } else { ns }, Ordering::Relaxed);
+    }
+    /// Memory policy, 0 by default.
+    pub fn memory_policy(&self) -> u32 {
+        self.memory_policy.load(Ordering::Relaxed)
+    }
+    /// set_mempolicy(2)
+    pub fn set_memory_policy(&self, policy: u32) {
+        self.memory_policy.store(policy, Ordering::Relaxed);
     }
     /// `PR_GET_TIMERSLACK`
     pub fn timer_slack(&self) -> usize {

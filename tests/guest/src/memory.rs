@@ -29,6 +29,7 @@ cases![
     large_sparse_mapping_costs_nothing,
     vm_read_between_processes,
     cow_under_threads,
+    memory_policies_of_one_node,
 ];
 
 const PAGE: usize = 4096;
@@ -436,5 +437,56 @@ fn cow_under_threads() {
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(wait_for(pid), 0, "round {round}");
         assert_eq!(unsafe { *((at + 255 * PAGE) as *const u8) }, 103);
+    }
+}
+
+fn memory_policies_of_one_node() {
+    let get = |mode: *mut i32, mask: *mut u64, max: u64, addr: usize, flags: u32| unsafe {
+        syscall(SYS_get_mempolicy, mode, mask, max, addr, flags)
+    };
+    let set = |mode: i32, mask: *const u64, max: u64| unsafe {
+        syscall(SYS_set_mempolicy, mode, mask, max)
+    };
+    let (default, bind, local, static_nodes, mems_allowed, by_addr) = (0, 2, 4, 1 << 15, 4, 2);
+    let (mut mode, mut mask) = (-1, [u64::MAX; 16]);
+    ok(get(&mut mode, mask.as_mut_ptr(), 1024, 0, mems_allowed));
+    assert_eq!((mode, mask[0] & 1), (0, 1), "there is always node 0");
+    let here = 1u64;
+    unsafe {
+        ok(set(bind, &here, 64));
+        ok(get(&mut mode, mask.as_mut_ptr(), 1024, 0, 0));
+        assert_eq!((mode, &mask[..]), (bind, &[&[1][..], &[0; 15]].concat()[..]));
+        child_passes(|| {
+            let mut mode = -1;
+            ok(get(&mut mode, null_mut(), 0, 0, 0));
+            assert_eq!(mode, 2, "children inherit it");
+        });
+        // Preferring no node in particular is preferring the nearest.
+        ok(set(1, std::ptr::null(), 0));
+        ok(get(&mut mode, null_mut(), 0, 0, 0));
+        assert_eq!(mode, local);
+        fails!(set(default, &here, 64), EINVAL);
+        fails!(set(bind, std::ptr::null(), 0), EINVAL);
+        fails!(set(local, &here, 64), EINVAL);
+        fails!(set(local | static_nodes, std::ptr::null(), 0), EINVAL);
+        fails!(set(99, &here, 64), EINVAL);
+        fails!(set(bind, 8 as *const u64, 64), EFAULT);
+        ok(set(default, std::ptr::null(), 0));
+
+        let at = map(4 * PAGE, RW, ANON, -1, 0);
+        let mbind = |at: *mut u8, len: usize, mode: i32, mask: *const u64, flags: u32| {
+            syscall(SYS_mbind, at, len, mode, mask, 64, flags)
+        };
+        ok(mbind(at, 4 * PAGE, bind, &here, 0));
+        at.write(1);
+        ok(get(&mut mode, null_mut(), 0, at as usize, by_addr | 1));
+        assert_eq!(mode, 0, "the page lies on node 0");
+        fails!(mbind(at.add(1), PAGE, bind, &here, 0), EINVAL);
+        fails!(mbind(at, PAGE, bind, &here, 1 << 30), EINVAL);
+        munmap(at.add(PAGE).cast(), PAGE);
+        fails!(mbind(at, 4 * PAGE, bind, &here, 0), EFAULT);
+        fails!(get(&mut mode, null_mut(), 0, at as usize + PAGE, by_addr), EFAULT);
+        fails!(get(&mut mode, null_mut(), 0, at as usize, 0), EINVAL);
+        fails!(get(&mut mode, null_mut(), 0, 0, 1 << 20), EINVAL);
     }
 }

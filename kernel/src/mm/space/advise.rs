@@ -208,6 +208,11 @@ impl AddressSpace {
         Ok(files)
     }
 
+    /// Whether mappings cover all of `start..end`.
+    pub fn is_mapped(&self, start: usize, end: usize) -> bool {
+        self.maps.read().covers(start, end)
+    }
+
     /// mincore(2): calls `put` with one byte per page of the range, 1 if an access wouldn't wait
     /// for a device.
     pub fn mincore(
