@@ -22,3 +22,4 @@ pub mod plan;
 pub mod rootfs;
 pub mod source;
 pub mod vmm;
+pub mod volume;

@@ -9,7 +9,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::layout::{ImageSpec, Layout};
@@ -35,27 +35,7 @@ enum Linked {
 impl Linked {
     /// The program, built once for each test run.
     fn program(self) -> &'static Path {
-        static BUILT: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
-        BUILT[self as usize].get_or_init(|| {
-            let (name, flags) = match self {
-                Linked::Static => ("static", "-Ctarget-feature=+crt-static"),
-                Linked::Dynamic => ("dynamic", ""),
-            };
-            const TARGET: &str = "x86_64-unknown-linux-gnu";
-            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest-tests").join(name);
-            common::run(
-                Command::new(env!("CARGO"))
-                    .current_dir(env!("CARGO_MANIFEST_DIR"))
-                    .args(["build", "--locked", "--package", "guest-tests", "--target", TARGET])
-                    .arg("--target-dir")
-                    .arg(&dir)
-                    .env_remove("CARGO_ENCODED_RUSTFLAGS")
-                    .env("RUSTFLAGS", flags)
-                    // Nobody debugs it here, and the image gets smaller.
-                    .env("CARGO_PROFILE_DEV_DEBUG", "0"),
-            );
-            dir.join(TARGET).join("debug/guest-tests")
-        })
+        common::guest::program(matches!(self, Linked::Static))
     }
 
     /// What the program needs besides itself: its loader and libraries.

@@ -9,6 +9,7 @@ use super::{exit, size};
 use crate::config::{self, Overrides, Publish};
 use crate::disk::{Format, Place};
 use crate::vmm;
+use crate::volume::{Spec, Tmpfs};
 
 /// Turns a container image into a unikernel: one bootable VM image.
 #[derive(Debug, Parser)]
@@ -31,6 +32,9 @@ pub enum Command {
     Inspect(Box<InspectArgs>),
     /// Look into disk images
     Image(ImageArgs),
+    /// Make, list and remove volumes: disks that outlive the VMs that use them
+    #[command(after_help = VOLUME_EXAMPLES)]
+    Volume(VolumeArgs),
     /// Say what this machine can do
     Doctor,
     /// Print a completion script for a shell
@@ -86,6 +90,17 @@ Formats:
 
 Every image boots by BIOS and by UEFI. It is written aside and appears only when it is complete.";
 
+const VOLUME_EXAMPLES: &str = "\
+Examples:
+  dock2uni volume create db --size 20g
+  dock2uni run postgres -v db:/var/lib/postgresql/data
+  dock2uni volume ls
+  dock2uni volume rm db
+
+A volume is an ext4 filesystem in a sparse file. `run -v` makes one that there isn't.
+Volumes are in $DOCK2UNI_VOLUMES or $XDG_DATA_HOME/dock2uni/volumes, as NAME.ext4; Linux
+mounts them with `mount -o loop`, and `e2fsck` checks them.";
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   dock2uni run nginx -p 8080:80                 # then: curl localhost:8080
@@ -93,6 +108,7 @@ Examples:
   dock2uni run nginx.qcow2 --boot uefi          # the same by UEFI
   dock2uni run -it alpine sh
   dock2uni run . --target debug --build-arg MODE=dev -p 8080:80
+  dock2uni run postgres -v db:/var/lib/postgresql/data -v ./init:/docker-entrypoint-initdb.d:ro
   dock2uni run --machine microvm -m 64m -p 127.0.0.1:6379:6379 redis
 
 Ctrl-C and SIGTERM press the power button: the application gets the image's stop signal
@@ -207,6 +223,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
+    pub mounts: MountArgs,
+    #[command(flatten)]
     pub machine: MachineArgs,
     /// Say nothing but errors and what the application says
     #[arg(short, long)]
@@ -250,6 +268,21 @@ pub struct ContainerArgs {
     /// Give the application a terminal
     #[arg(short, long)]
     pub tty: bool,
+}
+
+/// What is mounted in the guest.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Volume options")]
+pub struct MountArgs {
+    /// Mount a volume, made if there is none, or a directory of the host
+    #[arg(short, long, value_name = "NAME|DIR:PATH[:ro]", value_parser = Spec::parse)]
+    pub volume: Vec<Spec>,
+    /// Keep each VOLUME of the image in a volume called PREFIX and its path
+    #[arg(long, value_name = "PREFIX")]
+    pub volumes: Option<String>,
+    /// Mount memory that is empty at the start, such as /run or /tmp:size=64m
+    #[arg(long, value_name = "PATH[:OPTIONS]", value_parser = Tmpfs::parse)]
+    pub tmpfs: Vec<Tmpfs>,
 }
 
 /// One `--publish`, which may be a range.
@@ -553,6 +586,45 @@ pub struct ReformatArgs {
     /// Say nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VolumeArgs {
+    #[command(subcommand)]
+    pub command: VolumeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Make an empty volume
+    Create {
+        /// Its name
+        name: String,
+        /// Its size, such as 512m or 20g; only what is written takes space on the host
+        #[arg(short, long, value_name = "SIZE", default_value = "10g", value_parser = size::size)]
+        size: u64,
+    },
+    /// List volumes
+    Ls {
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+        /// Print names alone
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Print all that is known about volumes, as JSON
+    Inspect {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Remove volumes with all that is in them
+    Rm {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::exit;
 use crate::source::Class;
-use crate::{browse, config, convert, disk, dockerfile, plan, rootfs, vmm};
+use crate::{browse, config, convert, disk, dockerfile, plan, rootfs, vmm, volume};
 
 /// An error on its way to the user.
 #[derive(Debug)]
@@ -183,6 +183,20 @@ impl From<vmm::Error> for Failure {
             vmm::Error::Failed(_) => exit::NOT_STARTED,
             vmm::Error::Interrupted => exit::INTERRUPTED,
             _ => exit::VM,
+        };
+        Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<volume::Error> for Failure {
+    fn from(error: volume::Error) -> Failure {
+        use volume::Error;
+        let code = match &error {
+            Error::Name(_) | Error::Size(_) | Error::Spec { .. } | Error::Twice(_) => exit::USAGE,
+            Error::NotFound(_) => exit::NOT_FOUND,
+            Error::NotAVolume(_) => exit::CORRUPT,
+            Error::Io { .. } => exit::IO,
+            _ => exit::FAILURE,
         };
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
     }

@@ -15,12 +15,14 @@ mod image;
 mod info;
 mod inspect;
 mod kernel;
+mod mounts;
 mod progress;
 mod reformat;
 mod roots;
 mod run;
 mod size;
 mod target;
+mod volume;
 mod with_parent;
 
 use std::process::ExitCode;
@@ -38,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Image(args) => image::image(&args),
+        Command::Volume(args) => volume::volume(&args),
         Command::Doctor => doctor::doctor(),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),

@@ -14,7 +14,7 @@ use sha2::Digest as _;
 use super::args::{BootType, MachineArgs, RunArgs};
 use super::progress::Display;
 use super::target::{self, Target};
-use super::{Failure, exit, roots};
+use super::{Failure, exit, mounts, roots};
 use crate::config::Overrides;
 use crate::convert::{self, Rootfs};
 use crate::disk::medium::{Cursor, Medium, Raw};
@@ -53,8 +53,10 @@ fn prepare(args: &RunArgs) -> Result<(Config, Files), Failure> {
     let qemu = qemu::find(args.machine.qemu.as_deref())?;
     let memory = Store::open_default()?.root().join("kvm");
     let accel = accel::choose(&qemu, args.machine.accel.map(Into::into), Some(&memory))?;
-    let subject = subject(args, &overrides)?;
+    let mut subject = subject(args, &overrides)?;
     let mut files = Files::new(args.machine.dry_run)?;
+    let mounted = mounts::prepare(args, &mut subject.record)?;
+    files.open.extend(mounted.held);
     let grace = Duration::from_secs(subject.record.stop_grace_secs.into());
     let tty = subject.record.tty;
     let boot = boot(&args.machine, subject, &mut files)?;
@@ -65,6 +67,8 @@ fn prepare(args: &RunArgs) -> Result<(Config, Files), Failure> {
         memory_mib: args.machine.memory,
         cpus: args.machine.cpus,
         boot,
+        volumes: mounted.volumes,
+        shares: mounted.shares,
         forwards: forwards(args)?,
         kernel_args: args.machine.kernel_arg.clone(),
         interactive: args.machine.interactive,

@@ -17,6 +17,24 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// Reads a size: bytes, or with the suffix `k`, `m`, `g` or `t`.
+pub fn size(text: &str) -> Result<u64, String> {
+    const HELP: &str = "write a number with `m`, `g` or `t` after it, such as 20g";
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix("ib").or(lower.strip_suffix('b')).unwrap_or(&lower);
+    let split = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let shift = match &lower[split..] {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(HELP.to_owned()),
+    };
+    let count: u64 = lower[..split].parse().map_err(|_| HELP.to_owned())?;
+    count.checked_mul(1 << shift).ok_or_else(|| HELP.to_owned())
+}
+
 /// Reads `--memory` as Docker does: bytes, or with the suffix `b`, `k`, `m` or `g`. Returns MiB.
 pub fn memory(text: &str) -> Result<u32, String> {
     const HELP: &str = "write a number with `m` or `g` after it, such as 256m";
@@ -60,6 +78,18 @@ mod tests {
         }
         for text in ["", "m", "1m", "x", "-1g", "99999999999999999999g"] {
             assert!(memory(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_suffixes() {
+        for (text, bytes) in
+            [("10g", 10 << 30), ("512MiB", 512 << 20), ("4096", 4096), ("1t", 1 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "g", "1x", "-1g", "99999999999t"] {
+            assert!(size(text).is_err(), "{text}");
         }
     }
 

@@ -136,6 +136,7 @@ pub fn plan(
         net: Net::default(),
         root: Root::Here,
         tty: overrides.tty,
+        mounts: Vec::new(),
     })
 }
 
@@ -173,6 +174,10 @@ fn volumes(volumes: &BTreeMap<String, serde::de::IgnoredAny>) -> Result<Vec<Vec<
 }
 
 /// Makes a path absolute and lexically clean, as Go's `filepath.Clean` does.
+pub(crate) fn clean_path(path: &str) -> String {
+    clean(path)
+}
+
 fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

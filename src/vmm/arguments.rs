@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Accel, Boot, Config, Drive, Firmware, Forward, Machine};
+use super::{Accel, Boot, Config, Disk, Drive, Firmware, Forward, Machine, Share};
 
 /// Descriptors of the two channels that [`super::run`] holds the other ends of.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,14 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
     args.pair("-device", device(config.machine, "virtio-net", &format!(",netdev=net{rom}")));
     args.pair("-object", "rng-builtin,id=rng");
     args.pair("-device", device(config.machine, "virtio-rng", ",rng=rng"));
+    // After the root, which stays the first disk.
     boot(&mut args, config);
+    for (index, disk) in config.volumes.iter().enumerate() {
+        volume(&mut args, config.machine, index, disk);
+    }
+    for (index, share) in config.shares.iter().enumerate() {
+        shared(&mut args, config.machine, index, share);
+    }
     args.0
 }
 
@@ -88,6 +95,29 @@ fn root(args: &mut Arguments, machine: Machine, disk: &Drive, boot: bool) {
     } else {
         args.pair("-device", device(machine, "virtio-blk", &format!(",drive=root{more}")));
     }
+}
+
+/// A flush of the guest is one of the host: QEMU's write-back cache does that.
+fn volume(args: &mut Arguments, machine: Machine, index: usize, disk: &Disk) {
+    let options = if disk.read_only { "readonly=on," } else { "discard=unmap," };
+    let mut drive = OsString::from(format!(
+        "if=none,id=volume{index},format=raw,cache=writeback,{options}file="
+    ));
+    drive.push(escape(&disk.path));
+    args.pair("-drive", drive);
+    args.pair("-device", device(machine, "virtio-blk", &format!(",drive=volume{index}")));
+}
+
+/// Files have the owners that they have on the host; new ones too if QEMU may set them.
+fn shared(args: &mut Arguments, machine: Machine, index: usize, share: &Share) {
+    let mut fsdev = OsString::from(format!(
+        "local,id=share{index},security_model=none,multidevs=remap,{}path=",
+        if share.read_only { "readonly=on," } else { "" }
+    ));
+    fsdev.push(escape(&share.path));
+    args.pair("-fsdev", fsdev);
+    let options = format!(",fsdev=share{index},mount_tag={}", share.tag);
+    args.pair("-device", device(machine, "virtio-9p", &options));
 }
 
 /// Two flash chips: the code, and variables of which QEMU keeps the changes to itself.
@@ -198,6 +228,8 @@ mod tests {
             memory_mib: 128,
             cpus: 2,
             boot,
+            volumes: vec![Disk { path: "/v".into(), read_only: false }],
+            shares: vec![Share { path: "/s".into(), tag: "share0".into(), read_only: true }],
             forwards: vec![Forward { ip: Ipv4Addr::LOCALHOST, host: 8080, guest: 80, udp: false }],
             kernel_args: vec!["trace".into(), "a b".into()],
             interactive: false,
@@ -249,7 +281,11 @@ mod tests {
              -device virtio-net-device,netdev=net -object rng-builtin,id=rng \
              -device virtio-rng-device,rng=rng \
              -drive if=none,id=root,format=raw,readonly=on,file.locking=off,file=/a,,b.img \
-             -device virtio-blk-device,drive=root -kernel /k -initrd /r -append 'trace a b'"
+             -device virtio-blk-device,drive=root -kernel /k -initrd /r -append 'trace a b' \
+             -drive if=none,id=volume0,format=raw,cache=writeback,discard=unmap,file=/v \
+             -device virtio-blk-device,drive=volume0 -fsdev local,id=share0,\
+             security_model=none,multidevs=remap,readonly=on,path=/s \
+             -device virtio-9p-device,fsdev=share0,mount_tag=share0"
         );
     }
 

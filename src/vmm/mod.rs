@@ -102,6 +102,26 @@ pub struct Forward {
     pub udp: bool,
 }
 
+/// A disk besides the image's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Raw image.
+    pub path: PathBuf,
+    /// Whether writing is refused.
+    pub read_only: bool,
+}
+
+/// A directory that the guest sees by virtio-9p.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The directory.
+    pub path: PathBuf,
+    /// Name of the device in the guest.
+    pub tag: String,
+    /// Whether writing is refused.
+    pub read_only: bool,
+}
+
 /// A machine to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -117,6 +137,10 @@ pub struct Config {
     pub cpus: u32,
     /// What to boot.
     pub boot: Boot,
+    /// Volumes.
+    pub volumes: Vec<Disk>,
+    /// Directories shared with the guest.
+    pub shares: Vec<Share>,
     /// Ports reachable from outside.
     pub forwards: Vec<Forward>,
     /// Words for the kernel's command line.

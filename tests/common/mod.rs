@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary includes this module and uses a part of it")]
 
 pub mod apps;
+pub mod guest;
 pub mod http;
 pub mod lab;
 pub mod layout;

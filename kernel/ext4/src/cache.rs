@@ -9,7 +9,7 @@ use std_alloc::sync::Arc;
 use std_alloc::vec::Vec;
 
 /// Blocks kept besides those that must be.
-const LIMIT: usize = 2048;
+const LIMIT: usize = 1024;
 
 /// What a block is, which says how its checksum is made; with the number that goes into it.
 #[derive(Clone, Copy, PartialEq, Eq)]

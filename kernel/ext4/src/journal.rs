@@ -53,7 +53,7 @@ const TAGS_MAX: usize = (BLOCK - HEADER - 16 - 4) / TAG;
 const REVOKES_MAX: usize = (BLOCK - REVOKE_HEADER - 4) / 8;
 
 /// Blocks that wait in memory to be brought to their places.
-const JOURNALED_MAX: usize = 2048;
+const JOURNALED_MAX: usize = 1024;
 
 /// The journal of a volume that can be written.
 pub struct Journal {

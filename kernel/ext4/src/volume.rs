@@ -110,7 +110,9 @@ impl Volume {
         if read_only {
             volume.free_blocks = volume.count_free()?;
             if geometry.read_only.is_none() && volume.open_journal(true)? {
-                return Err(Error::Unsupported("reading while the journal must be replayed"));
+                return Err(Error::Unsupported(
+                    "its journal must be replayed; mount it once to be written to",
+                ));
             }
             return Ok(volume);
         }
@@ -160,6 +162,10 @@ impl Volume {
         if self.journal.is_none() {
             return Ok(());
         }
+        if !self.is_read_only() {
+            // Files without names that somebody still had open.
+            self.release_orphans()?;
+        }
         self.commit()?;
         self.checkpoint()?;
         self.write_super(false)?;
@@ -206,6 +212,11 @@ impl Volume {
         self.running().wrapping_sub(1)
     }
 
+    /// Free blocks, those that will be after the running transaction included.
+    pub fn available(&self) -> u64 {
+        self.free_blocks + self.freed_blocks()
+    }
+
     /// Size and usage; what was freed counts as free at once.
     ///
     /// # Errors
@@ -216,7 +227,7 @@ impl Volume {
             * (2 + u64::from(geometry.inodes_per_group) * crate::inode::SIZE as u64 / BLOCK as u64);
         let overhead = tables + 1 + u64::from(geometry.desc_blocks());
         let free_inodes = get32(&self.block(0, Kind::Super)?, sb::LEN + sb::FREE_INODES);
-        let free = self.free_blocks + self.freed_blocks();
+        let free = self.available();
         Ok(Usage {
             blocks: geometry.blocks.saturating_sub(overhead),
             free,
@@ -286,7 +297,7 @@ impl Volume {
     }
 
     fn make(&mut self, dir: u32, name: Option<&[u8]>, file: &NewFile<'_>) -> Result<Inode> {
-        let mut parent = self.inode(dir)?;
+        let mut parent = self.live_dir(dir)?;
         let kind = FileType::of_mode(file.mode);
         if let Some(name) = name
             && self.find_entry(&parent, name)?.is_some()
@@ -336,6 +347,12 @@ impl Volume {
         Ok(inode)
     }
 
+    /// A directory that hasn't been removed: only to those can names be added.
+    fn live_dir(&mut self, dir: u32) -> Result<Inode> {
+        let dir = self.inode(dir)?;
+        if dir.links() == 0 { Err(Error::NotFound) } else { Ok(dir) }
+    }
+
     /// Text of a symbolic link.
     ///
     /// # Errors
@@ -369,7 +386,7 @@ impl Volume {
             inode.set_links(inode.links() + 1);
             inode.set_ctime(volume.now);
             volume.put_inode(&mut inode)?;
-            let mut parent = volume.inode(dir)?;
+            let mut parent = volume.live_dir(dir)?;
             if volume.find_entry(&parent, name)?.is_some() {
                 return Err(Error::Exists);
             }
@@ -436,7 +453,7 @@ impl Volume {
         moved.set_ctime(now);
         self.put_inode(&mut moved)?;
         let mut target_is_dir = false;
-        let mut to = self.inode(request.to)?;
+        let mut to = self.live_dir(request.to)?;
         let place = self.find_entry(&to, request.new_name)?;
         if place.map(|place| place.ino) != request.target {
             return Err(Error::NotFound);
@@ -732,6 +749,10 @@ impl Volume {
             self.orphans.insert(0, next);
             next = self.inode(next)?.dtime();
         }
+        self.release_orphans()
+    }
+
+    fn release_orphans(&mut self) -> Result<()> {
         while let Some(&ino) = self.orphans.last() {
             let inode = self.inode(ino)?;
             if inode.links() == 0 {

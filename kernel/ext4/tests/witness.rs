@@ -94,6 +94,13 @@ fn a_tree_of_everything_is_clean_and_reads_back() {
     assert_eq!(inode.links(), 0);
     volume.release(sparse).unwrap();
     assert_eq!(volume.unlink(ROOT, b"dir").err(), Some(Error::NotEmpty));
+    let gone = volume.create(ROOT, Some(b"gone"), &new_file(0o40_755)).unwrap().ino;
+    volume.unlink(ROOT, b"gone").unwrap();
+    let late = volume.create(gone, Some(b"late"), &new_file(0o100_644));
+    assert_eq!(late.err(), Some(Error::NotFound));
+    assert_eq!(volume.link(gone, b"late", file).err(), Some(Error::NotFound));
+    // Not released: as if somebody had it open when the machine goes off.
+
     volume.close().unwrap();
     disk.check();
 }

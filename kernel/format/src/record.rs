@@ -19,7 +19,7 @@ pub const BLOCK: usize = 4096;
 /// First bytes of the footer block.
 pub const MAGIC: [u8; 8] = *b"d2uboot\0";
 /// Raised whenever [`Record`] or [`Footer`] changes shape.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Largest encoded record that a reader accepts, in bytes.
 pub const MAX_RECORD: usize = 1 << 20;
 
@@ -54,6 +54,39 @@ pub struct Record {
     pub root: Root,
     /// Whether the main process gets a terminal (`-t`).
     pub tty: bool,
+    /// What is mounted over the root, in this order.
+    pub mounts: Vec<Mount>,
+}
+
+/// Something mounted over the root (`-v`, `--tmpfs`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path; made if the image lacks it.
+    pub path: Vec<u8>,
+    /// Whether it can't be written to.
+    pub read_only: bool,
+    /// What it is.
+    pub kind: MountKind,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountKind {
+    /// The ext4 volume with this UUID. An empty one gets what the image has at the path.
+    Volume {
+        /// `s_uuid` of the superblock.
+        uuid: [u8; 16],
+    },
+    /// A directory of the host, shared by virtio-9p.
+    Host {
+        /// Mount tag of the device.
+        tag: String,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Options as of mount(2).
+        options: String,
+    },
 }
 
 /// Numeric identity of the main process, resolved at conversion from the image's own passwd and

@@ -337,6 +337,14 @@ pub trait FileSystem: Send + Sync {
     fn statfs(&self) -> StatFs;
     /// Device number, as `st_dev` has it.
     fn dev(&self) -> u64;
+    /// Makes all changes durable (sync(2)).
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+    /// The machine goes off: as [`sync`](FileSystem::sync), and no changes after that.
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
     /// Options for /proc/mounts after `rw` or `ro`, each with a leading comma.
     fn options(&self) -> alloc::string::String {
         alloc::string::String::new()

@@ -7,6 +7,7 @@
 //! | [`ops`], [`perm`] | operations on names, with permission checks |
 //! | [`file`], [`fdtable`], [`locks`] | open files, descriptors, locks on files |
 //! | [`memfs`], [`erofs`] | the root and tmpfs; the image underneath |
+//! | [`ext4`], [`ninep`], [`volumes`] | volumes, directories of the host, and what is mounted at boot |
 //! | [`pipe`], [`anon`] | files without names |
 //! | [`devfs`], [`devices`], [`procfs`], [`sysfs`], [`pseudo`] | /dev, /proc, /sys |
 //! | [`boot`] | the namespace that a container finds |
@@ -18,6 +19,7 @@ pub mod dcache;
 pub mod devfs;
 pub mod devices;
 pub mod erofs;
+pub mod ext4;
 pub mod fdtable;
 pub mod file;
 pub mod hooks;
@@ -25,6 +27,7 @@ pub mod inode;
 pub mod locks;
 pub mod memfs;
 pub mod mount;
+pub mod ninep;
 pub mod notify;
 pub mod ops;
 pub mod pathonly;
@@ -33,6 +36,7 @@ pub mod pipe;
 pub mod procfs;
 pub mod pseudo;
 pub mod sysfs;
+pub mod volumes;
 pub mod walk;
 
 pub use context::FsContext;

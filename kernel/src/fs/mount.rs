@@ -223,6 +223,20 @@ pub fn list() -> Vec<Arc<Mount>> {
     MOUNTS.lock().clone()
 }
 
+/// Makes the changes of every filesystem durable (sync(2)); the last error counts.
+pub fn sync_all() -> Result<()> {
+    list().iter().map(|mount| mount.fs.sync()).fold(Ok(()), Result::and)
+}
+
+/// Before the machine goes off: every filesystem is brought to an end.
+pub fn close_all() {
+    for mount in list() {
+        if let Err(error) = mount.fs.close() {
+            crate::error!("{}: can't be brought to disk ({error:?})", mount.source);
+        }
+    }
+}
+
 /// Drops unused names of every filesystem.
 pub fn sweep_names() {
     static SWEEPING: Mutex<()> = Mutex::new(());

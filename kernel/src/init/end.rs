@@ -10,6 +10,8 @@ pub(super) struct MainProcess;
 impl MainExit for MainProcess {
     /// Tells the host the status as a container's would be told, and powers off.
     fn main_exited(&self, status: i32) {
+        // Before the host learns of the end: what the application has written is durable then.
+        crate::fs::mount::close_all();
         let signal = status & 0x7f;
         if signal == 0 {
             let code = (status >> 8) as u8;

@@ -77,6 +77,7 @@ fn start_main(boot: &BootInfo) -> Result<(), String> {
     crate::net::configure(&record.net, &record.hostname);
     crate::fs::boot::mount_namespace(root, &record)
         .map_err(|error| alloc::format!("the root filesystem can't be mounted: {error:?}"))?;
+    crate::fs::volumes::mount(&record.mounts)?;
     debug!("boot: root mounted after {} us", arch::clock::now_ns() / 1000);
     await_network(&record);
     debug!("boot: network after {} us", arch::clock::now_ns() / 1000);

@@ -101,14 +101,18 @@ pub fn fdatasync(fd: i32) -> Result<usize> {
     Ok(0)
 }
 
-/// sync(2): files live in memory, so there is nothing to write.
+/// sync(2): it doesn't fail; whoever must know asks by fsync(2).
 pub fn sync() -> Result<usize> {
+    let _ = crate::fs::mount::sync_all();
     Ok(0)
 }
 
 /// syncfs(2)
 pub fn syncfs(fd: i32) -> Result<usize> {
-    file(fd).map(|_| 0)
+    if let Some(path) = &file(fd)?.path {
+        path.mount.fs.sync()?;
+    }
+    Ok(0)
 }
 
 /// sync_file_range(2)
@@ -118,6 +122,10 @@ pub fn sync_file_range(fd: i32, offset: i64, len: i64, flags: u32) -> Result<usi
         return Err(Errno::EINVAL);
     }
     match file.with_inode(|inode| inode.file_type()) {
+        // Half of what it does on Linux is no promise; the whole is one.
+        FileType::Regular if flags & SYNC_FILE_RANGE_WAIT_AFTER != 0 => {
+            file.ops.sync(&file, true).map(|()| 0)
+        }
         FileType::Regular | FileType::BlockDevice | FileType::Directory => Ok(0),
         _ => Err(Errno::ESPIPE),
     }

@@ -40,6 +40,12 @@ pub fn main(cases: &[Case]) -> i32 {
     if let Some("--exec-probe") = words.first().map(String::as_str) {
         return crate::exec::probe(&words[1..]);
     }
+    if let [option, dir, last] = &words[..]
+        && option.starts_with("--volume-")
+    {
+        let more = option == "--volume-load";
+        return crate::volume::load(dir.as_ref(), last.parse().unwrap_or(0), more);
+    }
     if words == ["--list"] {
         cases.iter().for_each(|(name, _)| println!("{}", short(name)));
         return 0;

@@ -6,6 +6,7 @@
 //! guest-tests WORD...         run those whose name contains one of the words
 //! guest-tests --after NAME    run those behind that one
 //! guest-tests --times N WORD...    run them again and again
+//! guest-tests --volume-load DIR LAST    see `volume`
 //! ```
 //!
 //! A case is a function that panics when something isn't as Linux has it. It runs in a process of
@@ -23,10 +24,12 @@ mod memory;
 mod pipes;
 mod process;
 mod procfs;
+mod share;
 mod signals;
 mod sockets;
 mod threads;
 mod time;
+mod volume;
 
 fn main() {
     let mut cases = Vec::new();
@@ -43,6 +46,7 @@ fn main() {
         time::CASES,
         creds::CASES,
         procfs::CASES,
+        share::CASES,
     ] {
         cases.extend_from_slice(family);
     }

@@ -8,6 +8,7 @@ pub mod console;
 #[cfg(guest)]
 pub mod mmio;
 pub mod net;
+pub mod ninep;
 #[cfg(guest)]
 pub mod pci;
 pub mod queue;
@@ -24,6 +25,7 @@ pub mod device_type {
     pub const BLOCK: u32 = 2;
     pub const CONSOLE: u32 = 3;
     pub const ENTROPY: u32 = 4;
+    pub const NINEP: u32 = 9;
 }
 
 /// Feature bits that every device type has.
@@ -164,6 +166,7 @@ pub fn attach(transport: Arc<dyn Transport>) -> Result<()> {
         device_type::BLOCK => blk::attach(transport),
         device_type::CONSOLE => console::attach(transport),
         device_type::ENTROPY => rng::attach(transport),
+        device_type::NINEP => ninep::attach(transport),
         _ => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ mod xattr;
 
 pub use data::FilePager;
 pub use dir::Entry;
-pub use source::Source;
+pub use source::{Source, read_run};
 
 use crate::errno::{Errno, Result};
 use alloc::borrow::Cow;

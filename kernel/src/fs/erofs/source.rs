@@ -53,7 +53,7 @@ impl Pager for DiskPager {
 
 /// Fills new frames with one request and gives them away as pages `index` and following. Fewer than
 /// `count` if memory is short, but at least one.
-pub(super) fn read_run(
+pub fn read_run(
     index: u64,
     count: usize,
     fill: impl FnOnce(&[PageRef]) -> Result<()>,

@@ -15,7 +15,7 @@ pub const RELEASE: &str = "6.6.0-dock2uni";
 pub const HZ: u64 = 100;
 
 pub const FILESYSTEMS: &str = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\n\
-    nodev\tdevpts\nnodev\toverlay\nnodev\tpipefs\nnodev\tsockfs\n\terofs\n";
+    nodev\tdevpts\nnodev\toverlay\nnodev\tpipefs\nnodev\tsockfs\nnodev\t9p\n\terofs\n\text4\n";
 
 pub const CGROUPS: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n\
     cpuset\t0\t1\t1\ncpu\t0\t1\t1\ncpuacct\t0\t1\t1\nblkio\t0\t1\t1\nmemory\t0\t1\t1\n\

@@ -86,13 +86,18 @@ impl PageCache {
         let fresh = match self.find(index, true) {
             Found::Page(page) => return src.read(bytes_mut(&page, within, want)),
             Found::Hole => true,
-            Found::Unread => want == PAGE_SIZE,
+            Found::Unread => want == PAGE_SIZE || index >= self.len().div_ceil(PAGE),
             Found::Clean(_) => false,
         };
         if !fresh {
             let page = self.get_page(index, true)?;
             return src.read(bytes_mut(&page, within, want));
         }
+        // Room comes first: what has been read of the source can't be put back.
+        let force = match &self.quota {
+            Some(quota) if quota.used() >= quota.limit() => self.make_room(index)?,
+            _ => false,
+        };
         // Nothing of the old content stays: fill a new page before anybody can see it.
         let page = PageRef::alloc_file(false)?;
         page.zero(0, within);
@@ -102,11 +107,24 @@ impl PageCache {
             // A fault cut a page short whose backing was not read: merge with what is there.
             let whole = self.get_page(index, true)?;
             whole.write(within, bytes(&page, within, moved));
-        } else if !self.insert_own(index, &page)? {
+        } else if !self.insert_new(index, &page, force)? {
             let current = self.get_page(index, true)?;
             current.write(within, bytes(&page, within, moved));
         }
         Ok(moved)
+    }
+}
+
+impl PageCache {
+    /// Adds a page of its own where there is none, making room for it if need be.
+    fn insert_new(&self, index: u64, page: &PageRef, force: bool) -> Result<bool> {
+        match self.insert_own(index, page, force) {
+            Err(Errno::ENOSPC) => {
+                let force = self.make_room(index)?;
+                self.insert_own(index, page, force)
+            }
+            result => result,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod radix;
 mod resize;
 mod seal;
 mod slot;
+mod writeback;
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,21 @@ pub trait Pager: Send + Sync {
     fn in_place(&self) -> bool {
         false
     }
+
+    /// Whether the cache's own pages are written back and then clean again, so that any page may be
+    /// read, at any time: one that the backing lacks reads as zeros.
+    fn writes_back(&self) -> bool {
+        false
+    }
+
+    /// The page at `index` is to become the cache's own, but the quota is exhausted. Makes room, or
+    /// says that this page needs none because the backing has a place for it (true). May sleep.
+    fn make_room(&self, _index: u64) -> Result<bool> {
+        Err(Errno::ENOSPC)
+    }
+
+    /// The cache has a page of its own now. Called with spinning locks held.
+    fn dirtied(&self) {}
 }
 
 /// Cached pages of one file or memory object. Shared by read(2), write(2) and every mapping, so all
@@ -108,6 +124,8 @@ struct Inner {
     expected: u64,
     /// Pages of its next read-ahead.
     window: u64,
+    /// Raised when pages that were being read may have become old.
+    generation: u64,
 }
 
 /// What a look at a page found.
@@ -155,7 +173,11 @@ impl PageCache {
     fn new(len: u64, pager: Option<Arc<dyn Pager>>, quota: Option<Arc<Quota>>) -> Arc<PageCache> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let len = len.min(MAX_LEN);
-        let backed = if pager.is_some() { len.div_ceil(PAGE) } else { 0 };
+        let backed = match &pager {
+            Some(pager) if pager.writes_back() => u64::MAX,
+            Some(_) => len.div_ceil(PAGE),
+            None => 0,
+        };
         Arc::new_cyclic(|this| PageCache {
             this: this.clone(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -170,6 +192,7 @@ impl PageCache {
                 hand: 0,
                 expected: 0,
                 window: READ_AHEAD_MIN,
+                generation: 0,
             }),
             mappings: Mappings::new(),
             resize: Mutex::new(()),
@@ -207,22 +230,32 @@ impl PageCache {
     /// The page at `index`, read in or created. `write` makes it the cache's own (copied up from a
     /// clean in-place frame). Doesn't look at the length. ENOSPC if memory for it is exhausted.
     pub fn get_page(&self, index: u64, write: bool) -> Result<PageRef> {
+        let mut force = false;
         loop {
-            match self.find(index, write) {
+            let made = match self.find_with(index, write, force) {
                 Found::Page(page) => return Ok(page),
-                Found::Clean(page) => {
-                    if let Some(own) = self.copy_up(index, page)? {
-                        return Ok(own);
-                    }
-                }
+                Found::Clean(page) if !page.is_pinned() => Err(Errno::ENOSPC),
+                Found::Clean(page) => self.copy_up(index, page),
                 Found::Hole => {
                     let page = PageRef::alloc_file(true)?;
-                    if self.insert_own(index, &page)? {
-                        return Ok(page);
-                    }
+                    self.insert_own(index, &page, force).map(|new| new.then_some(page))
                 }
-                Found::Unread => self.read_in(index)?,
+                Found::Unread => self.read_in(index).map(|()| None),
+            };
+            match made {
+                Ok(Some(page)) => return Ok(page),
+                Ok(None) => {}
+                Err(Errno::ENOSPC) if !force => force = self.make_room(index)?,
+                Err(errno) => return Err(errno),
             }
+        }
+    }
+
+    /// See [`Pager::make_room`].
+    fn make_room(&self, index: u64) -> Result<bool> {
+        match &self.pager {
+            Some(pager) => pager.make_room(index),
+            None => Err(Errno::ENOSPC),
         }
     }
 
@@ -247,6 +280,11 @@ impl PageCache {
     }
 
     fn find(&self, index: u64, write: bool) -> Found {
+        self.find_with(index, write, false)
+    }
+
+    /// `force`: a page may be made the cache's own beyond the quota.
+    fn find_with(&self, index: u64, write: bool, force: bool) -> Found {
         let mut inner = self.inner.lock();
         match inner.tree.get(index).map(Slot::from_value) {
             None if index < inner.backed => Found::Unread,
@@ -258,7 +296,7 @@ impl PageCache {
                         return Found::Clean(page);
                     }
                     // The frame is ours already: from now on it is not clean any more.
-                    if self.charge(&mut inner).is_err() {
+                    if self.charge(&mut inner, force).is_err() {
                         return Found::Clean(page);
                     }
                     inner.tree.update(index, slot.owned().used().value());
@@ -284,7 +322,7 @@ impl PageCache {
             if current.is_none_or(|slot| slot.is_own() || slot.pfn() != Some(clean.pfn())) {
                 return Ok(None);
             }
-            self.charge(&mut inner)?;
+            self.charge(&mut inner, false)?;
             // An update in place can't fail.
             inner.tree.update(index, Slot::of(own.clone()).owned().used().value());
             if clean.is_pinned() {
@@ -299,13 +337,13 @@ impl PageCache {
     }
 
     /// Adds an own page where there is none. False if somebody else was faster.
-    fn insert_own(&self, index: u64, page: &PageRef) -> Result<bool> {
+    fn insert_own(&self, index: u64, page: &PageRef, force: bool) -> Result<bool> {
         let mut inner = self.inner.lock();
         let current = inner.tree.get(index).map(Slot::from_value);
         if current.is_some_and(|slot| slot.pfn().is_some()) {
             return Ok(false);
         }
-        self.charge(&mut inner)?;
+        self.charge(&mut inner, force)?;
         match inner.tree.insert(index, Slot::of(page.clone()).owned().used().value()) {
             Ok(_) => {
                 self.count(&mut inner, 1);
@@ -327,7 +365,7 @@ impl PageCache {
             return self.read_in_place(&**pager, index);
         }
         super::reclaim::balance();
-        let count = {
+        let (count, generation) = {
             let mut inner = self.inner.lock();
             if index >= inner.backed {
                 return Ok(());
@@ -338,11 +376,11 @@ impl PageCache {
             };
             let count = inner.window.min(inner.backed - index);
             inner.expected = index + count;
-            count
+            (count, inner.generation)
         };
         let mut failed = Ok(());
         pager.read_pages(index, count as usize, &mut |at, page| {
-            if let Err(errno) = self.insert_clean(at, page)
+            if let Err(errno) = self.insert_clean(at, page, generation)
                 && at == index
             {
                 failed = Err(errno);
@@ -354,26 +392,29 @@ impl PageCache {
     /// Pages in place cost little to look up and much to fault in one by one: takes the whole group
     /// of the page.
     fn read_in_place(&self, pager: &dyn Pager, index: u64) -> Result<()> {
-        self.insert_clean(index, pager.read_page(index)?)?;
+        self.insert_clean(index, pager.read_page(index)?, 0)?;
         let first = index & !(AROUND - 1);
         for at in first..(first + AROUND).min(self.len().div_ceil(PAGE)) {
             if at != index
                 && matches!(self.find(at, false), Found::Unread)
                 && let Ok(page) = pager.read_page(at)
             {
-                self.insert_clean(at, page)?;
+                self.insert_clean(at, page, 0)?;
             }
         }
         Ok(())
     }
 
-    fn insert_clean(&self, index: u64, page: PageRef) -> Result<()> {
+    fn insert_clean(&self, index: u64, page: PageRef, generation: u64) -> Result<()> {
         let reclaimable = !page.is_pinned();
         {
             let mut inner = self.inner.lock();
             // A truncation may have cut the backing since, or somebody else has read or written the
             // page.
-            if index >= inner.backed || inner.tree.get(index).is_some() {
+            if index >= inner.backed
+                || inner.tree.get(index).is_some()
+                || inner.generation != generation
+            {
                 return Ok(());
             }
             let pfn = page.pfn();
@@ -392,11 +433,14 @@ impl PageCache {
         Ok(())
     }
 
-    fn charge(&self, inner: &mut Inner) -> Result<()> {
+    fn charge(&self, inner: &mut Inner, force: bool) -> Result<()> {
         if let Some(quota) = &self.quota {
-            quota.charge(1)?;
+            if force { quota.charge_beyond(1) } else { quota.charge(1)? }
         }
         inner.own += 1;
+        if let Some(pager) = &self.pager {
+            pager.dirtied();
+        }
         Ok(())
     }
 

@@ -40,6 +40,11 @@ impl Quota {
             .map_or(Err(Errno::ENOSPC), |_| Ok(()))
     }
 
+    /// Counts `pages` more, whatever the limit.
+    pub fn charge_beyond(&self, pages: u64) {
+        self.used.fetch_add(pages, Ordering::Relaxed);
+    }
+
     /// Counts `pages` fewer.
     pub fn uncharge(&self, pages: u64) {
         self.used.fetch_sub(pages, Ordering::Relaxed);

@@ -53,6 +53,13 @@ impl PageCache {
         self.remove_pages(index_of(first), index_of(last), false)
     }
 
+    /// Drops the pages `first..last`, to be read again from the backing. For caches that are
+    /// written back.
+    pub fn discard(&self, first: u64, last: u64) -> Result<()> {
+        let _resize = self.resize.lock();
+        self.remove_pages(first, last, false)
+    }
+
     /// Allocates the pages of `start..end` (fallocate); the length stays. ENOSPC if they don't fit.
     pub fn allocate(&self, start: u64, end: u64) -> Result<()> {
         for index in index_of(start)..end.min(MAX_LEN).div_ceil(PAGE) {
@@ -145,7 +152,9 @@ impl PageCache {
     fn remove_pages(&self, start: u64, end: u64, cut: bool) -> Result<()> {
         let mut done = start;
         let mut result = Ok(());
-        if !cut {
+        let lasting = self.pager.as_ref().is_some_and(|pager| !pager.writes_back());
+        self.inner.lock().generation += u64::from(!lasting);
+        if !cut && lasting {
             // Holes first: they need memory, and with all of them in place the rest can't fail.
             let covered = end.min(self.inner.lock().backed);
             let mut index = start;
@@ -165,7 +174,7 @@ impl PageCache {
             removed.try_reserve(BATCH).map_err(|_| Errno::ENOMEM)?;
             {
                 let mut inner = self.inner.lock();
-                if cut {
+                if cut && lasting {
                     inner.backed = inner.backed.min(start);
                 }
                 let mut steps = 0;
@@ -176,7 +185,7 @@ impl PageCache {
                     };
                     done = index + 1;
                     steps += 1;
-                    if !cut && index < inner.backed {
+                    if !cut && lasting && index < inner.backed {
                         inner.tree.update(index, Slot::HOLE.value());
                     } else {
                         inner.tree.remove(index);

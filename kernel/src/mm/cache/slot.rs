@@ -53,6 +53,11 @@ impl Slot {
         Slot(self.0 | OWN)
     }
 
+    /// The same page as a clean one.
+    pub fn disowned(self) -> Slot {
+        Slot(self.0 & !OWN)
+    }
+
     /// Whether the page was used since reclaim last came by.
     pub fn is_used(self) -> bool {
         self.0 & USED != 0

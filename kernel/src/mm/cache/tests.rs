@@ -214,3 +214,81 @@ fn seals_hold_and_can_be_sealed() {
     assert_eq!(cache.punch_hole(0, 10), Err(Errno::EPERM));
     assert_eq!(cache.add_seals(Seals::EXEC), Err(Errno::EPERM));
 }
+
+/// A backing that pages are written back to.
+struct Disk {
+    pages: SpinLock<std::collections::HashMap<u64, Vec<u8>>>,
+    room: bool,
+}
+
+impl Pager for Disk {
+    fn read_page(&self, index: u64) -> Result<PageRef> {
+        let page = PageRef::alloc(true)?;
+        if let Some(bytes) = self.pages.lock().get(&index) {
+            page.write(0, bytes);
+        }
+        Ok(page)
+    }
+    fn writes_back(&self) -> bool {
+        true
+    }
+    fn make_room(&self, _index: u64) -> Result<bool> {
+        if self.room { Ok(true) } else { Err(Errno::ENOSPC) }
+    }
+}
+
+fn write_back(cache: &PageCache, disk: &Disk) -> Vec<u64> {
+    let pages = cache.take_dirty(0, u64::MAX, 100).unwrap();
+    for (index, page) in &pages {
+        let mut bytes = vec![0; PAGE_SIZE];
+        page.read(0, &mut bytes);
+        disk.pages.lock().insert(*index, bytes);
+    }
+    cache.uncharge_written(pages.len());
+    pages.iter().map(|(index, _)| *index).collect()
+}
+
+#[test]
+fn pages_written_back_are_clean_and_come_back() {
+    let disk = Arc::new(Disk { pages: Default::default(), room: false });
+    let quota = Arc::new(Quota::new(4));
+    let cache = PageCache::backed_in(0, disk.clone(), quota.clone());
+    write(&cache, 0, &[1; 5000]);
+    write(&cache, 9 * PAGE + 100, &[2; 10]);
+    assert_eq!(quota.used(), 3);
+    assert_eq!(write_back(&cache, &disk), [0, 1, 9]);
+    assert!(quota.used() == 0 && !cache.is_dirty());
+    assert!(write_back(&cache, &disk).is_empty());
+    // Clean pages can be dropped, and holes between them read as zeros.
+    while cache.evict(100) > 0 || cache.evict(100) > 0 {}
+    assert_eq!(read(&cache, 4096, 904), [1; 904]);
+    assert_eq!(read(&cache, 5000, 5000), [0; 5000]);
+    assert_eq!(read(&cache, 9 * PAGE + 100, 10), [2; 10]);
+    // A clean page becomes dirty again by a write; the quota counts dirty ones alone.
+    write(&cache, 10, &[3]);
+    assert_eq!(write_back(&cache, &disk), [0]);
+    // Cut and grown again: what was there doesn't come back.
+    cache.truncate(100).unwrap();
+    disk.pages.lock().retain(|&index, _| index == 0);
+    cache.truncate(2 * PAGE).unwrap();
+    assert_eq!(read(&cache, 100, 4000), [0; 4000]);
+    assert_eq!(read(&cache, 10, 2), [3, 1]);
+}
+
+#[test]
+fn dirty_pages_need_room_unless_they_have_a_place() {
+    for room in [false, true] {
+        let disk = Arc::new(Disk { pages: Default::default(), room });
+        let quota = Arc::new(Quota::new(2));
+        let cache = PageCache::backed_in(8 * PAGE, disk.clone(), quota.clone());
+        write(&cache, 0, &[1; 2 * PAGE_SIZE]);
+        for (at, bytes) in [(2 * PAGE, &[2; PAGE_SIZE][..]), (3 * PAGE + 1, &[2; 10])] {
+            let result = cache.write_at(at, &mut IoSrc::kernel(bytes));
+            assert_eq!(result, if room { Ok(bytes.len()) } else { Err(Errno::ENOSPC) });
+        }
+        assert_eq!(cache.get_page(4, true).is_ok(), room);
+        assert_eq!(quota.used(), if room { 5 } else { 2 });
+        drop(cache);
+        assert_eq!(quota.used(), 0);
+    }
+}
