@@ -9,6 +9,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod artifact;
 pub mod atomic;
 pub mod browse;
 pub mod cli;
@@ -21,5 +22,6 @@ pub mod guest;
 pub mod plan;
 pub mod rootfs;
 pub mod source;
+pub mod template;
 pub mod vmm;
 pub mod volume;

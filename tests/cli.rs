@@ -422,3 +422,45 @@ fn images_are_listed_read_compared_and_verified() {
         assert!(out.contains(check), "{out}");
     }
 }
+
+#[test]
+fn the_configuration_file_sets_defaults_and_mistakes_in_it_are_named() {
+    let desk = Desk::new();
+    let file = desk.path().join("config.toml");
+    let run = |args: &[&str]| {
+        let output = desk.command(args).env("DOCK2UNI_CONFIG", &file).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    fs::write(&file, "[run]\nmemory = \"321m\"\n").unwrap();
+    let (code, out, _) = run(&["run", "--help"]);
+    assert!(code == 0 && out.contains("[default: 321m]"), "{out}");
+    fs::write(&file, "[run]\nmemroy = 1\n").unwrap();
+    let (code, _, err) = run(&["doctor"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("config.toml`: `run` has no option `--memroy`\nhint: "), "{err}");
+    fs::remove_file(&file).unwrap();
+    assert_eq!(run(&["doctor"]).0, 3);
+}
+
+#[test]
+fn the_store_is_measured_and_emptied() {
+    let (desk, image) = (Desk::new(), hello());
+    let reference = text(image.path());
+    if can_boot() {
+        let args = ["run", reference, "--dry-run", "--accel", "tcg"];
+        assert_eq!(desk.run(&args).0, 0);
+    }
+    let (code, out, err) = desk.run(&["system", "df", "--json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let before: Value = serde_json::from_str(&out).unwrap();
+    let (_, out, _) = desk.run(&["system", "prune", "--older-than", "0", "--json"]);
+    let freed: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(freed["bytes"], before["bytes"]);
+    let (_, out, _) = desk.run(&["system", "df", "--json"]);
+    let after: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(after["bytes"], 0);
+    let (code, out, _) = desk.run(&["doctor", "--json"]);
+    let doctor: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(doctor["able"], code == 0);
+}

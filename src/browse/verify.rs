@@ -87,30 +87,22 @@ fn record(image: &Image, disk: &Disk) -> Result<String, String> {
 
 /// The loader in the system partition has the same record as the disk.
 fn loader(disk: &Disk) -> Result<String, String> {
-    let medium = disk.medium();
-    let (esp, part) = (disk.extent(Part::Esp), disk.extent(Part::Record));
     const MAX: u64 = 64 << 20;
-    if esp.len > MAX || part.len > MAX || part.len < BLOCK as u64 {
-        return Err("its partition is larger or smaller than it can be".into());
+    let part = disk.extent(Part::Record);
+    if part.len > MAX || part.len < BLOCK as u64 {
+        return Err("the record's partition is larger or smaller than it can be".into());
     }
-    let read = |start, len: u64| -> Result<Vec<u8>, String> {
-        // Bounded just above.
-        let mut bytes = vec![0; len as usize];
-        medium.read_exact_at(&mut bytes, start).map_err(words)?;
-        Ok(bytes)
-    };
-    let (volume, container) = (read(esp.start, esp.len)?, read(part.start, part.len)?);
+    // Bounded just above.
+    let mut container = vec![0; part.len as usize];
+    disk.medium().read_exact_at(&mut container, part.start).map_err(words)?;
+    let file = disk.loader().map_err(words)?;
     let sector = crate::disk::SECTOR as usize;
-    let file = volume.chunks(sector).position(|bytes| bytes.starts_with(b"MZ"));
-    let file = file.ok_or("there is no loader")? * sector;
-    let copies = volume[file..].chunks(sector).enumerate();
-    let found = copies
-        .filter(|(_, bytes)| container.starts_with(bytes))
-        .any(|(index, _)| volume[file + index * sector..].starts_with(&container));
+    let found = (0..file.len()).step_by(sector).any(|at| file[at..].starts_with(&container));
     if !found {
         return Err("it has another boot record than the disk".into());
     }
-    let signed = pe_signature(&volume[file..]).is_some_and(|len| len > 0);
+    disk.kernel().map_err(words)?;
+    let signed = pe_signature(&file).is_some_and(|len| len > 0);
     Ok(format!("same record, {}", if signed { "signed" } else { "not signed" }))
 }
 

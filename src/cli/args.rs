@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::target_args::{PUSH_EXAMPLES, PushArgs, SystemArgs, TEMPLATE_EXAMPLES, TemplateArgs};
 use super::{exit, size};
 use crate::config::{self, Overrides, Publish};
 use crate::disk::{Format, Place};
@@ -35,8 +36,20 @@ pub enum Command {
     /// Make, list and remove volumes: disks that outlive the VMs that use them
     #[command(after_help = VOLUME_EXAMPLES)]
     Volume(VolumeArgs),
+    /// Bring a disk image to a registry
+    #[command(after_help = PUSH_EXAMPLES)]
+    Push(Box<PushArgs>),
+    /// Write a configuration that runs a disk image elsewhere
+    #[command(after_help = TEMPLATE_EXAMPLES)]
+    Template(Box<TemplateArgs>),
+    /// See what the store takes, and make room
+    System(SystemArgs),
     /// Say what this machine can do
-    Doctor,
+    Doctor {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -289,7 +302,7 @@ pub struct MountArgs {
 #[derive(Clone, Debug)]
 pub struct Published(pub Vec<Publish>);
 
-fn publish(text: &str) -> Result<Published, config::PublishError> {
+pub fn publish(text: &str) -> Result<Published, config::PublishError> {
     Publish::parse(text).map(Published)
 }
 
@@ -549,6 +562,14 @@ pub enum ImageCommand {
         /// Print it as JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Take kernel, boot record and root out of a disk image, for monitors that load them
+    #[command(name = "boot-files")]
+    BootFiles {
+        /// Disk image of any format
+        file: PathBuf,
+        /// Directory to make
+        to: PathBuf,
     },
     /// Bring a disk image into another format
     #[command(after_help = REFORMAT_EXAMPLES)]

@@ -2,45 +2,69 @@
 
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use super::{Failure, exit, size};
-use crate::vmm::{accel, qemu};
+use crate::vmm::{accel, firmware, qemu};
 use crate::{guest, source};
 
-/// Checks QEMU, KVM, the kernel and the store; fails if images cannot be run here.
-pub fn doctor() -> Result<u8, Failure> {
-    let line = |name: &str, text: &str| println!("{name:<8} {text}");
-    let mut able = true;
-    match guest::kernel() {
-        Ok(kernel) => line("kernel", &format!("built in, {}", size::bytes(kernel.len() as u64))),
-        Err(error) => {
-            able = false;
-            line("kernel", &error.to_string());
+/// One thing that was looked at.
+struct Finding {
+    name: &'static str,
+    ok: bool,
+    /// Whether images cannot be run without it.
+    needed: bool,
+    text: String,
+}
+
+/// Checks QEMU, KVM, firmware, the kernel and the store; fails if images cannot be run here.
+pub fn doctor(as_json: bool) -> Result<u8, Failure> {
+    let findings = look();
+    let able = findings.iter().all(|finding| finding.ok || !finding.needed);
+    if as_json {
+        let checks: Vec<Value> = findings
+            .iter()
+            .map(|Finding { name, ok, needed, text }| {
+                json!({ "name": name, "ok": ok, "needed": needed, "detail": text })
+            })
+            .collect();
+        println!("{:#}", json!({ "able": able, "checks": checks }));
+    } else {
+        for Finding { name, text, .. } in &findings {
+            println!("{name:<8} {text}");
         }
     }
+    Ok(if able { exit::OK } else { exit::FAILURE })
+}
+
+fn look() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |name, needed, result: Result<String, String>| {
+        let ok = result.is_ok();
+        let (Ok(text) | Err(text)) = result;
+        findings.push(Finding { name, ok, needed, text });
+    };
+    let kernel = guest::kernel().map(|kernel| size::bytes(kernel.len() as u64));
+    add(
+        "kernel",
+        true,
+        kernel.map(|len| format!("built in, {len}")).map_err(|error| error.to_string()),
+    );
     match qemu::find(None) {
         Ok(path) => {
             let version = Command::new(&path).arg("--version").output();
             let version = version.ok().and_then(|output| String::from_utf8(output.stdout).ok());
             let version = version.and_then(|text| text.lines().next().map(str::to_owned));
-            able &= version.is_some();
-            let version = version.unwrap_or_else(|| "does not start".into());
-            line("qemu", &format!("{}: {version}", path.display()));
-            match accel::kvm(&path) {
-                Ok(()) => line("kvm", "works"),
-                Err(why) => line("kvm", &format!("{why}; tcg is used instead")),
-            }
+            let version = version.ok_or_else(|| format!("{}: does not start", path.display()));
+            add("qemu", true, version.map(|text| format!("{}: {text}", path.display())));
+            let kvm = accel::kvm(&path).map(|()| "works".to_owned());
+            add("kvm", false, kvm.map_err(|why| format!("{why}; tcg is used instead")));
         }
-        Err(error) => {
-            able = false;
-            line("qemu", &error.to_string());
-        }
+        Err(error) => add("qemu", true, Err(error.to_string())),
     }
-    match source::Store::open_default() {
-        Ok(store) => line("store", &store.root().display().to_string()),
-        Err(error) => {
-            able = false;
-            line("store", &error.to_string());
-        }
-    }
-    Ok(if able { exit::OK } else { exit::FAILURE })
+    let uefi = firmware::find(None, None).map(|found| found.code.display().to_string());
+    add("uefi", false, uefi.map_err(|error| format!("{error}; `--boot uefi` needs it")));
+    let store = source::Store::open_default().map(|store| store.root().display().to_string());
+    add("store", true, store.map_err(|error| error.to_string()));
+    findings
 }

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 
 use super::exit;
 use crate::source::Class;
-use crate::{browse, config, convert, disk, dockerfile, plan, rootfs, vmm, volume};
+use crate::{
+    artifact, browse, config, convert, disk, dockerfile, plan, rootfs, template, vmm, volume,
+};
 
 /// An error on its way to the user.
 #[derive(Debug)]
@@ -155,6 +157,33 @@ impl From<disk::Error> for Failure {
     fn from(error: disk::Error) -> Failure {
         let code = disk_code(&error);
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<artifact::Error> for Failure {
+    fn from(error: artifact::Error) -> Failure {
+        use artifact::Error;
+        match error {
+            Error::Source(error) => error.into(),
+            Error::Disk(error) => error.into(),
+            error => {
+                let code = match &error {
+                    Error::Root(_) | Error::Layout { .. } => exit::CORRUPT,
+                    Error::Destination(_) => exit::USAGE,
+                    _ => exit::IO,
+                };
+                Failure { hint: error.hint(), error: Box::new(error), code }
+            }
+        }
+    }
+}
+
+impl From<template::Error> for Failure {
+    fn from(error: template::Error) -> Failure {
+        match error {
+            template::Error::Disk(error) => error.into(),
+            error => Failure { hint: error.hint(), error: Box::new(error), code: exit::USAGE },
+        }
     }
 }
 

@@ -20,8 +20,20 @@ pub fn image(args: &ImageArgs) -> Result<u8, Failure> {
         ImageCommand::Cp { file, from, to, json } => cp(file, from, to, *json),
         ImageCommand::Diff { first, second, times, json } => diff(first, second, *times, *json),
         ImageCommand::Verify { file, json } => verify(file, *json),
+        ImageCommand::BootFiles { file, to } => boot_files(file, to),
         ImageCommand::Convert(args) => super::reformat::reformat(args),
     }
+}
+
+fn boot_files(file: &Path, to: &Path) -> Result<u8, Failure> {
+    let disk = crate::disk::Disk::open(file).map_err(|error| match error {
+        crate::disk::Error::Io(source) => {
+            Failure::io(format!("cannot read `{}`", file.display()), source)
+        }
+        other => other.into(),
+    })?;
+    crate::artifact::boot_files(&disk, to)?;
+    Ok(exit::OK)
 }
 
 /// Writes to standard output; a reader that has seen enough is no failure.

@@ -17,37 +17,44 @@ mod inspect;
 mod kernel;
 mod mounts;
 mod progress;
+mod push;
 mod reformat;
 mod roots;
 mod run;
+mod settings;
 mod size;
+mod system;
 mod target;
+mod target_args;
+mod template;
 mod volume;
 mod with_parent;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use failure::Failure;
 
 /// Parses the arguments, does what they say, and reports.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match cli.command {
+    let result = parse().and_then(|cli| match cli.command {
         Command::Convert(args) => convert::convert(&args),
         Command::Run(args) => run::run(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Image(args) => image::image(&args),
         Command::Volume(args) => volume::volume(&args),
-        Command::Doctor => doctor::doctor(),
+        Command::Push(args) => push::push(&args),
+        Command::Template(args) => template::template(&args),
+        Command::System(args) => system::system(&args),
+        Command::Doctor { json } => doctor::doctor(json),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),
         Command::Kernel { extract } => kernel::extract(&extract),
         Command::Sandbox { job, inside } => Ok(crate::dockerfile::sandbox(&job, inside)),
         Command::WithParent { command } => with_parent::exec(&command),
-    };
+    });
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -55,4 +62,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// The arguments, with the defaults of the configuration file.
+fn parse() -> Result<Cli, Failure> {
+    let matches = settings::apply(Cli::command())?.get_matches();
+    // The matches are those of this very definition; what is wrong with them ends the process.
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
 }

@@ -52,6 +52,23 @@ pub(super) fn image(
     Ok(Image { bytes: pe.0, kernel_at })
 }
 
+/// The bytes of a section of a PE file, from anywhere.
+pub(super) fn section<'f>(file: &'f [u8], name: &[u8; 8]) -> Option<&'f [u8]> {
+    let half = |at: usize| Some(u16::from_le_bytes(file.get(at..at + 2)?.try_into().ok()?));
+    let word =
+        |at: usize| Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?) as usize);
+    let start = word(60)?;
+    let headers = start + 24 + usize::from(half(start + 20)?);
+    for index in 0..usize::from(half(start + 6)?) {
+        let at = headers + index * SECTION_HEADER;
+        if file.get(at..at + 8)? == name {
+            let (len, from) = (word(at + 8)?, word(at + 20)?);
+            return file.get(from..from.checked_add(len)?);
+        }
+    }
+    None
+}
+
 /// A PE32+ file that `kernel/build` made.
 struct Pe(Vec<u8>);
 

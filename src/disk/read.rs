@@ -119,6 +119,38 @@ impl Disk {
         Ok(if footer.erofs_len == 0 { Place::Disk } else { Place::Memory })
     }
 
+    /// What UEFI starts: the loader's file, kernel and record included, up to the partition's end.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn loader(&self) -> Result<Vec<u8>, Error> {
+        /// Many times as long as any that we make.
+        const MAX: u64 = 64 << 20;
+        let Extent { start, len } = self.extent(Part::Esp);
+        if len > MAX {
+            return Err(Error::Missing(Part::Esp.name()));
+        }
+        // Bounded just above.
+        let mut volume = vec![0; len as usize];
+        self.medium.read_exact_at(&mut volume, start)?;
+        let sector = SECTOR as usize;
+        // The volume is ours: one file, its clusters together, nothing else that begins so.
+        let file = volume.chunks(sector).position(|bytes| bytes.starts_with(b"MZ"));
+        let file = file.ok_or(Error::Missing(Part::Esp.name()))?;
+        Ok(volume.split_off(file * sector))
+    }
+
+    /// The kernel's ELF file.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn kernel(&self) -> Result<Vec<u8>, Error> {
+        let loader = self.loader()?;
+        let kernel = super::efi::section(&loader, b".kernel\0");
+        let kernel = kernel.filter(|bytes| bytes.starts_with(b"\x7fELF"));
+        kernel.map(<[u8]>::to_vec).ok_or(Error::Missing(Part::Esp.name()))
+    }
+
     /// The boot record and its footer.
     ///
     /// # Errors

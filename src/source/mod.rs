@@ -17,6 +17,7 @@
 mod archive;
 mod assemble;
 mod built;
+pub mod clean;
 pub mod digest;
 mod error;
 pub mod image;
@@ -39,6 +40,7 @@ pub use self::options::Options;
 pub use self::platform::Platform;
 pub use self::progress::{Bar, Outcome, Progress, Quiet};
 pub use self::reference::{Name, Reference};
+pub use self::registry::Upload;
 pub use self::store::Store;
 
 use self::assemble::{Context, assemble};
@@ -89,4 +91,20 @@ pub fn resolve(
         }
         Reference::Archive { path } => archive::resolve(&context, path, None, None, name),
     }
+}
+
+/// Brings blobs and a manifest, given with its media type, to a registry, where `name` says.
+///
+/// # Errors
+/// If the registry cannot be reached, refuses, or a blob cannot be read.
+pub fn push(
+    name: &Name,
+    blobs: &[Upload<'_>],
+    manifest: (&[u8], &'static str),
+    options: &Options,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let context = Context { options, store, progress, cancelled: AtomicBool::new(false) };
+    Registry::new(&context, name).push(blobs, manifest)
 }

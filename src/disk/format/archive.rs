@@ -141,14 +141,14 @@ pub fn write_ova(disk: &dyn Medium, out: &File) -> io::Result<u64> {
     );
     let mut out = BufWriter::new(out);
     for (name, text) in [("disk.ovf", &descriptor), ("disk.mf", &manifest)] {
-        start(&mut out, name, text.len() as u64)?;
+        start(&mut out, name, text.len() as u64, 0o644, 0)?;
         out.write_all(text.as_bytes())?;
         end(&mut out, text.len() as u64)?;
     }
-    start(&mut out, "disk.vmdk", len)?;
+    start(&mut out, "disk.vmdk", len, 0o644, 0)?;
     copy(&extent, len, &mut chunk, |bytes| out.write_all(bytes))?;
     end(&mut out, len)?;
-    out.write_all(&[0; 2 * BLOCK as usize])?;
+    finish(&mut out)?;
     out.into_inner().map_err(|error| error.into_error())?.metadata().map(|m| m.len())
 }
 
@@ -184,24 +184,56 @@ fn copy(
     Ok(())
 }
 
-fn start(out: &mut impl Write, name: &str, len: u64) -> io::Result<()> {
-    let mut header = header(name, len, b'0');
+/// Begins a file of a ustar archive; `owner` is user and group.
+pub(crate) fn start(
+    out: &mut impl Write,
+    name: &str,
+    len: u64,
+    mode: u32,
+    owner: u32,
+) -> io::Result<()> {
+    ustar(out, name, len, b'0', mode, owner)
+}
+
+/// A directory, and no more than that.
+pub(crate) fn directory(out: &mut impl Write, name: &str, mode: u32) -> io::Result<()> {
+    ustar(out, &format!("{name}/"), 0, b'5', mode, 0)
+}
+
+/// Fills a file's last block up.
+pub(crate) fn end(out: &mut impl Write, len: u64) -> io::Result<()> {
+    // Less than a block.
+    out.write_all(&vec![0; (len.next_multiple_of(BLOCK) - len) as usize])
+}
+
+/// The two blocks of zeros that end an archive.
+pub(crate) fn finish(out: &mut impl Write) -> io::Result<()> {
+    out.write_all(&[0; 2 * BLOCK as usize])
+}
+
+fn ustar(
+    out: &mut impl Write,
+    name: &str,
+    len: u64,
+    kind: u8,
+    mode: u32,
+    owner: u32,
+) -> io::Result<()> {
+    let mut header = header(name, len, kind);
+    number(&mut header[100..108], mode.into());
+    number(&mut header[108..116], owner.into());
+    number(&mut header[116..124], owner.into());
     header[257..265].copy_from_slice(b"ustar\x0000");
     seal(&mut header);
     out.write_all(&header)
 }
 
-fn end(out: &mut impl Write, len: u64) -> io::Result<()> {
-    // Less than a block.
-    out.write_all(&vec![0; (len.next_multiple_of(BLOCK) - len) as usize])
-}
-
 fn header(name: &str, len: u64, kind: u8) -> [u8; BLOCK as usize] {
     let mut header = [0; BLOCK as usize];
+    // Names are ours, and short.
     header[..name.len()].copy_from_slice(name.as_bytes());
-    for (at, width, value) in
-        [(100, 8, 0o644), (108, 8, 0), (116, 8, 0), (124, 12, len), (136, 12, 0)]
-    {
+    let fields = [(100, 8, 0o644), (108, 8, 0), (116, 8, 0), (124, 12, len), (136, 12, 0)];
+    for (at, width, value) in fields {
         number(&mut header[at..at + width], value);
     }
     header[156] = kind;

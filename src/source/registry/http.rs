@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::io::Read as _;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use reqwest::blocking::{Client, Response};
@@ -25,18 +25,21 @@ const MAX_REDIRECTS: usize = 10;
 const MAX_MESSAGE: u64 = 64 * 1024;
 
 /// A request.
+#[derive(Clone)]
 pub(super) struct Request {
     pub method: Method,
     pub url: Url,
     pub headers: HeaderMap,
     pub authorization: Option<HeaderValue>,
     pub form: Option<String>,
+    /// What is sent, of the type that the headers name.
+    pub body: Option<Arc<[u8]>>,
 }
 
 impl Request {
     pub(super) fn get(url: Url) -> Self {
-        let (headers, authorization, form) = (HeaderMap::new(), None, None);
-        Self { method: Method::GET, url, headers, authorization, form }
+        let (headers, authorization, form, body) = (HeaderMap::new(), None, None, None);
+        Self { method: Method::GET, url, headers, authorization, form, body }
     }
 }
 
@@ -53,7 +56,7 @@ impl<'a> Http<'a> {
 
     /// Sends a request, following redirects. Any status but those worth repeating is an answer.
     pub(super) fn send(&self, request: Request) -> Result<Response, Failure> {
-        let Request { mut method, mut url, headers, mut authorization, mut form } = request;
+        let Request { mut method, mut url, headers, mut authorization, mut form, body } = request;
         for _ in 0..=MAX_REDIRECTS {
             let mut builder =
                 self.client(&url)?.request(method.clone(), url.clone()).headers(headers.clone());
@@ -65,12 +68,18 @@ impl<'a> Http<'a> {
                     .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                     .body(form.clone());
             }
+            if let Some(body) = &body {
+                builder = builder.body(body.to_vec());
+            }
             let response = builder.send().map_err(|e| failure(&url, e))?;
             let Some(target) = redirect(&url, &response)? else {
                 return sort(&url, &method, response);
             };
             if target.origin() != url.origin() {
                 authorization = None;
+            }
+            if body.is_some() && !matches!(response.status().as_u16(), 307 | 308) {
+                return Err(transfer(&url, "a redirect that would drop what is sent".into()).into());
             }
             if form.is_some() && response.status() != StatusCode::PERMANENT_REDIRECT {
                 // As browsers do; a login is not sent on to elsewhere.

@@ -7,6 +7,7 @@ mod auth;
 mod credentials;
 mod download;
 mod http;
+mod push;
 mod retry;
 mod tls;
 
@@ -19,6 +20,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use self::auth::Authorizer;
 use self::http::{ErrorBody, Http, Request, status_error, transfer};
+pub use self::push::Upload;
 use self::retry::{Failure, Retrier, Retry};
 use super::assemble::{Context, Origin, Root, in_parallel, verify};
 use super::digest::Digest;
@@ -158,19 +160,26 @@ impl<'a> Registry<'a> {
             .map_err(|e| transfer(base, format!("the address is malformed: {e}")))
     }
 
-    /// Sends one request, answering challenges.
+    /// Sends one request without a body, answering challenges.
     fn attempt(
         &self,
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
     ) -> Result<Response, Failure> {
+        let mut request = Request::get(url.clone());
+        request.method = method.clone();
+        request.headers = headers.clone();
+        self.attempt_with(&request)
+    }
+
+    /// Sends one request, answering challenges.
+    fn attempt_with(&self, request: &Request) -> Result<Response, Failure> {
+        let url = &request.url;
         let mut renewals = 0;
         loop {
             let authorization = self.auth.current();
-            let mut request = Request::get(url.clone());
-            request.method = method.clone();
-            request.headers = headers.clone();
+            let mut request = request.clone();
             request.authorization = authorization.clone();
             let response = self.http.send(request)?;
             match response.status() {

@@ -1,0 +1,60 @@
+//! `dock2uni system`: what the store takes, and making room.
+
+use serde_json::{Value, json};
+
+use super::target_args::{SystemArgs, SystemCommand};
+use super::{Failure, exit, size};
+use crate::source::Store;
+use crate::source::clean::{self, Item, Kind, Prune};
+
+const KINDS: [(Kind, &str); 5] = [
+    (Kind::Referenced, "layers and manifests of known references"),
+    (Kind::Unreferenced, "layers and manifests that none leads to"),
+    (Kind::Unfinished, "downloads that broke off"),
+    (Kind::Roots, "root filesystems that `run` made"),
+    (Kind::Images, "disk images that `run` made"),
+];
+
+pub fn system(args: &SystemArgs) -> Result<u8, Failure> {
+    let store = Store::open_default()?;
+    match &args.command {
+        SystemCommand::Df { json } => {
+            let items = clean::items(&store)?;
+            report(&store, &items, "total", *json);
+        }
+        SystemCommand::Prune { all, older_than, dry_run, json } => {
+            let what = Prune { all: *all, older_than: older_than.0 };
+            let removed = clean::prune(&store, what, *dry_run)?;
+            let word = if *dry_run { "to free" } else { "freed" };
+            report(&store, &removed, word, *json);
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn report(store: &Store, items: &[Item], word: &str, as_json: bool) {
+    let sum = |kind: Kind| {
+        let of = items.iter().filter(|item| item.kind == kind);
+        (of.clone().count(), of.map(|item| item.size).sum::<u64>())
+    };
+    let total: u64 = items.iter().map(|item| item.size).sum();
+    if as_json {
+        let kinds: Vec<Value> = KINDS
+            .iter()
+            .map(|(kind, _)| {
+                let (files, bytes) = sum(*kind);
+                json!({ "kind": kind, "files": files, "bytes": bytes })
+            })
+            .collect();
+        println!("{:#}", json!({ "store": store.root(), "kinds": kinds, "bytes": total }));
+        return;
+    }
+    println!("store    {}", store.root().display());
+    for (kind, about) in KINDS {
+        let (files, bytes) = sum(kind);
+        if files > 0 {
+            println!("{:>10}  {files:>6} files  {about}", size::bytes(bytes));
+        }
+    }
+    println!("{:>10}  {word}", size::bytes(total));
+}
