@@ -193,6 +193,8 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_munmap => mm::munmap(a[0], a[1]),
         __NR_mprotect => mm::mprotect(a[0], a[1], u(2)),
         __NR_pkey_mprotect => mm::pkey_mprotect(a[0], a[1], u(2), i(3)),
+        // What Linux says on processors without protection keys.
+        __NR_pkey_alloc | __NR_pkey_free => Err(Errno::EINVAL),
         __NR_brk => mm::brk(a[0]),
         __NR_mremap => mm::mremap(a[0], a[1], a[2], u(3), a[4]),
         __NR_madvise => mm::madvise(a[0], a[1], i(2)),

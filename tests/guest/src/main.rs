@@ -24,6 +24,7 @@ mod memory;
 mod pipes;
 mod process;
 mod procfs;
+mod runtimes;
 mod share;
 mod signals;
 mod sockets;
@@ -47,6 +48,7 @@ fn main() {
         creds::CASES,
         procfs::CASES,
         share::CASES,
+        runtimes::CASES,
     ] {
         cases.extend_from_slice(family);
     }

@@ -236,17 +236,24 @@ impl TcpSocket {
         *role = Role::Idle { bound: None, error: None };
     }
 
-    /// Copies what is readable to `message`; returns the bytes moved and whether an absent page
-    /// stopped it.
-    fn copy_out(inner: &mut ConnInner, message: &mut Incoming<'_, '_>) -> (usize, bool) {
+    /// Copies what is readable to `message`, `peeked` bytes of which have been looked at before;
+    /// returns the bytes moved and whether an absent page stopped it.
+    fn copy_out(
+        inner: &mut ConnInner,
+        message: &mut Incoming<'_, '_>,
+        peeked: usize,
+    ) -> (usize, bool) {
         let mut total = 0;
         if message.flags & MSG_PEEK != 0 {
-            let want = message.dst.remaining();
-            let dst = &mut *message.dst;
-            return match inner.socket().peek(want) {
-                Ok(bytes) => dst.write_nofault(bytes),
-                Err(_) => (0, false),
-            };
+            let want = inner.readable().min(peeked + message.dst.remaining());
+            // A copy, as the buffer may wrap around within it.
+            let mut bytes = Vec::new();
+            if bytes.try_reserve_exact(want).is_err() {
+                return (0, false);
+            }
+            bytes.resize(want, 0);
+            let len = inner.socket().peek_slice(&mut bytes).unwrap_or(0);
+            return message.dst.write_nofault(bytes.get(peeked..len).unwrap_or_default());
         }
         while message.dst.remaining() > 0 && inner.readable() > 0 {
             let dst = &mut *message.dst;
@@ -549,14 +556,16 @@ impl Socket for TcpSocket {
         let mut total = 0;
         loop {
             let mut inner = conn.lock();
-            let (moved, fault) = Self::copy_out(&mut inner, message);
+            let (moved, fault) = Self::copy_out(&mut inner, message, total);
             total += moved;
             let want_all = message.flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL;
             let enough = total > 0 && !(want_all && message.dst.remaining() > 0);
-            let end = if enough || message.dst.remaining() == 0 && total > 0 {
-                Some(Ok(total))
-            } else if fault {
+            // An absent page is no reason to return less than there is: programs that wait for edges
+            // take a short count to mean that nothing is left.
+            let end = if fault {
                 None
+            } else if enough || message.dst.remaining() == 0 && total > 0 {
+                Some(Ok(total))
             } else {
                 self.end_of_data(&mut inner, total)
             };
