@@ -426,7 +426,7 @@ pub struct MachineArgs {
     /// QEMU to use [default: $DOCK2UNI_QEMU, or qemu-system-x86_64 in PATH]
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
-    /// Word for the kernel's command line, such as `trace`
+    /// Word for the kernel's command line, such as `d2u.trace`
     #[arg(long, value_name = "WORD")]
     pub kernel_arg: Vec<String>,
     /// Print QEMU's command line instead of starting it
