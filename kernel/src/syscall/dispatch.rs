@@ -319,6 +319,8 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_getpriority => sched::getpriority(u(0), i(1)),
         __NR_setpriority => sched::setpriority(u(0), i(1), i(2)),
 
+        // libuv and others ask, and do without in silence: containers mostly aren't allowed these.
+        __NR_io_uring_setup | __NR_io_uring_enter | __NR_io_uring_register => Err(Errno::ENOSYS),
         _ => unimplemented(number),
     }
 }
