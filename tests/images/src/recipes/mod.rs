@@ -7,12 +7,20 @@ mod go;
 mod haproxy;
 mod hello;
 mod httpd;
+mod inside;
+mod java;
 mod mariadb;
 mod memcached;
 mod nginx;
+mod node;
 mod php;
 mod postgres;
+mod python;
+mod rabbitmq;
 mod redis;
+mod ruby;
+mod rust;
+mod services;
 mod steps;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +55,14 @@ pub const ALL: &[Recipe] = &[
     haproxy::RECIPE,
     php::NGINX_FPM,
     php::APACHE,
+    rust::RECIPE,
+    services::RECIPE,
+    python::FLASK,
+    python::FASTAPI,
+    node::RECIPE,
+    java::RECIPE,
+    ruby::RECIPE,
+    rabbitmq::RECIPE,
 ];
 
 /// What images set when nobody says otherwise.

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::files;
+use super::{files, inside::run_inside};
 use crate::{
     Result, debian,
     layer::{Kind, Layer},
@@ -99,6 +99,20 @@ impl Steps {
         change(&mut step)?;
         let layer = step.layer;
         self.layers.push((format!("RUN {command}"), layer));
+        Ok(())
+    }
+
+    /// `RUN COMMAND`, with the image's own programs: a layer of what it changes below the paths in
+    /// `keep`. The files of `tools` are there for that command only.
+    pub fn run_inside(
+        &mut self,
+        command: &[&str],
+        keep: &[&str],
+        tools: Option<&Layer>,
+    ) -> Result<()> {
+        let layers: Vec<&Layer> = self.layers.iter().map(|(_, layer)| layer).chain(tools).collect();
+        let layer = run_inside(&layers, command, keep)?;
+        self.layers.push((format!("RUN {}", command.join(" ")), layer));
         Ok(())
     }
 
