@@ -22,6 +22,7 @@ pub mod guest;
 pub mod plan;
 pub mod rootfs;
 pub mod source;
+pub mod syscalls;
 pub mod template;
 pub mod vmm;
 pub mod volume;

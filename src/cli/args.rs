@@ -1,16 +1,22 @@
 //! The arguments.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use dock2uni_format::record::Syscalls;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::target_args::{PUSH_EXAMPLES, PushArgs, SystemArgs, TEMPLATE_EXAMPLES, TemplateArgs};
 use super::{exit, size};
-use crate::config::{self, Overrides, Publish};
+use crate::config::{self, HealthOverrides, Overrides, Publish};
 use crate::disk::{Format, Place};
-use crate::vmm;
+use crate::source::{Image, Store};
 use crate::volume::{Spec, Tmpfs};
+use crate::{syscalls, vmm};
+
+/// In place of a file: the recording of the image.
+pub const AUTO: &str = "auto";
 
 /// Turns a container image into a unikernel: one bootable VM image.
 #[derive(Debug, Parser)]
@@ -239,6 +245,10 @@ pub struct RunArgs {
     pub mounts: MountArgs,
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// Note the system calls that are made, for `--lock-syscalls`: in FILE, or for `auto`
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+        default_missing_value = AUTO, conflicts_with = "lock_syscalls")]
+    pub record_syscalls: Option<PathBuf>,
     /// Say nothing but errors and what the application says
     #[arg(short, long)]
     pub quiet: bool,
@@ -278,9 +288,59 @@ pub struct ContainerArgs {
     /// Seconds that it may take to stop
     #[arg(long, value_name = "SECONDS")]
     pub stop_timeout: Option<u32>,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
     /// Give the application a terminal
     #[arg(short, long)]
     pub tty: bool,
+    /// Kill programs that make a system call which is not on a list: a file with a name on each
+    /// line, or `auto` for what `run --record-syscalls` has seen of this image
+    #[arg(long, value_name = "FILE")]
+    pub lock_syscalls: Option<PathBuf>,
+    #[command(flatten)]
+    pub health: HealthArgs,
+}
+
+/// HEALTHCHECK.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Command that checks the application's health, for the image's shell
+    #[arg(long, value_name = "COMMAND")]
+    pub health_cmd: Option<String>,
+    /// Time between checks, such as 30s or 1m30s
+    #[arg(long, value_name = "DURATION", value_parser = config::duration)]
+    pub health_interval: Option<i64>,
+    /// Time that a check may take
+    #[arg(long, value_name = "DURATION", value_parser = config::duration)]
+    pub health_timeout: Option<i64>,
+    /// Time after the start in which failed checks don't count
+    #[arg(long, value_name = "DURATION", value_parser = config::duration)]
+    pub health_start_period: Option<i64>,
+    /// Time between checks in that period
+    #[arg(long, value_name = "DURATION", value_parser = config::duration)]
+    pub health_start_interval: Option<i64>,
+    /// Failures in a row that make the application unhealthy
+    #[arg(long, value_name = "N")]
+    pub health_retries: Option<u32>,
+    /// Leave the image's health check out
+    #[arg(long, conflicts_with_all = ["health_cmd", "health_interval", "health_timeout",
+        "health_start_period", "health_start_interval", "health_retries"])]
+    pub no_healthcheck: bool,
+}
+
+impl HealthArgs {
+    fn overrides(&self) -> HealthOverrides {
+        HealthOverrides {
+            command: self.health_cmd.clone(),
+            interval_ns: self.health_interval,
+            timeout_ns: self.health_timeout,
+            start_period_ns: self.health_start_period,
+            start_interval_ns: self.health_start_interval,
+            retries: self.health_retries.map(i64::from),
+            none: self.no_healthcheck,
+        }
+    }
 }
 
 /// What is mounted in the guest.
@@ -330,7 +390,32 @@ impl ContainerArgs {
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
             tty: self.tty,
+            stdin: self.interactive,
+            health: self.health.overrides(),
+            syscalls: match &self.lock_syscalls {
+                Some(path) if path != Path::new(AUTO) => Syscalls::Only(syscalls::read(path)?),
+                _ => Syscalls::All,
+            },
         })
+    }
+
+    /// Completes the options by what is known of the image once it is resolved.
+    pub fn complete(
+        &self,
+        overrides: &mut Overrides,
+        store: &Store,
+        image: &Image,
+    ) -> Result<(), super::Failure> {
+        if self.locks_by_recording() {
+            let calls = syscalls::recorded(store.root(), &image.config_digest.hex())?;
+            overrides.syscalls = Syscalls::Only(calls);
+        }
+        Ok(())
+    }
+
+    /// `--lock-syscalls auto`
+    pub fn locks_by_recording(&self) -> bool {
+        self.lock_syscalls.as_deref() == Some(Path::new(AUTO))
     }
 
     /// All published ports.
@@ -420,9 +505,6 @@ pub struct MachineArgs {
     /// Variables that the firmware starts with, such as enrolled keys
     #[arg(long, value_name = "FILE", requires = "firmware")]
     pub firmware_vars: Option<PathBuf>,
-    /// Pass standard input on
-    #[arg(short, long)]
-    pub interactive: bool,
     /// QEMU to use [default: $DOCK2UNI_QEMU, or qemu-system-x86_64 in PATH]
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
@@ -667,7 +749,7 @@ mod tests {
         assert_eq!(args.machine.memory, 64);
         assert_eq!(args.container.command, ["sh", "-c", "ls -p 1", "-e"]);
         let args = run(&["-it", "-e", "A=1", "app", "--", "--port", "80"]);
-        assert!(args.container.tty && args.machine.interactive);
+        assert!(args.container.tty && args.container.interactive);
         assert_eq!(args.container.command, ["--port", "80"]);
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use dock2uni_format::record::Record;
+use dock2uni_format::record::{Record, Syscalls};
 use serde_json::json;
 
 use super::args::{ConvertArgs, DiskArgs};
@@ -18,7 +18,7 @@ use crate::source::{Image, Store};
 pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     let started = Instant::now();
     let target = Target::detect(&args.reference, &args.build)?;
-    let overrides = args.container.overrides()?;
+    let mut overrides = args.container.overrides()?;
     if args.dry_run {
         let show = inspect::Show { json: args.json, all: false, quiet: args.quiet };
         return inspect::report(&target, &args.build, &args.source, &overrides, show);
@@ -31,6 +31,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     let store = Store::open_default()?;
     let display = Display::new(args.quiet || args.json);
     let image = target::image(&target, &args.build, &args.source, &store, &display)?;
+    args.container.complete(&mut overrides, &store, &image)?;
     let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
     let made =
         convert::disk_images(&image, &overrides, &outputs, &options, &|bytes| bar.inc(bytes));
@@ -140,6 +141,9 @@ pub fn runs(record: &Record) -> Vec<(&'static str, String)> {
         let volumes = record.volumes.iter().map(|path| String::from_utf8_lossy(path));
         lines.push(("volumes", volumes.collect::<Vec<_>>().join(", ")));
     }
+    if let Syscalls::Only(calls) = &record.syscalls {
+        lines.push(("calls", format!("{} system calls, and no others", calls.len())));
+    }
     let signal = crate::config::signal_name(record.stop_signal);
     lines.push(("stops", format!("by {signal}, within {} s", record.stop_grace_secs)));
     lines
@@ -210,6 +214,12 @@ pub fn record_json(record: &Record) -> serde_json::Value {
         "ports": record.ports.iter().map(port).collect::<Vec<_>>(),
         "volumes": texts(&record.volumes),
         "labels": record.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "syscalls": match &record.syscalls {
+            Syscalls::Only(calls) => json!(calls.iter().map(|call| {
+                dock2uni_format::syscalls::name((*call).into()).unwrap_or("?")
+            }).collect::<Vec<_>>()),
+            _ => json!(null),
+        },
         "healthcheck": record.healthcheck.as_ref().map(|check| texts(&check.argv)),
     })
 }

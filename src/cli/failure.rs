@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 
 use super::exit;
 use crate::source::Class;
 use crate::{
-    artifact, browse, config, convert, disk, dockerfile, plan, rootfs, template, vmm, volume,
+    artifact, browse, config, convert, disk, dockerfile, plan, rootfs, syscalls, template, vmm,
+    volume,
 };
 
 /// An error on its way to the user.
@@ -129,6 +131,17 @@ impl From<convert::Error> for Failure {
             convert::Error::Write { .. } => exit::IO,
             convert::Error::NoKernel(_) => exit::FAILURE,
             convert::Error::NoOutput | convert::Error::OtherDisk(_) => exit::USAGE,
+        };
+        Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<syscalls::Error> for Failure {
+    fn from(error: syscalls::Error) -> Failure {
+        let code = match &error {
+            syscalls::Error::Io { source, .. } if source.kind() != ErrorKind::NotFound => exit::IO,
+            syscalls::Error::Io { .. } | syscalls::Error::NoRecording => exit::NOT_FOUND,
+            syscalls::Error::Unknown { .. } | syscalls::Error::NoImage => exit::USAGE,
         };
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
     }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dock2uni_format::record::{Record, Root, trailer};
+use dock2uni_format::record::{Record, Root, Syscalls, trailer};
 use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::Digest as _;
 
-use super::args::{BootType, MachineArgs, RunArgs};
+use super::args::{AUTO, BootType, MachineArgs, RunArgs};
 use super::progress::Display;
 use super::target::{self, Target};
 use super::{Failure, exit, mounts, roots};
@@ -21,44 +21,72 @@ use crate::disk::medium::{Cursor, Medium, Raw};
 use crate::disk::{self, Disk, Extent, Format, Part};
 use crate::erofs::Reader;
 use crate::source::{Digest, Image, Store};
-use crate::vmm::run::Notice;
+use crate::vmm::run::{Notice, Outcome};
 use crate::vmm::{self, Boot, Config, Drive, accel, arguments, ports, qemu};
-use crate::{config, guest};
+use crate::{config, guest, syscalls};
 
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     // What fails before the application runs is told apart from its own status, as in Docker.
-    let (config, _files) = prepare(args).map_err(Failure::before_run)?;
+    let Prepared { config, recording, files: _files } =
+        prepare(args).map_err(Failure::before_run)?;
     if args.machine.dry_run {
         let words = [config.qemu.clone().into_os_string()];
         let words = words.into_iter().chain(arguments::build(&config, None));
         println!("{}", arguments::shell(words));
         return Ok(exit::OK);
     }
+    let mut made = None;
     let mut notice = |notice| {
+        if let Notice::Syscalls(set) = notice {
+            made = Some(set);
+            return;
+        }
         if args.quiet {
             return;
         }
         match notice {
             Notice::Stopping => eprintln!("stopping (again to end the VM at once)"),
             Notice::Health(health) => eprintln!("health: {health}"),
-            Notice::Started { .. } => {}
+            Notice::CheckFailed(text) => eprintln!("health check failed: {text}"),
+            Notice::Started { .. } | Notice::Syscalls(_) => {}
         }
     };
-    Ok(vmm::run::run(&config, &mut notice)?.code())
+    let outcome = vmm::run::run(&config, &mut notice)?;
+    if let (Some(path), Some(made)) = (&recording, &made) {
+        syscalls::add(path, made)?;
+    }
+    if outcome == Outcome::Exited(NOT_FOUND) && !args.quiet {
+        eprintln!("{NOT_FOUND_HINT}");
+    }
+    Ok(outcome.code())
 }
 
-/// Everything up to the start. The configuration names the files that are returned with it.
-fn prepare(args: &RunArgs) -> Result<(Config, Files), Failure> {
+/// What dynamic loaders and shells exit with when something to run or to load isn't there.
+const NOT_FOUND: u8 = 127;
+const NOT_FOUND_HINT: &str = "hint: status 127 is how a dynamic loader or a shell says that a \
+    library or a command is missing: add what it names above to the image";
+
+/// What is ready to start.
+struct Prepared {
+    config: Config,
+    /// Where the system calls that are made go.
+    recording: Option<PathBuf>,
+    /// What `config` names.
+    files: Files,
+}
+
+/// Everything up to the start.
+fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
     let overrides = args.container.overrides()?;
     let qemu = qemu::find(args.machine.qemu.as_deref())?;
     let memory = Store::open_default()?.root().join("kvm");
     let accel = accel::choose(&qemu, args.machine.accel.map(Into::into), Some(&memory))?;
-    let mut subject = subject(args, &overrides)?;
+    let (mut subject, recording) = subject(args, overrides)?;
     let mut files = Files::new(args.machine.dry_run)?;
     let mounted = mounts::prepare(args, &mut subject.record)?;
     files.open.extend(mounted.held);
     let grace = Duration::from_secs(subject.record.stop_grace_secs.into());
-    let tty = subject.record.tty;
+    let (tty, interactive) = (subject.record.tty, subject.record.stdin);
     let boot = boot(&args.machine, subject, &mut files)?;
     let config = Config {
         machine: args.machine.machine.into(),
@@ -71,13 +99,13 @@ fn prepare(args: &RunArgs) -> Result<(Config, Files), Failure> {
         shares: mounted.shares,
         forwards: forwards(args)?,
         kernel_args: args.machine.kernel_arg.clone(),
-        interactive: args.machine.interactive,
+        interactive,
         tty,
         grace,
         launcher: launcher(),
     };
     config.check()?;
-    Ok((config, files))
+    Ok(Prepared { config, recording, files })
 }
 
 /// What is to be booted.
@@ -95,37 +123,81 @@ struct Subject {
     bootable: bool,
 }
 
-fn subject(args: &RunArgs, overrides: &Overrides) -> Result<Subject, Failure> {
-    match Target::detect(&args.reference, &args.build)? {
-        Target::Disk(path) => disk_subject(&path, overrides),
-        Target::Root(path) => root_subject(path, overrides, br#"{"config":{}}"#, "localhost"),
+/// The subject, and where the calls that it makes are recorded.
+fn subject(
+    args: &RunArgs,
+    mut overrides: Overrides,
+) -> Result<(Subject, Option<PathBuf>), Failure> {
+    let mut recording = args.record_syscalls.clone();
+    let by_image = recording.as_deref() == Some(Path::new(AUTO));
+    let target = Target::detect(&args.reference, &args.build)?;
+    let is_image = matches!(target, Target::Reference(_) | Target::Context(_));
+    if !is_image && (by_image || args.container.locks_by_recording()) {
+        return Err(syscalls::Error::NoImage.into());
+    }
+    if recording.is_some() {
+        overrides.syscalls = Syscalls::Record;
+    }
+    let subject = match target {
+        Target::Disk(path) => disk_with(args, &path, &overrides),
+        Target::Root(path) => root_subject(path, &overrides, br#"{"config":{}}"#, "localhost"),
         target @ (Target::Reference(_) | Target::Context(_)) => {
             let store = Store::open_default()?;
             let display = Display::new(args.quiet);
             let image = target::image(&target, &args.build, &args.source, &store, &display)?;
-            let subject = if matches!(args.machine.boot, BootType::Disk | BootType::Uefi) {
-                image_disk(&image, overrides, &store, &display)
+            args.container.complete(&mut overrides, &store, &image)?;
+            if by_image {
+                let config = image.config_digest.hex();
+                recording = Some(syscalls::recording(store.root(), &config));
+            }
+            let subject = if from_disk(args) {
+                image_disk(&image, &overrides, &store, &display)
             } else {
-                image_root(&image, overrides, &store, &display)
+                image_root(&image, &overrides, &store, &display)
             };
             display.clear();
             subject
         }
-    }
+    };
+    Ok((subject?, recording))
 }
 
-/// A disk image runs as it was made: its record is complete.
+/// A disk image with what may still be chosen: where its input comes from, and what is noted.
+fn disk_with(args: &RunArgs, path: &Path, overrides: &Overrides) -> Result<Subject, Failure> {
+    let mut subject = disk_subject(path, overrides)?;
+    let record = &mut subject.record;
+    let before = record.clone();
+    record.tty |= overrides.tty;
+    record.stdin |= overrides.stdin;
+    if overrides.syscalls == Syscalls::Record {
+        record.syscalls = Syscalls::Record;
+    }
+    if from_disk(args) && *record != before {
+        return Err(settled(path));
+    }
+    Ok(subject)
+}
+
+/// Whether the machine reads its boot record from the disk, as it was made.
+fn from_disk(args: &RunArgs) -> bool {
+    matches!(args.machine.boot, BootType::Disk | BootType::Uefi)
+}
+
+fn settled(path: &Path) -> Failure {
+    Failure::new(
+        exit::USAGE,
+        format!("`{}` is a disk image: what it runs was settled at its conversion", path.display()),
+        Some("give these options to `dock2uni convert`, or run the container image"),
+    )
+}
+
+/// A disk image runs as it was made: its record is complete. Where its input comes from is a matter
+/// of running it.
 fn disk_subject(path: &Path, overrides: &Overrides) -> Result<Subject, Failure> {
-    let same = Overrides { ports: overrides.ports.clone(), ..Overrides::default() };
-    if *overrides != same {
-        return Err(Failure::new(
-            exit::USAGE,
-            format!(
-                "`{}` is a disk image: what it runs was settled at its conversion",
-                path.display()
-            ),
-            Some("give these options to `dock2uni convert`, or run the container image"),
-        ));
+    let Overrides { ports, tty, stdin, syscalls, .. } = overrides.clone();
+    let same = Overrides { ports, tty, stdin, syscalls, ..Overrides::default() };
+    if *overrides != same || matches!(same.syscalls, Syscalls::Only(_)) {
+        return Err(settled(path));
     }
     let disk = Disk::open(path)?;
     let mut record = disk.record()?;

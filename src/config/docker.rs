@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 /// HEALTHCHECK; durations in nanoseconds, zero for the default.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Healthcheck {
     #[serde(deserialize_with = "or_null")]

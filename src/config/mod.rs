@@ -22,10 +22,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use dock2uni_format::record::{Net, Port, Record, Root};
+use dock2uni_format::record::{Net, Port, Record, Root, Syscalls};
 
 pub use env::{from_option as env_from_option, parse_file as parse_env_file};
 pub use error::Error;
+pub use health::{HealthOverrides, duration};
 pub use ports::{Publish, PublishError};
 pub use signal::{name as signal_name, parse as parse_signal};
 
@@ -53,6 +54,12 @@ pub struct Overrides {
     pub stop_timeout: Option<u32>,
     /// `--tty`.
     pub tty: bool,
+    /// `--interactive`.
+    pub stdin: bool,
+    /// `--health-*` and `--no-healthcheck`.
+    pub health: HealthOverrides,
+    /// `--lock-syscalls`, `--record-syscalls`.
+    pub syscalls: Syscalls,
 }
 
 /// What is known about one file of the image, symbolic links followed.
@@ -131,12 +138,14 @@ pub fn plan(
         stop_grace_secs: overrides.stop_timeout.or(image.stop_timeout).unwrap_or(10),
         ports: exposed,
         volumes: volumes(&image.volumes)?,
-        healthcheck: health::parse(image.healthcheck.as_ref(), &image.shell)?,
+        healthcheck: health::parse(image.healthcheck.as_ref(), &overrides.health, &image.shell)?,
         labels: image.labels.into_iter().collect(),
         net: Net::default(),
         root: Root::Here,
         tty: overrides.tty,
         mounts: Vec::new(),
+        stdin: overrides.stdin,
+        syscalls: overrides.syscalls.clone(),
     })
 }
 

@@ -29,6 +29,17 @@ pub enum Error {
     /// There is no command line on disk.
     #[error("a kernel that boots from disk takes no command line")]
     DiskArguments,
+    /// `-it` with a pipe.
+    #[error("standard input is not a terminal")]
+    NotATerminal,
+    /// The root filesystem alone fills the machine.
+    #[error("with its root in memory the VM needs {need} MiB at least, and has {have} MiB")]
+    Memory {
+        /// Root and kernel, in MiB.
+        need: u64,
+        /// What was asked for, in MiB.
+        have: u32,
+    },
     /// A host port is taken.
     #[error("port {port} of {ip} cannot be listened on")]
     Port {
@@ -86,6 +97,10 @@ impl Error {
             }
             Error::NoKvm(_) => "leave `--accel` away to have the accelerator chosen",
             Error::DiskArguments => "use `--boot direct` with `--kernel-arg`",
+            Error::NotATerminal => {
+                "leave `-t` away: with `-i` alone the application reads the pipe"
+            }
+            Error::Memory { .. } => "give it more with `-m`, or use `--boot direct`",
             Error::MicrovmDisk => "use `--machine q35` or `--boot direct`",
             Error::Port { .. } => "choose another port with `-p HOST:GUEST`, or end its owner",
             Error::Ipv6(_) => "publish on 127.0.0.1 or leave the address away",

@@ -21,6 +21,9 @@ use std::time::Duration;
 pub use error::Error;
 pub use firmware::Firmware;
 
+/// Memory that the kernel takes, and what an application needs at the very least.
+const KERNEL_MIB: u64 = 8;
+
 /// QEMU machine type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Machine {
@@ -166,6 +169,17 @@ impl Config {
         }
         if !self.kernel_args.is_empty() && matches!(self.boot, Boot::Disk { .. }) {
             return Err(Error::DiskArguments);
+        }
+        if self.tty && self.interactive && !terminal::is_input() {
+            return Err(Error::NotATerminal);
+        }
+        if let Boot::Ram { module, .. } = &self.boot
+            && let Ok(meta) = std::fs::metadata(module)
+        {
+            let need = meta.len().div_ceil(1 << 20) + KERNEL_MIB;
+            if need > self.memory_mib.into() {
+                return Err(Error::Memory { need, have: self.memory_mib });
+            }
         }
         Ok(())
     }

@@ -10,14 +10,16 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dock2uni_format::control::Control;
 use dock2uni_format::status::{Health, Status};
+use dock2uni_format::syscalls::Set;
 use rustix::io::FdFlags;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 
 use super::arguments::{self, Channels};
@@ -59,12 +61,18 @@ pub enum Notice {
     },
     /// The health check changed its mind.
     Health(Health),
+    /// A health check failed: why, and the start of what it printed.
+    CheckFailed(String),
+    /// The system calls that were made, where they are recorded.
+    Syscalls(Set),
     /// The stop signal is on its way.
     Stopping,
 }
 
 enum Event {
     Status(String),
+    Resized,
+    InputEnd(u64),
     StatusClosed,
     Stop,
     Console,
@@ -87,7 +95,8 @@ pub fn run(config: &Config, notice: &mut dyn FnMut(Notice)) -> Result<Outcome, E
     }
     let channels = Channels { monitor: far_monitor.as_raw_fd(), status: far_status.as_raw_fd() };
     // From here on a signal must not end this process and leave the VM to its fate.
-    let stops = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Error::io("handling signals"))?;
+    let stops =
+        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGWINCH]).map_err(Error::io("handling signals"))?;
     let started = Instant::now();
     let mut child = spawn(config, channels)?;
     drop((far_monitor, far_status));
@@ -99,9 +108,13 @@ pub fn run(config: &Config, notice: &mut dyn FnMut(Notice)) -> Result<Outcome, E
     };
     let (sender, events) = mpsc::channel();
     let signals = stops.handle();
-    watch(config, &mut child, status, stops, &sender);
+    let control = status.try_clone().map_err(Error::io("talking to the kernel"))?;
+    watch(&mut child, status, stops, &sender);
     let mut vm = Vm {
         events,
+        input: child.stdin.take().map(|input| (input, sender.clone())),
+        control,
+        tty: config.tty,
         monitor: Monitor::new(monitor)?,
         grace: config.grace,
         started,
@@ -110,6 +123,7 @@ pub fn run(config: &Config, notice: &mut dyn FnMut(Notice)) -> Result<Outcome, E
         errors: String::new(),
         open: 3,
     };
+    vm.tell_size();
     let pid = rustix::process::Pid::from_child(&child);
     thread::spawn(move || {
         let result = child.wait();
@@ -142,13 +156,7 @@ fn spawn(config: &Config, channels: Channels) -> Result<Child, Error> {
 }
 
 /// Starts the threads.
-fn watch(
-    config: &Config,
-    child: &mut Child,
-    status: UnixStream,
-    mut stops: Signals,
-    sender: &Sender<Event>,
-) {
+fn watch(child: &mut Child, status: UnixStream, mut stops: Signals, sender: &Sender<Event>) {
     if let Some(mut console) = child.stdout.take() {
         let sender = sender.clone();
         thread::spawn(move || {
@@ -166,18 +174,6 @@ fn watch(
             let _ = sender.send(Event::Errors(String::from_utf8_lossy(&text).into_owned()));
         });
     }
-    if let Some(mut input) = child.stdin.take() {
-        let tty = config.tty;
-        thread::spawn(move || {
-            copy(&mut io::stdin().lock(), &mut input);
-            // A serial line has no end of file; its terminal takes Ctrl-D for one.
-            if !tty {
-                let _ = input.write_all(b"\x04");
-            }
-            // QEMU keeps its end: closing this one would only make it poll.
-            thread::park();
-        });
-    }
     let lines = sender.clone();
     thread::spawn(move || {
         let mut reader = BufReader::new(status);
@@ -188,27 +184,41 @@ fn watch(
     });
     let sender = sender.clone();
     thread::spawn(move || {
-        for _ in stops.forever() {
-            let _ = sender.send(Event::Stop);
+        for signal in stops.forever() {
+            let event = if signal == SIGWINCH { Event::Resized } else { Event::Stop };
+            let _ = sender.send(event);
         }
     });
 }
 
-/// Copies until either end closes, passing every piece on at once.
-fn copy(from: &mut dyn Read, to: &mut dyn Write) {
+/// Passes standard input on to the console, from when the kernel listens.
+fn feed(mut input: ChildStdin, sender: Sender<Event>) {
+    thread::spawn(move || {
+        let bytes = copy(&mut io::stdin().lock(), &mut input);
+        // A serial line has no end of file: the kernel is told on the other channel.
+        let _ = sender.send(Event::InputEnd(bytes));
+        // QEMU keeps its end: closing this one would only make it poll.
+        thread::park();
+    });
+}
+
+/// Copies until either end closes, passing every piece on at once; returns how much.
+fn copy(from: &mut dyn Read, to: &mut dyn Write) -> u64 {
     let mut buffer = [0; 4096];
+    let mut total = 0;
     loop {
         match from.read(&mut buffer) {
-            Ok(0) => return,
+            Ok(0) => return total,
             Ok(len) => {
                 if to.write_all(&buffer[..len]).and_then(|()| to.flush()).is_err() {
                     // Whoever reads our output is gone; the guest must not block for it.
                     let _ = io::copy(&mut &mut *from, &mut io::sink());
-                    return;
+                    return total;
                 }
+                total += len as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
+            Err(_) => return total,
         }
     }
 }
@@ -223,6 +233,11 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
 
 struct Vm {
     events: Receiver<Event>,
+    /// QEMU's standard input, until somebody reads it at the other end.
+    input: Option<(ChildStdin, Sender<Event>)>,
+    /// The status channel, towards the kernel.
+    control: UnixStream,
+    tty: bool,
     monitor: Monitor,
     grace: Duration,
     started: Instant,
@@ -249,6 +264,8 @@ impl Vm {
             };
             match event {
                 Ok(Event::Status(line)) => self.status(&line, notice),
+                Ok(Event::Resized) => self.tell_size(),
+                Ok(Event::InputEnd(bytes)) => self.tell(Control::InputEnd { bytes }),
                 Ok(Event::StatusClosed | Event::Console) => self.open -= 1,
                 Ok(Event::Errors(text)) => {
                     self.errors = text;
@@ -282,13 +299,29 @@ impl Vm {
         self.verdict(exited, gave_up)
     }
 
+    /// Tells the kernel; one that is gone will be noticed.
+    fn tell(&mut self, control: Control) {
+        let _ = writeln!(self.control, "{control}");
+    }
+
+    fn tell_size(&mut self) {
+        if let Some((rows, columns)) = terminal::size().filter(|_| self.tty) {
+            self.tell(Control::Size { rows, columns });
+        }
+    }
+
     fn status(&mut self, line: &str, notice: &mut dyn FnMut(Notice)) {
         let soon = |wait| Some(Instant::now() + wait);
         match Status::parse(line) {
             Some(Status::Start { .. }) => {
+                if let Some((input, sender)) = self.input.take() {
+                    feed(input, sender);
+                }
                 notice(Notice::Started { after: self.started.elapsed() });
             }
             Some(Status::Health(health)) => notice(Notice::Health(health)),
+            Some(Status::Syscalls(set)) => notice(Notice::Syscalls(set)),
+            Some(Status::Check(text)) => notice(Notice::CheckFailed(text.to_owned())),
             // The first word about the end is the one that counts.
             Some(_) if self.ended.is_some() => {}
             Some(Status::Exit(code)) => {

@@ -2,7 +2,18 @@
 
 use std::io::{self, IsTerminal};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// Whether standard input is a terminal.
+pub fn is_input() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Rows and columns; `None` if neither input nor output is a terminal.
+pub fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin())).ok()?;
+    Some((size.ws_row, size.ws_col))
+}
 
 /// Raw mode for as long as this lives.
 pub struct Raw(Termios);

@@ -153,6 +153,38 @@ pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+/// Programs of this machine and the libraries they need, at the same places; busybox, if it is among
+/// them, in /bin.
+pub fn programs(paths: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut add = |from: &str, at: &str| {
+        let at = at.trim_start_matches('/').to_owned();
+        if !files.iter().any(|(known, _)| *known == at) {
+            files.push((at, std::fs::read(from).unwrap()));
+        }
+    };
+    for path in paths {
+        if *path == "busybox" {
+            let places = ["/bin/busybox", "/usr/bin/busybox"];
+            let found = places.iter().find(|path| Path::new(path).exists());
+            add(found.expect("busybox-static is installed"), "bin/busybox");
+            continue;
+        }
+        add(path, path);
+        let output = super::run(std::process::Command::new("ldd").arg(path));
+        let text = String::from_utf8(output.stdout).unwrap();
+        for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
+            add(library, library);
+        }
+    }
+    files
+}
+
+/// An image of such files, by reference.
+pub fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+    files.iter().map(|(at, bytes)| (at.as_str(), bytes.as_slice())).collect()
+}
+
 /// Bytes that don't compress, the same for the same seed.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

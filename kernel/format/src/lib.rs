@@ -13,6 +13,7 @@
 
 extern crate alloc;
 
+pub mod control;
 pub mod erofs;
 pub mod ksyms;
 pub mod record;

@@ -56,6 +56,10 @@ pub struct Record {
     pub tty: bool,
     /// What is mounted over the root, in this order.
     pub mounts: Vec<Mount>,
+    /// Whether the host's standard input reaches it (`-i`).
+    pub stdin: bool,
+    /// Which system calls programs may make.
+    pub syscalls: Syscalls,
 }
 
 /// Something mounted over the root (`-v`, `--tmpfs`).
@@ -87,6 +91,18 @@ pub enum MountKind {
         /// Options as of mount(2).
         options: String,
     },
+}
+
+/// Which system calls programs may make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Syscalls {
+    /// Every one.
+    #[default]
+    All,
+    /// Every one; at the end the kernel says which were made.
+    Record,
+    /// These numbers, and [`ALWAYS`](crate::syscalls::ALWAYS).
+    Only(Vec<u16>),
 }
 
 /// Numeric identity of the main process, resolved at conversion from the image's own passwd and

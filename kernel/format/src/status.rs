@@ -8,6 +8,8 @@
 //! ```text
 //! start 41203117        the main process runs, so many nanoseconds after the kernel's entry
 //! health healthy        the state of HEALTHCHECK changed: starting, healthy or unhealthy
+//! check TEXT            a health check failed: why, and the start of its output
+//! syscalls WORDS         the calls that were made: hexadecimal words of 64 bits, lowest first
 //! failed TEXT           the main process could not be started, and why
 //! exit 0                the main process exited with this status; the VM powers off
 //! signal 11             the main process was killed by this signal; the VM powers off
@@ -16,6 +18,7 @@
 //!
 //! A reader ignores lines that it does not know.
 
+use crate::syscalls::Set;
 use core::fmt::{self, Display, Formatter, Write};
 
 /// One line on the channel.
@@ -28,6 +31,10 @@ pub enum Status<'a> {
     },
     /// The state of the health check changed.
     Health(Health),
+    /// A health check failed: why, and the start of its output.
+    Check(&'a str),
+    /// The calls that were made while recording.
+    Syscalls(Set),
     /// The main process could not be started.
     Failed(&'a str),
     /// The main process exited with this status.
@@ -62,6 +69,15 @@ impl<'a> Status<'a> {
                 "unhealthy" => Health::Unhealthy,
                 _ => return None,
             }),
+            "check" => Status::Check(rest),
+            "syscalls" => {
+                let mut set = Set::default();
+                let mut words = rest.split(' ');
+                for slot in &mut set {
+                    *slot = u64::from_str_radix(words.next()?, 16).ok()?;
+                }
+                Status::Syscalls(set)
+            }
             "failed" => Status::Failed(rest),
             "exit" => Status::Exit(rest.parse().ok()?),
             "signal" => Status::Signal(rest.parse().ok()?),
@@ -77,6 +93,11 @@ impl Display for Status<'_> {
         match self {
             Status::Start { ns } => write!(f, "start {ns}"),
             Status::Health(health) => write!(f, "health {health}"),
+            Status::Check(text) => text_line(f, "check ", text),
+            Status::Syscalls(set) => {
+                f.write_str("syscalls")?;
+                set.iter().try_for_each(|word| write!(f, " {word:x}"))
+            }
             Status::Failed(text) => text_line(f, "failed ", text),
             Status::Exit(code) => write!(f, "exit {code}"),
             Status::Signal(signal) => write!(f, "signal {signal}"),
@@ -110,6 +131,8 @@ mod tests {
         for status in [
             Status::Start { ns: 41_203_117 },
             Status::Health(Health::Unhealthy),
+            Status::Check("exit status 1: no answer"),
+            Status::Syscalls([1, u64::MAX, 0, 2, 3, 4, 5, 1 << 63]),
             Status::Failed("/bin/app: no such file"),
             Status::Exit(3),
             Status::Signal(11),

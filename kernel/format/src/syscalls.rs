@@ -65,17 +65,34 @@ const NEW: &str = "pidfd_send_signal io_uring_setup io_uring_enter io_uring_regi
     set_mempolicy_home_node cachestat fchmodat2 map_shadow_stack futex_wake futex_wait \
     futex_requeue statmount listmount lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal";
 
+/// Numbers that a set has room for.
+pub const COUNT: usize = 512;
+
+/// A set of calls: bit `n % 64` of word `n / 64` is call `n`.
+pub type Set = [u64; COUNT / 64];
+
+/// Calls that no list needs to name: how a program ends, and how signal handlers and interrupted
+/// calls go on.
+pub const ALWAYS: [u16; 4] = [15, 60, 219, 231];
+
 #[cfg(test)]
 mod tests {
-    use super::{name, number};
+    use super::*;
 
     #[test]
     fn numbers_have_their_names() {
-        assert_eq!(name(0), Some("read"));
-        assert_eq!(name(334), Some("rseq"));
-        assert_eq!(name(424), Some("pidfd_send_signal"));
-        assert_eq!(name(435), Some("clone3"));
-        assert_eq!((number("clone3"), number("read"), number("x")), (Some(435), Some(0), None));
+        for (call, text) in [
+            (0, "read"),
+            (15, "rt_sigreturn"),
+            (334, "rseq"),
+            (424, "pidfd_send_signal"),
+            (435, "clone3"),
+        ] {
+            assert_eq!((name(call), number(text)), (Some(text), Some(call)));
+        }
         assert_eq!((name(335), name(423), name(9999)), (None, None, None));
+        assert_eq!(number("nonsense"), None);
+        let always = ALWAYS.map(|call| name(call.into()).unwrap());
+        assert_eq!(always, ["rt_sigreturn", "exit", "restart_syscall", "exit_group"]);
     }
 }

@@ -4,13 +4,14 @@
 //! As with `docker run` without `-t`, they look like a pipe, not like a terminal, and may be opened
 //! again by `/dev/stdout` or `/proc/self/fd/1`.
 
-use crate::errno::Result;
+use super::tty::console as input;
+use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::fs::anon::AnonInode;
 use crate::fs::inode::{Access, Change, Inode, Metadata, Opened, mode::S_IFIFO};
 use crate::fs::{File, FileOps, Path};
 use crate::io::{IoDst, IoSrc};
-use crate::sync::{Mutex, Once};
+use crate::sync::{Mutex, Once, WaitMode};
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -30,6 +31,11 @@ pub fn set_sink(sink: fn(&[u8])) {
 /// Writes to the console. Task context.
 pub fn write(bytes: &[u8]) {
     let _guard = OUTPUT.lock();
+    emit(bytes);
+}
+
+/// Writes to the console's device; the caller keeps others away.
+pub(super) fn emit(bytes: &[u8]) {
     let sink = SINK.load(Ordering::Acquire);
     if sink.is_null() {
         crate::arch::console_write(bytes);
@@ -63,19 +69,34 @@ impl Inode for ConsoleInode {
 fn inode() -> &'static Arc<ConsoleInode> {
     static INODE: Once<Arc<ConsoleInode>> = Once::new();
     // Anybody may open it again: the main process may have dropped its privileges since.
-    INODE.get_or_init(|| Arc::new(ConsoleInode(AnonInode::new(S_IFIFO | 0o622))))
+    INODE.get_or_init(|| Arc::new(ConsoleInode(AnonInode::new(S_IFIFO | 0o666))))
 }
 
 struct Stream;
 
-/// A description of the console for writing.
+/// A description of the console for writing, or for reading what the host sends.
 pub fn open(flags: u32) -> Arc<File> {
-    File::anonymous(Arc::new(Stream), flags)
+    File::anonymous(stream(), flags)
+}
+
+/// The operations of such a description.
+pub(super) fn stream() -> Arc<dyn FileOps> {
+    Arc::new(Stream)
 }
 
 impl FileOps for Stream {
-    fn read(&self, _file: &File, _dst: &mut IoDst<'_>) -> Result<usize> {
-        Ok(0)
+    fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
+        let mut piece = [0; PIECE];
+        let len = piece.len().min(dst.remaining());
+        let n = if file.nonblocking() {
+            input::read(&mut piece[..len]).ok_or(Errno::EAGAIN)?
+        } else {
+            let queue = input::queue()?;
+            let read = || input::read(&mut piece[..len]);
+            let waited = queue.wait(WaitMode::Interruptible, None, read);
+            waited.map_err(|_| Errno::ERESTARTSYS)?
+        };
+        dst.write(&piece[..n])
     }
 
     fn write(&self, _file: &File, src: &mut IoSrc<'_>) -> Result<usize> {
@@ -92,8 +113,14 @@ impl FileOps for Stream {
         Ok(src.done() - before)
     }
 
-    fn poll(&self, _file: &File, _table: &mut PollTable<'_>) -> Events {
-        Events::OUT | Events::WRNORM
+    fn poll(&self, file: &File, table: &mut PollTable<'_>) -> Events {
+        if !file.readable() {
+            return Events::OUT | Events::WRNORM;
+        }
+        if let Ok(queue) = input::queue() {
+            table.register(queue);
+        }
+        if input::readable() { Events::IN | Events::RDNORM } else { Events::empty() }
     }
 
     fn inode(&self) -> Arc<dyn Inode> {

@@ -29,6 +29,8 @@ pub fn mount_over(root: Arc<dyn FileSystem>, record: &Record) -> Result<()> {
     let shm = Options { size: super::hooks::total_memory() / 2, ..Options::default() };
     on("/proc", procfs::filesystem(), "proc", strict)?;
     on("/dev", devfs::filesystem()?, "tmpfs", Flags::NOSUID | Flags::RELATIME)?;
+    let pts = Flags::NOSUID | Flags::NOEXEC | Flags::RELATIME;
+    on("/dev/pts", MemFs::devpts(), "devpts", pts)?;
     on("/dev/shm", MemFs::tmpfs(&shm), "shm", strict)?;
     on("/sys", sysfs::filesystem(), "sysfs", strict | Flags::RDONLY)?;
     on("/sys/fs/cgroup", sysfs::cgroup(), "cgroup", strict | Flags::RDONLY)?;

@@ -4,6 +4,7 @@ use super::FileType;
 use super::hooks;
 use super::inode::FileSystem;
 use super::pseudo::{Changing, Dir, Emit, Entry, Key, Kind, PseudoFs, Text, entry, numbered};
+use crate::arch::speculation;
 use crate::drivers::block;
 use crate::errno::{Errno, Result};
 use crate::say;
@@ -134,6 +135,7 @@ static CPU: Dir = Dir {
         entry("online", Kind::Text(|_, out| Ok(cpu_range(out)))),
         entry("possible", Kind::Text(|_, out| Ok(cpu_range(out)))),
         entry("present", Kind::Text(|_, out| Ok(cpu_range(out)))),
+        dir("vulnerabilities", &VULNERABILITIES),
         text("offline", "\n"),
         text("isolated", "\n"),
         entry(
@@ -152,6 +154,31 @@ static CPU: Dir = Dir {
         list: |_, from, emit| list_cpus(from, FileType::Directory, emit),
     }),
 };
+
+static VULNERABILITIES: Dir = Dir {
+    entries: &[],
+    changing: Some(Changing {
+        find: |_, name| {
+            let index = speculation::NAMES.iter().position(|known| known.as_bytes() == name)?;
+            Some((Key { index: index as u32, ..Key::default() }, &VULNERABILITY))
+        },
+        list: |_, from, emit| {
+            for (at, name) in speculation::NAMES.iter().enumerate().skip(from as usize) {
+                if !emit(at as u64 + 1, name.as_bytes(), FileType::Regular) {
+                    return;
+                }
+            }
+        },
+    }),
+};
+
+static VULNERABILITY: Entry = entry(
+    "",
+    Kind::Text(|key, out| {
+        say!(out, "{}\n", speculation::status(key.index as usize));
+        Ok(())
+    }),
+);
 
 fn list_cpus(from: u64, kind: FileType, emit: Emit<'_>) {
     for cpu in from..u64::from(cpus()) {

@@ -12,6 +12,9 @@ impl MainExit for MainProcess {
     fn main_exited(&self, status: i32) {
         // Before the host learns of the end: what the application has written is durable then.
         crate::fs::mount::close_all();
+        if let Some(calls) = crate::syscall::lock::recorded() {
+            report(Status::Syscalls(calls));
+        }
         let signal = status & 0x7f;
         if signal == 0 {
             let code = (status >> 8) as u8;

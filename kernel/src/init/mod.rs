@@ -4,6 +4,7 @@
 //! root filesystem) comes up in a kernel thread, which starts the main process and ends.
 
 mod end;
+mod health;
 mod program;
 mod record;
 mod stop;
@@ -12,6 +13,7 @@ use crate::arch::{self, BootInfo, cpu};
 use crate::task::sched;
 use crate::{debug, error};
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use dock2uni_format::record::Record;
@@ -85,8 +87,10 @@ fn start_main(boot: &BootInfo) -> Result<(), String> {
         error!("the host name `{}` is too long; the name is localhost", record.hostname);
     }
     stop::listen(&record).map_err(|error| alloc::format!("no memory to start ({error:?})"))?;
+    let record = Arc::new(record);
     program::start(&record)?;
     end::report(Status::Start { ns: arch::clock::now_ns() });
+    health::start(&record).map_err(|error| alloc::format!("no memory to start ({error:?})"))?;
     debug!("boot: main process started after {} us", arch::clock::now_ns() / 1000);
     Ok(())
 }

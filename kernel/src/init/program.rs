@@ -1,15 +1,18 @@
 //! Starting the main process, as the boot record says.
 
-use crate::drivers::console;
+use crate::drivers::{console, tty};
 use crate::errno::{Errno, Result};
 use crate::fs::walk::Resolver;
-use crate::fs::{FdTable, boot, ops};
+use crate::fs::{FdTable, File, boot, ops, perm};
+use crate::syscall::lock;
 use crate::task::Creds;
 use crate::task::exec::{Main, spawn_main};
+use crate::task::session::Terminal;
 use alloc::format;
 use alloc::string::String;
-use dock2uni_format::record::Record;
-use linux_raw_sys::general::{O_RDWR, O_WRONLY};
+use alloc::sync::Arc;
+use dock2uni_format::record::{Record, Syscalls};
+use linux_raw_sys::general::{O_NOCTTY, O_RDONLY, O_RDWR, O_WRONLY};
 
 /// Starts the program. The error is for the user.
 pub(super) fn start(record: &Record) -> core::result::Result<(), String> {
@@ -29,23 +32,58 @@ pub(super) fn start(record: &Record) -> core::result::Result<(), String> {
 }
 
 fn spawn(record: &Record) -> Result<()> {
-    let user = &record.user;
-    let creds = match user.uid {
-        0 if user.gid == 0 && user.groups.is_empty() => Creds::root(),
-        _ => Creds::for_user(user.uid, user.gid, user.groups.clone()),
-    };
+    let creds = creds(record);
     let fs = boot::first_context(record)?;
-    let files = streams()?;
-    spawn_main(Main { argv: &record.argv, envp: &record.env, creds, fs, files })?;
+    tty::init();
+    tty::console::init(record.tty);
+    let files = streams(record)?;
+    let terminal = tty::console::terminal().map(|tty| {
+        // The main process gets number 1.
+        tty.adopt(1);
+        tty.clone() as Arc<dyn Terminal>
+    });
+    match &record.syscalls {
+        Syscalls::All => {}
+        Syscalls::Record => lock::record(),
+        Syscalls::Only(calls) => lock::lock(calls),
+    }
+    spawn_main(Main { argv: &record.argv, envp: &record.env, creds, fs, files, terminal })?;
     Ok(())
 }
 
-/// Standard input, output and error: the console. Without a terminal there is no
-/// input, as with `docker run` without `-i`.
-fn streams() -> Result<FdTable> {
+/// The user that the image says.
+pub(super) fn creds(record: &Record) -> Creds {
+    let user = &record.user;
+    match user.uid {
+        0 if user.gid == 0 && user.groups.is_empty() => Creds::root(),
+        _ => Creds::for_user(user.uid, user.gid, user.groups.clone()),
+    }
+}
+
+/// Opens a file on the kernel's behalf.
+pub(super) fn open_kernel(name: &[u8], flags: u32) -> Result<Arc<File>> {
+    ops::open(&Resolver::kernel()?, name, flags, 0, 0)
+}
+
+/// Standard input, output and error: the console. Without `-i` there is no input, as with `docker
+/// run`.
+fn streams(record: &Record) -> Result<FdTable> {
     let files = FdTable::new();
     let limit = 3;
-    let input = ops::open(&Resolver::kernel()?, b"/dev/null", O_RDWR, 0, 0)?;
+    if record.tty {
+        let name = b"/dev/console";
+        let terminal = open_kernel(name, O_RDWR | O_NOCTTY)?;
+        let place = Resolver::kernel()?.lookup(name, true)?;
+        ops::chown(&perm::Kernel, &place, Some(record.user.uid), None)?;
+        for _ in 0..3 {
+            files.alloc(terminal.clone(), false, limit)?;
+        }
+        return Ok(files);
+    }
+    let input = match record.stdin {
+        true => console::open(O_RDONLY),
+        false => open_kernel(b"/dev/null", O_RDWR)?,
+    };
     files.alloc(input, false, limit)?;
     let output = console::open(O_WRONLY);
     files.alloc(output.clone(), false, limit)?;

@@ -204,6 +204,10 @@ impl WaitQueue {
         self.len.store(inner.entries.len(), Ordering::Relaxed);
         drop(inner);
         fence(Ordering::SeqCst);
+        #[cfg(test)]
+        if let Some(meanwhile) = tests::QUEUED.take() {
+            meanwhile(self);
+        }
         id
     }
 
@@ -239,5 +243,83 @@ pub struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.queue.remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    std::thread_local! {
+        /// What "another CPU" does right after the next waiter has queued itself.
+        pub(super) static QUEUED: Cell<Option<fn(&WaitQueue)>> = const { Cell::new(None) };
+    }
+
+    /// A task for this thread; kept for good, since tests on other threads have theirs.
+    fn become_task() {
+        sched::init_cpu().unwrap();
+        core::mem::forget(current_arc());
+    }
+
+    #[test]
+    fn a_wake_between_queuing_and_sleeping_is_not_lost() {
+        become_task();
+        for exclusive in [false, true] {
+            let queue = WaitQueue::new();
+            // Somebody else took what the wake-up was for: the waiter must queue itself again, not
+            // sleep on a queue that has forgotten it.
+            QUEUED.set(Some(|queue| assert_eq!(queue.wake_one(Events::IN), 1)));
+            let mut looked = 0;
+            let result = queue.wait_inner(WaitMode::Uninterruptible, None, exclusive, || {
+                looked += 1;
+                (looked == 3).then_some(looked)
+            });
+            assert_eq!(result, Ok(3));
+            assert!(queue.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_wake_after_the_last_look_is_not_lost() {
+        become_task();
+        let queue = WaitQueue::new();
+        let mut looked = 0;
+        let result = queue.wait(WaitMode::Interruptible, None, || {
+            looked += 1;
+            if looked == 2 {
+                // The condition becomes true behind the back of this look.
+                assert_eq!(queue.wake_all(Events::IN), 1);
+            }
+            (looked > 2).then_some(())
+        });
+        assert_eq!((result, looked), (Ok(()), 3));
+    }
+
+    #[test]
+    fn an_exclusive_wake_spent_on_one_who_leaves_goes_to_the_next() {
+        struct Next(AtomicUsize);
+        impl Observer for Next {
+            fn notify(&self, _events: Events) -> bool {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+        }
+        become_task();
+        let queue = Arc::new(WaitQueue::new());
+        let next = Arc::new(Next(AtomicUsize::new(0)));
+        let mut registration = None;
+        let mut looked = 0;
+        let result = queue.wait_exclusive::<()>(WaitMode::Uninterruptible, Some(1), || {
+            looked += 1;
+            if looked == 2 {
+                registration = Some(queue.observe(next.clone(), true));
+                assert_eq!(queue.wake_one(Events::IN), 1);
+                assert_eq!(next.0.load(Ordering::Relaxed), 0);
+            }
+            None
+        });
+        assert_eq!(result, Err(WaitError::TimedOut));
+        assert_eq!(next.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -3,7 +3,7 @@
 use super::fs_attr::XattrTarget;
 use super::{
     cred, event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_notify, fs_open, fs_space,
-    fs_stat, futex, misc, mm, names, net, numa, process, sched, shm, signal, time,
+    fs_stat, futex, misc, mm, net, numa, pidfd, process, ptrace, sched, shm, signal, time,
 };
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
@@ -267,6 +267,11 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_reboot => process::reboot(u(0), u(1), u(2)),
         __NR_membarrier => process::membarrier(i(0), u(1)),
         __NR_rseq => rseq::register(a[0], u(1), u(2), u(3)),
+        __NR_pidfd_open => pidfd::open(i(0), u(1)),
+        __NR_pidfd_send_signal => pidfd::send_signal(i(0), i(1), a[2], u(3)),
+        __NR_pidfd_getfd => pidfd::getfd(i(0), i(1), u(2)),
+        __NR_kcmp => pidfd::kcmp(i(0), i(1), u(2), a[3], a[4]),
+        __NR_ptrace => ptrace::ptrace(u(0), i(1), a[2], a[3]),
         __NR_seccomp => seccomp::seccomp(u(0), u(1), a[2]),
 
         // Identity
@@ -333,7 +338,7 @@ fn unimplemented(number: usize) -> Result<usize> {
         let bit = 1 << (number % 64);
         if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
             let program = crate::task::current().comm();
-            let name = names::name(number).unwrap_or("?");
+            let name = super::name(number).unwrap_or("?");
             crate::error!("unimplemented syscall {name}({number}) by {program}");
         }
     }

@@ -51,6 +51,7 @@ pub fn mount(source: usize, target: usize, kind: usize, flags: u32, data: usize)
     let fs: Arc<dyn FileSystem> = match kind.as_slice() {
         b"tmpfs" | b"ramfs" => MemFs::tmpfs(&Options::parse(&text_arg(data)?)?),
         b"proc" => crate::fs::procfs::filesystem(),
+        b"devpts" => MemFs::devpts(),
         b"sysfs" => crate::fs::sysfs::filesystem(),
         _ => return Err(Errno::ENODEV),
     };

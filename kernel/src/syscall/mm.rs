@@ -238,17 +238,7 @@ pub fn memfd_create(name: usize, flags: u32) -> Result<usize> {
 fn space_of(pid: i32) -> Result<Arc<AddressSpace>> {
     let process = find_process(pid).ok_or(Errno::ESRCH)?;
     let task = process.main_thread().ok_or(Errno::ESRCH)?;
-    let theirs = task.creds();
-    let allowed = core::ptr::eq(&**current().process(), &*process)
-        || current().capable(CAP_SYS_PTRACE)
-        || current().with_creds(|own| {
-            [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == own.uid)
-                && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == own.gid)
-                && theirs.permitted.within(own.permitted)
-        });
-    if !allowed {
-        return Err(Errno::EPERM);
-    }
+    super::pidfd::check_inspect(&task)?;
     task.mm().ok_or(Errno::ESRCH)
 }
 

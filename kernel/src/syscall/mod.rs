@@ -15,17 +15,19 @@ pub mod fs_path;
 pub mod fs_space;
 pub mod fs_stat;
 pub mod futex;
+pub mod lock;
 pub mod misc;
 pub mod mm;
 pub mod net;
 pub mod numa;
+pub mod pidfd;
 pub mod process;
+pub mod ptrace;
 pub mod sched;
 pub mod shm;
 pub mod signal;
 pub mod time;
 
-use dock2uni_format::syscalls as names;
 pub use dock2uni_format::syscalls::name;
 pub use entry::enter;
 

@@ -1,15 +1,18 @@
 //! Processes: clone(2), execve(2), wait4(2), exit(2), process groups, prctl(2).
 
-use super::fs_path::{lookup, path_arg, place_of};
+use super::fs_path::{file, lookup, path_arg, place_of};
 use crate::arch::USER_END;
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
+use crate::event::pidfd::PidFd;
 use crate::io::{get_user, get_user_slice, get_user_str, put_user};
 use crate::task::creds::{self, cap};
 use crate::task::process::Usage;
 use crate::task::rlimit::Rlimit;
 use crate::task::wait::{self, Who};
-use crate::task::{Process, current, exec, exit, family, find_process, fork, seccomp, signal};
+use crate::task::{
+    Process, current, exec, exit, family, find_process, fork, seccomp, signal, timers,
+};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
@@ -23,7 +26,15 @@ pub fn clone(context: &mut UserContext, args: [usize; 6]) -> Result<usize> {
     let flags = flags as u64;
     let exit_signal = (flags & CSIGNAL) as u32;
     let flags = flags & 0xffff_ffff & !CSIGNAL;
-    fork::clone(context, fork::Args { flags, parent_tid, child_tid, exit_signal, stack, tls })
+    // The two share an argument.
+    if flags & u64::from(CLONE_PIDFD) != 0 && flags & u64::from(CLONE_PARENT_SETTID) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let pidfd = parent_tid;
+    fork::clone(
+        context,
+        fork::Args { flags, parent_tid, pidfd, child_tid, exit_signal, stack, tls },
+    )
 }
 
 /// fork(2)
@@ -59,8 +70,8 @@ pub fn clone3(context: &mut UserContext, addr: usize, size: usize) -> Result<usi
         }
         u64::from_le_bytes(bytes)
     };
-    let [flags, child_tid, parent_tid, exit_signal, stack, len, tls, tids] =
-        [0, 2, 3, 4, 5, 6, 7, 9].map(word);
+    let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, len, tls, tids] =
+        [0, 1, 2, 3, 4, 5, 6, 7, 9].map(word);
     let thread = u64::from(CLONE_THREAD | CLONE_PARENT);
     if flags & CSIGNAL != 0
         || exit_signal > 64
@@ -77,6 +88,7 @@ pub fn clone3(context: &mut UserContext, addr: usize, size: usize) -> Result<usi
     let args = fork::Args {
         flags,
         parent_tid: parent_tid as usize,
+        pidfd: pidfd as usize,
         child_tid: child_tid as usize,
         exit_signal: exit_signal as u32,
         stack: top as usize,
@@ -200,6 +212,7 @@ pub fn waitid(kind: u32, id: i32, info: usize, options: u32, usage: usize) -> Re
     const P_ALL: u32 = 0;
     const P_PID: u32 = 1;
     const P_PGID: u32 = 2;
+    const P_PIDFD: u32 = 3;
     let wanted = wait::WSTOPPED | wait::WEXITED | wait::WCONTINUED;
     let known =
         wanted | wait::WNOHANG | wait::WNOWAIT | wait::WNOTHREAD | wait::WALL | wait::WCLONE;
@@ -211,9 +224,21 @@ pub fn waitid(kind: u32, id: i32, info: usize, options: u32, usage: usize) -> Re
         P_PID if id > 0 => Who::Pid(id),
         P_PGID if id > 0 => Who::Group(id),
         P_PGID if id == 0 => Who::Group(current().process().pgid()),
+        P_PIDFD if id >= 0 => {
+            let file = file(id)?;
+            let process = PidFd::process(&file)?;
+            if file.nonblocking() && options & wait::WNOHANG == 0 {
+                let event = wait::wait(Who::Pid(process.pid()), options | wait::WNOHANG)?;
+                return tell(Some(event.ok_or(Errno::EAGAIN)?), info, usage);
+            }
+            Who::Pid(process.pid())
+        }
         _ => return Err(Errno::EINVAL),
     };
-    let event = wait::wait(who, options)?;
+    tell(wait::wait(who, options)?, info, usage)
+}
+
+fn tell(event: Option<wait::Event>, info: usize, usage: usize) -> Result<usize> {
     if info != 0 {
         let words = event.as_ref().map_or([0; 16], |event| event.info.to_user());
         put_user(info, &words)?;
@@ -298,6 +323,7 @@ pub fn prlimit64(pid: i32, resource: u32, new: usize, old: usize) -> Result<usiz
         let [soft, hard] = get_user::<[u64; 2]>(new)?;
         let privileged = current().capable(cap::SYS_RESOURCE);
         target.set_rlimit(resource, Rlimit { soft, hard }, privileged)?;
+        timers::cpu::watch_limit(&target);
         if let Some(mm) = target.main_thread().and_then(|thread| thread.mm()) {
             let slot = match resource {
                 RLIMIT_AS => Some(&mm.limits.address_space),

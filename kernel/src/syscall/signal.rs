@@ -23,7 +23,7 @@ fn number(raw: i32) -> Result<Signal> {
 }
 
 /// A signal to send; 0 only checks.
-fn number_or_none(raw: i32) -> Result<Option<Signal>> {
+pub fn number_or_none(raw: i32) -> Result<Option<Signal>> {
     if raw == 0 { Ok(None) } else { number(raw).map(Some) }
 }
 
@@ -237,7 +237,7 @@ fn to_thread(tgid: Option<i32>, tid: i32, raw: i32, info: Option<SigInfo>) -> Re
 
 /// Information from a program: causes that only the kernel may give are refused unless it talks to
 /// itself.
-fn info_from(addr: usize, signal: i32, to_self: bool) -> Result<SigInfo> {
+pub fn info_from(addr: usize, signal: i32, to_self: bool) -> Result<SigInfo> {
     let mut info = SigInfo::from_user(&get_user(addr)?);
     info.signo = signal;
     if !to_self && (info.code >= 0 || info.code == code::SI_TKILL) {

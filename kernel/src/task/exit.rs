@@ -59,6 +59,7 @@ pub fn exit_thread(status: i32) -> ! {
     if let Some(number) = number.filter(|_| !is_leader) {
         number.unbind_task();
     }
+    super::trace::tracee_exits(&task, process.exit_status.load(Ordering::Relaxed));
     if last {
         exit_process(&process);
     } else {
@@ -92,11 +93,12 @@ pub(super) fn release_memory(task: &Arc<Task>) {
 }
 
 fn exit_process(process: &Arc<Process>) {
+    super::trace::tracer_exits(process);
     process.timers.lock().clear();
     let leads = process.sid() == process.pid();
     let terminal = process.terminal.lock().take();
     if let Some(terminal) = terminal.filter(|_| leads) {
-        terminal.leader_exited();
+        terminal.disowned(true);
         super::session::release_terminal(process.sid());
     }
     process.set_exe(None);
@@ -112,6 +114,7 @@ fn exit_process(process: &Arc<Process>) {
     };
     if let Some((heir, children)) = adopted {
         for child in children {
+            child.adopted.store(true, Ordering::Relaxed);
             death_of_parent(&child);
             if child.is_zombie() {
                 tell_parent(&child, &heir);
@@ -123,6 +126,18 @@ fn exit_process(process: &Arc<Process>) {
         Some(parent) => tell_parent(process, &parent),
         None => reap(process),
     }
+    process.exit_events.wake_all(Events::IN);
+}
+
+/// Whether the main process takes no notice of a child that it did not make: it neither catches nor
+/// blocks SIGCHLD, and none of its threads waits. Such a child would stay a zombie for ever.
+fn is_unwanted(child: &Process, parent: &Process) -> bool {
+    let chld = Signal::CHLD;
+    child.adopted.load(Ordering::Relaxed)
+        && parent.is_init()
+        && parent.child_events.is_empty()
+        && !parent.signal.lock().actions.get(chld).is_caught()
+        && !parent.threads().iter().any(|thread| thread.signal_sets().1.has(chld))
 }
 
 /// `PR_SET_PDEATHSIG`.
@@ -164,11 +179,11 @@ fn hang_up_orphans(family: &family::FamilyGuard, process: &Arc<Process>) {
 /// care.
 fn tell_parent(process: &Arc<Process>, parent: &Arc<Process>) {
     let number = process.exit_signal.load(Ordering::Relaxed);
-    let mut reap_now = false;
+    let mut reap_now = is_unwanted(process, parent);
     if let Some(signal) = Signal::new(number as u32) {
         if signal == Signal::CHLD {
             let action = parent.signal.lock().actions.get(Signal::CHLD);
-            reap_now = action.handler == SIG_IGN || action.flags.contains(ActionFlags::NOCLDWAIT);
+            reap_now |= action.handler == SIG_IGN || action.flags.contains(ActionFlags::NOCLDWAIT);
         }
         let info = SigInfo { signo: number, ..child_info(process) };
         signal::send_to_process(parent, signal, info);

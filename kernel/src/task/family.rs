@@ -78,14 +78,15 @@ impl FamilyGuard {
     }
 
     /// Whether no member of the group has a parent in another group of the same session (POSIX
-    /// "orphaned process group"). `without` counts as gone.
+    /// "orphaned process group"). `without` counts as gone. The main process is a parent like any
+    /// other, as in a container: it may be a shell with jobs.
     pub fn is_orphaned(&self, pgid: i32, without: Option<&Process>) -> bool {
         !self.group(pgid).iter().any(|member| {
             let leaving = without.is_some_and(|other| core::ptr::eq(&**member, other));
             !leaving
-                && member.parent().is_some_and(|parent| {
-                    parent.pgid() != pgid && parent.sid() == member.sid() && parent.pid() != 1
-                })
+                && member
+                    .parent()
+                    .is_some_and(|parent| parent.pgid() != pgid && parent.sid() == member.sid())
         })
     }
 

@@ -5,10 +5,12 @@ use super::process::Stop;
 use super::sched::Entity;
 use super::signal::{AltStack, TaskSignals};
 use super::thread::{Completion, Parts, Work};
-use super::{Process, Task, current_arc, family, sched};
+use super::{Process, Task, current_arc, family, sched, trace};
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
+use crate::event::pidfd::PidFd;
 use crate::io::put_user;
+use crate::syscall::install_file;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general::*;
@@ -18,8 +20,10 @@ use linux_raw_sys::general::*;
 pub struct Args {
     /// `CLONE_*`.
     pub flags: u64,
-    /// Where to store the child's number in the parent, and a pidfd.
+    /// Where to store the child's number in the parent.
     pub parent_tid: usize,
+    /// Where to store a descriptor of the child (`CLONE_PIDFD`).
+    pub pidfd: usize,
     /// Where the child's number goes in the child.
     pub child_tid: usize,
     /// Signal that tells the parent of the end.
@@ -48,7 +52,7 @@ fn check(flags: u32, exit_signal: u32) -> Result<()> {
     if flags & NAMESPACES != 0 {
         return Err(Errno::EPERM);
     }
-    if has(CLONE_PIDFD) {
+    if has(CLONE_PIDFD) && flags & (CLONE_THREAD | CLONE_DETACHED) != 0 {
         return Err(Errno::EINVAL);
     }
     Ok(())
@@ -115,13 +119,25 @@ pub fn clone(context: &mut UserContext, args: Args) -> Result<usize> {
     if has(CLONE_PARENT_SETTID) {
         put_user(args.parent_tid, &number)?;
     }
+    if has(CLONE_PIDFD) {
+        let fd = install_file(PidFd::open(child.process().clone(), 0), true)? as i32;
+        if let Err(fault) = put_user(args.pidfd, &fd) {
+            parent.files().close(fd)?;
+            return Err(fault);
+        }
+    }
     attach(&parent, &child, flags)?;
     if has(CLONE_CHILD_SETTID) {
         set_child_tid(&child, args.child_tid, number)?;
     }
+    let event = trace::on_clone(&child, flags, args.exit_signal);
     sched::start(&child);
+    if let Some(event) = event {
+        trace::on_event(context, event, number as usize);
+    }
     if let Some(done) = done {
         done.wait_killable();
+        trace::on_event(context, trace::event::VFORK_DONE, number as usize);
     }
     Ok(number as usize)
 }
@@ -154,6 +170,7 @@ fn new_process(parent: &Task, pid: &PidRef, flags: u32, exit_signal: u32) -> Arc
     process.personality.store(from.personality.load(Relaxed), Relaxed);
     process.oom_score_adj.store(from.oom_score_adj.load(Relaxed), Relaxed);
     *process.terminal.lock() = from.terminal();
+    super::timers::cpu::watch_limit(&process);
     process
 }
 
@@ -165,7 +182,7 @@ fn inherit(parent: &Task, child: &Task, args: &Args) {
     child.timer_slack.store(parent.timer_slack.load(Relaxed), Relaxed);
     child.memory_policy.store(parent.memory_policy.load(Relaxed), Relaxed);
     *child.seccomp.lock() = parent.seccomp.lock().clone();
-    let inherited = parent.work() & (Work::SECCOMP | Work::TRACE);
+    let inherited = parent.work() & Work::SECCOMP;
     if flags & CLONE_VM == 0 {
         // The copy of memory has a copy of the registered area.
         child.rseq.store(parent.rseq.load(Relaxed), Relaxed);

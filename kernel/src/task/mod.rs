@@ -24,6 +24,7 @@ pub mod session;
 pub mod signal;
 mod thread;
 pub mod timers;
+pub mod trace;
 pub mod user;
 pub mod wait;
 

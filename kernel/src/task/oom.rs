@@ -1,6 +1,7 @@
 //! Choosing whom to kill when memory is gone.
 
-use super::signal::{SigInfo, Signal, send_to_process};
+use super::signal::send::{Force, send};
+use super::signal::{SigInfo, Signal};
 use super::{Process, Work, current, for_each_process, sched};
 use crate::arch::{PAGE_SIZE, clock};
 use crate::error;
@@ -81,6 +82,7 @@ fn choose() -> bool {
         kib(info.cached),
         kib(info.slab),
     );
-    send_to_process(&victim, Signal::KILL, SigInfo::kernel(Signal::KILL));
+    // The main process is not spared: often it is all there is. Without a value, sending can't fail.
+    let _ = send(&victim, None, Signal::KILL, SigInfo::kernel(Signal::KILL), Force::Outside);
     true
 }

@@ -22,6 +22,8 @@ pub struct Process {
     pub signal: IrqLock<GroupSignals>,
     /// Woken when a child changes state.
     pub child_events: Arc<WaitQueue>,
+    /// Woken when it has ended (pidfd_open(2)).
+    pub exit_events: Arc<WaitQueue>,
     /// Woken when a signal arrives (signalfd(2)).
     pub signal_events: Arc<WaitQueue>,
     rlimits: IrqLock<Rlimits>,
@@ -34,6 +36,8 @@ pub struct Process {
     /// Signal that tells the parent of the end; 0 for none.
     pub(super) exit_signal: AtomicI32,
     zombie: AtomicBool,
+    /// Its parent isn't the one that made it.
+    pub(super) adopted: AtomicBool,
     pub(super) reaped: AtomicBool,
     pub(super) last_uid: AtomicU32,
     /// CPU time of threads that ended, and of children that were waited for.
@@ -56,6 +60,10 @@ pub struct Process {
     pub(super) terminal: SpinLock<Option<Arc<dyn super::session::Terminal>>>,
     /// membarrier(2) registrations.
     pub(super) membarrier: AtomicU32,
+    /// Seconds of CPU time at the last SIGXCPU.
+    pub(super) cpu_warned: AtomicU64,
+    /// Tasks that it traces.
+    pub(super) tracees: SpinLock<super::trace::Tracees>,
 }
 
 /// Process group and session.
@@ -172,6 +180,8 @@ impl Process {
                 report: None,
             }),
             child_events: Arc::default(),
+            exit_events: Arc::default(),
+            adopted: AtomicBool::new(false),
             signal_events: Arc::default(),
             rlimits: IrqLock::new(rlimits),
             exe: SpinLock::new(None),
@@ -191,6 +201,8 @@ impl Process {
             timers: SpinLock::default(),
             terminal: SpinLock::new(None),
             membarrier: AtomicU32::new(0),
+            cpu_warned: AtomicU64::new(0),
+            tracees: SpinLock::default(),
         });
         if let Some(pid) = &*process.pid_ref.lock() {
             pid.bind_process(&process);
@@ -239,6 +251,14 @@ impl Process {
     /// Whether it has ended and waits to be reaped.
     pub fn is_zombie(&self) -> bool {
         self.zombie.load(Ordering::Acquire)
+    }
+    /// Wait status; meaningful once it has ended.
+    pub fn exit_status(&self) -> i32 {
+        self.exit_status.load(Ordering::Relaxed)
+    }
+    /// Whether it has ended and been waited for.
+    pub fn is_reaped(&self) -> bool {
+        self.is_zombie() && self.pid_ref.lock().is_none()
     }
     pub(super) fn set_zombie(&self) {
         self.zombie.store(true, Ordering::Release);

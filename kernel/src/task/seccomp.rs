@@ -2,7 +2,7 @@
 
 use super::signal::{self, SigInfo, Signal};
 use super::thread::Work;
-use super::{creds::cap, current, exit};
+use super::{Task, creds::cap, current, exit, trace};
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
 use crate::io::get_user_slice;
@@ -205,7 +205,7 @@ fn install(program: Vec<Insn>) -> Result<usize> {
 }
 
 /// Asks the filters about the call that `context` makes. `Some` is its result instead of making it.
-pub fn check(context: &UserContext) -> Option<Result<usize>> {
+pub fn check(context: &mut UserContext) -> Option<Result<usize>> {
     let task = current();
     let filter = task.seccomp.lock().clone();
     let nr = context.orig_rax as u32;
@@ -233,12 +233,13 @@ pub fn check(context: &UserContext) -> Option<Result<usize>> {
     apply(context, verdict, nr)
 }
 
-fn apply(context: &UserContext, verdict: u32, nr: u32) -> Option<Result<usize>> {
+fn apply(context: &mut UserContext, verdict: u32, nr: u32) -> Option<Result<usize>> {
     let value = verdict as u16;
     match verdict & 0xffff_0000 {
         RET_ALLOW | RET_LOG => None,
         RET_ERRNO => Some(Err(Errno(value.min(4095)))),
-        // Nobody traces and nobody listens.
+        RET_TRACE if trace::on_event(context, trace::event::SECCOMP, value.into()) => None,
+        // Nobody traces or nobody listens.
         RET_TRACE | RET_USER_NOTIF => Some(Err(Errno::ENOSYS)),
         RET_TRAP => {
             signal::send::force(Signal::SYS, SigInfo::seccomp(value, context.rip, nr));
@@ -254,6 +255,17 @@ fn apply(context: &UserContext, verdict: u32, nr: u32) -> Option<Result<usize>> 
             exit::exit_group(Signal::SYS.number().into())
         }
     }
+}
+
+/// How many filters a task has.
+pub fn filters(task: &Task) -> usize {
+    let mut count = 0;
+    let mut at = task.seccomp.lock().clone();
+    while let Some(filter) = at {
+        count += 1;
+        at = filter.older.clone();
+    }
+    count
 }
 
 /// `PR_GET_SECCOMP`: 2 with filters, else 0.

@@ -8,9 +8,9 @@ use alloc::sync::Arc;
 pub trait Terminal: Send + Sync {
     /// A number that tells terminals apart (`tty_nr` of /proc/PID/stat).
     fn device(&self) -> u64;
-    /// The session leader has ended: SIGHUP and SIGCONT to the foreground group, and the terminal
-    /// is free.
-    fn leader_exited(&self);
+    /// The session gives the terminal up, because its leader ended or asked for it: SIGHUP to the
+    /// foreground group (and SIGCONT, unless the leader ended), and the terminal is free.
+    fn disowned(&self, ended: bool);
     /// The foreground process group.
     fn foreground(&self) -> i32;
     /// As `Any`, so that the driver finds its own type again.
@@ -39,6 +39,11 @@ pub fn acquire_terminal(leader: &Arc<Process>, terminal: Arc<dyn Terminal>) -> R
     Ok(())
 }
 
+/// Gives a session leader that does not run yet its controlling terminal.
+pub(super) fn grant_terminal(leader: &Process, terminal: Arc<dyn Terminal>) {
+    *leader.terminal.lock() = Some(terminal);
+}
+
 /// Takes the controlling terminal from every member of a session (TIOCNOTTY by the leader,
 /// hang-up).
 pub fn release_terminal(sid: i32) {
@@ -49,4 +54,9 @@ pub fn release_terminal(sid: i32) {
             drop(old);
         }
     }
+}
+
+/// Takes the controlling terminal from one process (TIOCNOTTY by another than the leader).
+pub fn drop_terminal(process: &Process) {
+    drop(process.terminal.lock().take());
 }

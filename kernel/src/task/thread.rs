@@ -30,7 +30,7 @@ bitflags::bitflags! {
         const RSEQ = 1 << 2;
         /// The temporary signal mask must be taken back.
         const RESTORE_MASK = 1 << 3;
-        /// System calls are traced.
+        /// Somebody traces it.
         const TRACE = 1 << 4;
         /// A seccomp filter is installed.
         const SECCOMP = 1 << 5;
@@ -69,6 +69,8 @@ pub struct Task {
     pub(super) memory_policy: AtomicU32,
     /// Seccomp filters, newest first.
     pub(super) seccomp: SpinLock<Option<Arc<super::seccomp::Filter>>>,
+    /// Who traces it, and what it has stopped for.
+    pub(super) trace: SpinLock<Option<super::trace::Trace>>,
     /// Last CPU exception in user mode: vector, error code, address.
     fault: [AtomicUsize; 3],
     /// What vfork(2)'s parent waits for.
@@ -134,6 +136,7 @@ impl Task {
             timer_slack: AtomicUsize::new(50_000),
             memory_policy: AtomicU32::new(0),
             seccomp: SpinLock::new(None),
+            trace: SpinLock::new(None),
             fault: [const { AtomicUsize::new(0) }; 3],
             vfork_done: SpinLock::new(None),
             restart: SpinLock::new(None),
@@ -297,6 +300,11 @@ impl Task {
     /// Signals that sigtimedwait(2) waits for.
     pub fn set_awaited(&self, set: super::signal::SigSet) {
         self.signal.lock().awaited = set;
+    }
+    /// Replaces the blocked signals of a task that is stopped.
+    pub fn replace_mask(&self, mask: super::signal::SigSet) {
+        self.signal.lock().mask = mask.blockable();
+        self.add_work(Work::SIGNAL);
     }
     /// Forgets pending signals of this thread.
     pub fn discard_pending(&self, which: super::signal::SigSet) {

@@ -32,6 +32,9 @@ pub(super) fn run() -> ! {
 fn look_around(context: &mut UserContext, work: Work) {
     let task = current();
     exit::die_if_doomed(task);
+    if work.contains(Work::TRACE) {
+        super::trace::on_interrupt(context);
+    }
     if work.intersects(Work::SIGNAL | Work::STOP | Work::RESTORE_MASK) {
         deliver::deliver(context);
     }

@@ -2,7 +2,7 @@
 
 use super::process::{Report, Usage};
 use super::signal::{SigInfo, code};
-use super::{Process, current, exit};
+use super::{Process, current, exit, trace};
 use crate::errno::{Errno, Result};
 use crate::sync::{WaitError, WaitMode};
 use alloc::sync::Arc;
@@ -65,6 +65,11 @@ pub fn wait(who: Who, options: u32) -> Result<Option<Event>> {
 
 fn scan(parent: &Arc<Process>, who: Who, options: u32) -> Result<Option<Event>> {
     let mut any = false;
+    match trace::scan(parent, who, options & WNOWAIT != 0) {
+        Ok(Some((pid, status))) => return Ok(Some(of_tracee(pid, status))),
+        Ok(None) => any = true,
+        Err(_) => {}
+    }
     for child in parent.children() {
         let eligible = match who {
             Who::Any => true,
@@ -85,6 +90,18 @@ fn scan(parent: &Arc<Process>, who: Who, options: u32) -> Result<Option<Event>> 
         }
     }
     if any { Ok(None) } else { Err(Errno::ECHILD) }
+}
+
+/// What a tracee stopped for, or how it ended.
+fn of_tracee(pid: i32, status: i32) -> Event {
+    let (cause, value) = match status & 0x7f {
+        0x7f => (code::CLD_TRAPPED, status >> 8 & 0xff),
+        0 => (code::CLD_EXITED, status >> 8 & 0xff),
+        signal => (code::CLD_KILLED, signal),
+    };
+    let uid = super::find_process(pid).map_or(0, |process| process.uid());
+    let info = SigInfo::child(cause, pid, uid, value, 0, 0);
+    Event { pid, status, info, usage: Usage::default() }
 }
 
 fn take_zombie(parent: &Process, child: &Arc<Process>, options: u32) -> Option<Event> {

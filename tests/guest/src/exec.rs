@@ -35,6 +35,11 @@ pub fn probe(args: &[String]) -> i32 {
             let state = |fd: &str| fcntl(fd.parse().unwrap(), F_GETFD);
             i32::from(!(state(closed) == -1 && state(open) == 0))
         },
+        ["places"] => {
+            let local = 0u8;
+            println!("{} {}", &raw const local as usize, unsafe { sbrk(0) } as usize);
+            0
+        }
         ["threads"] => {
             let tasks = std::fs::read_dir("/proc/self/task").unwrap().count();
             i32::from(!(tasks == 1 && unsafe { getpid() == gettid() }))

@@ -20,7 +20,9 @@ mod creds;
 mod events;
 mod exec;
 mod files;
+mod isolation;
 mod memory;
+mod pidfds;
 mod pipes;
 mod process;
 mod procfs;
@@ -28,23 +30,29 @@ mod runtimes;
 mod share;
 mod signals;
 mod sockets;
+mod terminals;
 mod threads;
 mod time;
+mod traces;
 mod volume;
 
 fn main() {
     let mut cases = Vec::new();
     for family in [
         process::CASES,
+        pidfds::CASES,
         exec::CASES,
         signals::CASES,
         threads::CASES,
         memory::CASES,
+        isolation::CASES,
         files::CASES,
         pipes::CASES,
         events::CASES,
         sockets::CASES,
+        terminals::CASES,
         time::CASES,
+        traces::CASES,
         creds::CASES,
         procfs::CASES,
         share::CASES,

@@ -23,6 +23,7 @@ cases![
     ignored_sigchld_reaps_by_itself,
     descriptors_are_shared_with_offsets,
     rusage_of_children_adds_up,
+    cpu_time_is_limited,
 ];
 
 fn exit_status_reaches_the_parent() {
@@ -301,4 +302,31 @@ fn rusage_of_children_adds_up() {
         assert!(usage.ru_utime.tv_sec > 0 || usage.ru_utime.tv_usec > 0, "no user time counted");
         fails!(getrusage(77, &mut usage), EINVAL);
     }
+}
+
+fn cpu_time_is_limited() {
+    extern "C" fn count(_: i32) {
+        COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    static COUNT: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
+    let (r, w) = pipe();
+    // The limit is inherited, and counts anew.
+    let pid = child(|| unsafe {
+        let limit = rlimit { rlim_cur: 1, rlim_max: 2 };
+        ok(setrlimit(RLIMIT_CPU, &limit));
+        let inner = child(|| {
+            signal(SIGXCPU, count as *const () as usize);
+            let mut told = 0;
+            loop {
+                let count = COUNT.load(std::sync::atomic::Ordering::Relaxed);
+                if count > told {
+                    told = count;
+                    write(w, b"x");
+                }
+            }
+        });
+        WTERMSIG(wait_for(inner))
+    });
+    assert_eq!(WEXITSTATUS(wait_for(pid)), SIGKILL);
+    assert_eq!(read(r, 10), b"x");
 }

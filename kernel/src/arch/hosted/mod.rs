@@ -5,6 +5,7 @@ pub mod fpu;
 pub mod kstack;
 pub mod memory;
 pub mod paging;
+pub mod speculation;
 pub mod user;
 pub use memory::{phys_to_virt, virt_to_phys};
 

@@ -27,6 +27,7 @@ pub mod power;
 pub mod random;
 pub mod serial;
 pub mod smp;
+pub mod speculation;
 mod start;
 mod trap;
 pub mod uaccess;

@@ -88,3 +88,9 @@ pub fn on_receive(receive: fn()) {
         unsafe { outb(INTERRUPT_ENABLE, 1) };
     }
 }
+
+/// Whether the port may interrupt for received bytes; without, they wait in it and behind it.
+pub fn accept(yes: bool) {
+    // SAFETY: the ISA serial port belongs to this module.
+    unsafe { outb(INTERRUPT_ENABLE, u8::from(yes)) };
+}

@@ -2,7 +2,7 @@
 
 use super::early::FreeMemory;
 use super::gdt::{IST_STACK, IST_STACKS};
-use super::{boot_info, cpu, fpu, paging, serial, trap, uaccess, user};
+use super::{boot_info, cpu, fpu, paging, serial, speculation, trap, uaccess, user};
 use crate::debug;
 use core::cell::UnsafeCell;
 
@@ -46,5 +46,6 @@ pub(super) fn boot_cpu(start_info: usize, tsc: u64) -> ! {
 pub(super) fn init_cpu() {
     fpu::init_cpu();
     uaccess::init_cpu();
+    speculation::init_cpu();
     user::init_cpu();
 }

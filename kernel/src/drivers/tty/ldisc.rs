@@ -73,6 +73,13 @@ impl LineDiscipline {
         if self.termios.local(ICANON) && self.lines == 0 { 0 } else { self.input.len() }
     }
 
+    /// Whether another typed character finds room. A line that can't be finished otherwise takes
+    /// characters (and drops them) for ever, as in Linux.
+    pub fn has_room(&self) -> bool {
+        self.termios.local(ICANON) && self.lines == 0
+            || self.input.len() + self.line.len() + 1 < CAPACITY
+    }
+
     /// Whether a read would return at once in the present mode, ignoring `VTIME`.
     pub fn read_ready(&self) -> bool {
         if self.termios.local(ICANON) {

@@ -1,57 +1,71 @@
-//! A terminal: line discipline, job control, and the calls that programs make on it (tty_ioctl(4)).
+//! A terminal: line discipline, job control, reading and writing.
 
 use super::ldisc::{Effects, LineDiscipline};
-use super::termios::Termios;
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::fs::{File, FileOps};
-use crate::io::{IoDst, IoSrc, get_user, put_user};
+use crate::io::{IoDst, IoSrc};
 use crate::sync::{SpinLock, WaitError, WaitMode, WaitQueue};
 use crate::task::session::{self, Terminal};
-use crate::task::signal::{SigInfo, Signal, send_to_pgrp};
-use crate::task::{current, family};
+use crate::task::signal::{SigInfo, Signal, send_to_pgrp, send_to_process};
+use crate::task::{Process, current, family, find_process};
 use crate::time::now_ns;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use linux_raw_sys::general::*;
-use linux_raw_sys::ioctl::*;
 
-/// Where a terminal's output goes.
+/// Bytes that one printed character may become (a tab as spaces).
+const EXPANSION: usize = 8;
+/// Bytes moved at once between user memory and the line discipline.
+const PIECE: usize = 256;
+
+/// Where a terminal's output goes, and what else happens at its other end. Called under spinning
+/// locks: no sleeping.
 pub trait Output: Send + Sync {
-    /// Takes bytes; returns how many. Fewer than given means that it is full; [`Tty::output_ready`]
-    /// is called when that ends.
-    fn write(&self, bytes: &[u8]) -> usize;
-    /// Whether it would take a byte now.
-    fn ready(&self) -> bool;
-    /// Bytes taken that have not left yet.
-    fn pending(&self) -> usize {
-        0
+    /// Takes bytes; what there is no room for is lost.
+    fn write(&self, bytes: &[u8]);
+    /// Bytes it would take now. When room comes up, [`Tty::output_ready`] is called.
+    fn room(&self) -> usize;
+    /// Drops what the other end has not taken yet.
+    fn discard(&self) {}
+    /// Input was read: there may be room for more.
+    fn input_taken(&self) {}
+    /// A description of the terminal was opened. EIO if that isn't possible (any more).
+    fn opened(&self) -> Result<()> {
+        Ok(())
     }
+    /// One was closed; returns whether it was the last.
+    fn closed(&self) -> bool {
+        false
+    }
+    /// Something happened that packet mode reports (`TIOCPKT_*`).
+    fn event(&self, _bits: u32) {}
 }
 
+/// Whose terminal it is.
 #[derive(Default)]
-struct Job {
+pub(super) struct Job {
     /// The session whose controlling terminal this is; 0 for none.
-    sid: i32,
+    pub sid: i32,
     /// The foreground process group.
-    foreground: i32,
+    pub foreground: i32,
     /// The other side is gone for good: reads end, writes fail.
-    hung_up: bool,
+    pub hung_up: bool,
 }
 
 /// A terminal.
 pub struct Tty {
-    device: u64,
+    pub(super) device: u64,
     name: String,
-    discipline: SpinLock<LineDiscipline>,
-    job: SpinLock<Job>,
+    pub(super) discipline: SpinLock<LineDiscipline>,
+    pub(super) job: SpinLock<Job>,
     /// Rows, columns, and the pixel sizes nobody uses.
-    size: SpinLock<[u16; 4]>,
-    queue: Arc<WaitQueue>,
-    output: Arc<dyn Output>,
-    this: Weak<Tty>,
+    pub(super) size: SpinLock<[u16; 4]>,
+    pub(super) queue: Arc<WaitQueue>,
+    pub(super) output: Arc<dyn Output>,
+    pub(super) this: Weak<Tty>,
 }
 
 impl Tty {
@@ -69,20 +83,30 @@ impl Tty {
         })
     }
 
-    /// Characters from the keyboard. Task or softirq context.
-    pub fn receive(&self, bytes: &[u8]) {
+    /// Characters from the keyboard; returns how many found room. Task or softirq context.
+    pub fn receive(&self, bytes: &[u8]) -> usize {
         let mut signals = Vec::new();
         let mut readable = false;
+        let mut taken = 0;
         {
             let mut discipline = self.discipline.lock();
+            let stopped = discipline.output_stopped();
             for &byte in bytes {
+                if !discipline.has_room() {
+                    break;
+                }
                 let mut effects = Effects::default();
                 discipline.typed(byte, &mut effects);
+                if effects.signal.is_some() && !discipline.termios.local(NOFLSH) {
+                    self.output.discard();
+                }
                 // What the output can't take of an echo is lost, as on a real line.
                 self.output.write(&effects.echo);
                 signals.extend(effects.signal);
                 readable |= effects.readable;
+                taken += 1;
             }
+            self.tell_stop(stopped, discipline.output_stopped());
         }
         for signal in signals {
             self.signal_foreground(signal);
@@ -93,6 +117,13 @@ impl Tty {
             // Restarted output, perhaps.
             self.queue.wake_all(Events::OUT | Events::WRNORM);
         }
+        taken
+    }
+
+    pub(super) fn tell_stop(&self, before: bool, after: bool) {
+        if before != after {
+            self.output.event(if after { TIOCPKT_STOP } else { TIOCPKT_START });
+        }
     }
 
     /// The output can take bytes again.
@@ -100,21 +131,34 @@ impl Tty {
         self.queue.wake_all(Events::OUT | Events::WRNORM);
     }
 
-    /// The other side is gone: readers see the end, the session gets SIGHUP.
+    /// Whether a typed character would find room.
+    pub fn has_room(&self) -> bool {
+        self.discipline.lock().has_room()
+    }
+
+    /// Makes it the controlling terminal of a session leader that does not run yet.
+    pub fn adopt(&self, leader: i32) {
+        let mut job = self.job.lock();
+        (job.sid, job.foreground) = (leader, leader);
+    }
+
+    /// The other side is gone: readers see the end, the session's leader and the foreground group
+    /// get SIGHUP.
     pub fn hang_up(&self) {
         let (sid, foreground) = {
             let mut job = self.job.lock();
             job.hung_up = true;
             (core::mem::take(&mut job.sid), core::mem::take(&mut job.foreground))
         };
+        self.discipline.lock().flush_input();
         if sid != 0 {
             session::release_terminal(sid);
-            for signal in [Signal::HUP, Signal::CONT] {
-                let _ = send_to_pgrp(sid, signal, SigInfo::kernel(signal));
-                if foreground != sid {
-                    let _ = send_to_pgrp(foreground, signal, SigInfo::kernel(signal));
+            if let Some(leader) = find_process(sid) {
+                for signal in [Signal::HUP, Signal::CONT] {
+                    send_to_process(&leader, signal, SigInfo::kernel(signal));
                 }
             }
+            let _ = send_to_pgrp(foreground, Signal::HUP, SigInfo::kernel(Signal::HUP));
         }
         self.queue.wake_all(Events::ALL);
     }
@@ -126,20 +170,20 @@ impl Tty {
         }
     }
 
-    fn signal_foreground(&self, signal: u32) {
+    pub(super) fn signal_foreground(&self, signal: u32) {
         let foreground = self.job.lock().foreground;
         if let Some(signal) = Signal::new(signal).filter(|_| foreground != 0) {
             let _ = send_to_pgrp(foreground, signal, SigInfo::kernel(signal));
         }
     }
 
-    fn is_controlling(&self) -> bool {
+    pub(super) fn is_controlling(&self) -> bool {
         current().process().terminal().is_some_and(|terminal| terminal.device() == self.device)
     }
 
     /// Background processes may not touch their terminal: sends `signal` to the caller's group, or
     /// fails with EIO where that would have no effect (termios(3), "Job control").
-    fn check_foreground(&self, signal: Signal) -> Result<()> {
+    pub(super) fn check_foreground(&self, signal: Signal) -> Result<()> {
         let process = current().process();
         let pgid = process.pgid();
         let foreground = self.job.lock().foreground;
@@ -158,6 +202,39 @@ impl Tty {
         Err(Errno::ERESTARTSYS)
     }
 
+    /// Makes it the controlling terminal of the caller's session. EPERM unless the caller leads its
+    /// session and has none, or if another session has it and `steal` isn't given.
+    pub(super) fn make_controlling(&self, steal: bool) -> Result<()> {
+        let process = current().process();
+        let this = self.this.upgrade().ok_or(Errno::EIO)?;
+        if self.is_controlling() && process.sid() == process.pid() {
+            return Ok(());
+        }
+        let previous = {
+            let mut job = self.job.lock();
+            if job.sid != 0 && !steal {
+                return Err(Errno::EPERM);
+            }
+            let previous = (job.sid, job.foreground);
+            (job.sid, job.foreground) = (process.sid(), process.pgid());
+            previous
+        };
+        let acquired = session::acquire_terminal(process, this);
+        match acquired {
+            Ok(()) if previous.0 != 0 => session::release_terminal(previous.0),
+            Ok(()) => {}
+            Err(_) => {
+                let mut job = self.job.lock();
+                (job.sid, job.foreground) = previous;
+            }
+        }
+        acquired
+    }
+
+    fn hung_up(&self) -> bool {
+        self.job.lock().hung_up
+    }
+
     fn read_some(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
         self.check_foreground(Signal::TTIN)?;
         let (canonical, min, time) = {
@@ -167,7 +244,7 @@ impl Tty {
         let ready = || {
             let discipline = self.discipline.lock();
             // With VMIN of zero anything, even nothing, will do.
-            (discipline.read_ready() || self.job.lock().hung_up).then_some(())
+            (discipline.read_ready() || self.hung_up()).then_some(())
         };
         let tenths = |n: u8| now_ns().saturating_add(u64::from(n) * 100_000_000);
         if file.nonblocking() {
@@ -184,8 +261,26 @@ impl Tty {
                 Err(WaitError::TimedOut) => return Ok(0),
                 Err(WaitError::Interrupted) => return Err(Errno::ERESTARTSYS),
             }
+            // VMIN and VTIME: the time between two bytes is limited.
+            while !canonical && min > 1 && time > 0 {
+                let have = self.discipline.lock().readable();
+                let more =
+                    || (self.discipline.lock().readable() > have || self.hung_up()).then_some(());
+                if have >= usize::from(min).min(dst.remaining())
+                    || self.queue.wait(WaitMode::Interruptible, Some(tenths(time)), more).is_err()
+                    || self.hung_up()
+                {
+                    break;
+                }
+            }
         }
-        let mut piece = [0; 256];
+        let result = self.take_input(canonical, dst);
+        self.output.input_taken();
+        result
+    }
+
+    fn take_input(&self, canonical: bool, dst: &mut IoDst<'_>) -> Result<usize> {
+        let mut piece = [0; PIECE];
         let mut total = 0;
         loop {
             let len = piece.len().min(dst.remaining());
@@ -204,11 +299,27 @@ impl Tty {
         }
     }
 
+    /// Prints as much of `bytes` as there is room for. `None` if there is none at all.
+    fn print(&self, bytes: &[u8]) -> Option<Result<usize>> {
+        let mut discipline = self.discipline.lock();
+        if self.hung_up() {
+            return Some(Err(Errno::EIO));
+        }
+        let n = bytes.len().min(self.output.room() / EXPANSION);
+        if discipline.output_stopped() || n == 0 {
+            return None;
+        }
+        let mut out = Vec::with_capacity(n + 16);
+        discipline.print(&bytes[..n], &mut out);
+        self.output.write(&out);
+        Some(Ok(n))
+    }
+
     fn write_some(&self, file: &File, src: &mut IoSrc<'_>) -> Result<usize> {
         if self.discipline.lock().termios.local(TOSTOP) {
             self.check_foreground(Signal::TTOU)?;
         }
-        let mut piece = [0; 256];
+        let mut piece = [0; PIECE];
         let mut total = 0;
         while src.remaining() > 0 {
             let n = match src.read(&mut piece) {
@@ -216,174 +327,39 @@ impl Tty {
                 Err(error) if total == 0 => return Err(error),
                 Err(_) => break,
             };
-            let mut rest = Vec::with_capacity(n + 16);
-            self.discipline.lock().print(&piece[..n], &mut rest);
-            let mut rest = &rest[..];
+            let mut rest = &piece[..n];
             while !rest.is_empty() {
-                let attempt = || {
-                    if self.job.lock().hung_up {
-                        return Some(Err(Errno::EIO));
-                    }
-                    if self.discipline.lock().output_stopped() || !self.output.ready() {
-                        return None;
-                    }
-                    Some(Ok(self.output.write(rest))).filter(|written| *written != Ok(0))
-                };
                 let written = if file.nonblocking() {
-                    attempt().unwrap_or(Err(Errno::EAGAIN))
+                    self.print(rest).unwrap_or(Err(Errno::EAGAIN))
                 } else {
-                    let waited = self.queue.wait(WaitMode::Interruptible, None, attempt);
+                    let waited =
+                        self.queue.wait(WaitMode::Interruptible, None, || self.print(rest));
                     waited.unwrap_or(Err(Errno::ERESTARTSYS))
                 };
                 match written {
-                    Ok(n) => rest = &rest[n..],
+                    Ok(n) => {
+                        total += n;
+                        rest = &rest[n..];
+                    }
                     Err(error) if total == 0 => return Err(error),
                     Err(_) => return Ok(total),
                 }
             }
-            total += n;
         }
         Ok(total)
     }
 
-    fn set_termios(&self, request: u32, arg: usize) -> Result<()> {
-        self.check_foreground(Signal::TTOU)?;
-        let before = self.discipline.lock().termios;
-        let new = match request {
-            TCSETS2 | TCSETSW2 | TCSETSF2 => {
-                Termios::parse(&get_user::<[u8; Termios::SIZE2]>(arg)?, &before)
-            }
-            _ => Termios::parse(&get_user::<[u8; Termios::SIZE]>(arg)?, &before),
-        };
-        if matches!(request, TCSETSW | TCSETSF | TCSETSW2 | TCSETSF2) {
-            let drained = || (self.output.pending() == 0 || self.job.lock().hung_up).then_some(());
-            let waited = self.queue.wait(WaitMode::Interruptible, None, drained);
-            waited.map_err(|_| Errno::ERESTARTSYS)?;
-        }
-        let mut discipline = self.discipline.lock();
-        if matches!(request, TCSETSF | TCSETSF2) {
-            discipline.flush_input();
-        }
-        discipline.set_termios(new.ok_or(Errno::EINVAL)?);
-        drop(discipline);
-        self.queue.wake_all(Events::ALL);
-        Ok(())
-    }
-
-    fn make_controlling(&self) -> Result<()> {
-        let process = current().process();
-        let this = self.this.upgrade().ok_or(Errno::EIO)?;
-        if self.is_controlling() && process.sid() == process.pid() {
-            return Ok(());
-        }
-        {
-            let mut job = self.job.lock();
-            if job.sid != 0 {
-                return Err(Errno::EPERM);
-            }
-            (job.sid, job.foreground) = (process.sid(), process.pgid());
-        }
-        let acquired = session::acquire_terminal(process, this);
-        if acquired.is_err() {
-            *self.job.lock() = Job::default();
-        }
-        acquired
-    }
-
     /// Opens the terminal: a session leader without one gets it as its controlling terminal unless
     /// `O_NOCTTY` is given.
-    pub fn open(self: &Arc<Self>, flags: u32) -> Result<Arc<dyn FileOps>> {
+    pub fn open(&self, flags: u32) -> Result<Arc<dyn FileOps>> {
+        let file = TtyFile::new(self)?;
         let process = current().process();
-        let leader = process.sid() == process.pid();
+        let leader = process.sid() == process.pid() && process.pid() != 0;
         if flags & O_NOCTTY == 0 && leader && process.terminal().is_none() {
             // Another session may have it: then it is just a file.
-            let _ = self.make_controlling();
+            let _ = self.make_controlling(false);
         }
-        Ok(Arc::new(TtyFile(self.clone())))
-    }
-
-    fn ioctl(&self, request: u32, arg: usize) -> Result<usize> {
-        match request {
-            TCGETS => {
-                let raw = self.discipline.lock().termios.emit();
-                put_user::<[u8; Termios::SIZE]>(arg, raw.first_chunk().ok_or(Errno::EINVAL)?)?;
-            }
-            TCGETS2 => {
-                let raw = self.discipline.lock().termios.emit();
-                put_user(arg, &raw)?;
-            }
-            TCSETS | TCSETSW | TCSETSF | TCSETS2 | TCSETSW2 | TCSETSF2 => {
-                self.set_termios(request, arg)?
-            }
-            TIOCGWINSZ => {
-                let size = *self.size.lock();
-                put_user(arg, &size)?;
-            }
-            TIOCSWINSZ => self.resize(get_user(arg)?),
-            TIOCGPGRP => {
-                if !self.is_controlling() {
-                    return Err(Errno::ENOTTY);
-                }
-                let foreground = self.job.lock().foreground;
-                put_user(arg, &foreground)?;
-            }
-            TIOCSPGRP => {
-                if !self.is_controlling() {
-                    return Err(Errno::ENOTTY);
-                }
-                self.check_foreground(Signal::TTOU)?;
-                let pgid: i32 = get_user(arg)?;
-                if pgid < 0 {
-                    return Err(Errno::EINVAL);
-                }
-                let members = family::lock().group(pgid);
-                let member = members.first().ok_or(Errno::ESRCH)?;
-                if member.sid() != current().process().sid() {
-                    return Err(Errno::EPERM);
-                }
-                self.job.lock().foreground = pgid;
-            }
-            TIOCGSID => {
-                if !self.is_controlling() {
-                    return Err(Errno::ENOTTY);
-                }
-                let sid = self.job.lock().sid;
-                put_user(arg, &sid)?;
-            }
-            TIOCSCTTY => self.make_controlling()?,
-            TIOCNOTTY => {
-                if !self.is_controlling() {
-                    return Err(Errno::ENOTTY);
-                }
-                let process = current().process();
-                if process.sid() == process.pid() {
-                    self.leader_exited();
-                }
-                session::release_terminal(process.sid());
-            }
-            TCFLSH => {
-                if matches!(arg as u32, TCIFLUSH | TCIOFLUSH) {
-                    self.discipline.lock().flush_input();
-                } else if arg as u32 != TCOFLUSH {
-                    return Err(Errno::EINVAL);
-                }
-            }
-            TCXONC => {
-                match arg as u32 {
-                    TCOOFF => self.discipline.lock().set_output_stopped(true),
-                    TCOON => self.discipline.lock().set_output_stopped(false),
-                    TCIOFF | TCION => {}
-                    _ => return Err(Errno::EINVAL),
-                }
-                self.output_ready();
-            }
-            // Breaks and drains end at once: there is no line that takes time.
-            TCSBRK | TCSBRKP | TIOCSBRK | TIOCCBRK => {}
-            FIONREAD => put_user(arg, &(self.discipline.lock().readable() as i32))?,
-            TIOCOUTQ => put_user(arg, &(self.output.pending() as i32))?,
-            _ => return Err(Errno::ENOTTY),
-        }
-        Ok(0)
+        Ok(file)
     }
 }
 
@@ -392,14 +368,14 @@ impl Terminal for Tty {
         self.device
     }
 
-    fn leader_exited(&self) {
+    fn disowned(&self, ended: bool) {
         let foreground = {
             let mut job = self.job.lock();
             job.sid = 0;
             core::mem::take(&mut job.foreground)
         };
         if foreground != 0 {
-            for signal in [Signal::HUP, Signal::CONT] {
+            for signal in [Signal::HUP, Signal::CONT].into_iter().take(2 - usize::from(ended)) {
                 let _ = send_to_pgrp(foreground, signal, SigInfo::kernel(signal));
             }
         }
@@ -415,7 +391,16 @@ impl Terminal for Tty {
 }
 
 /// An open terminal.
-pub struct TtyFile(pub Arc<Tty>);
+pub struct TtyFile(pub(super) Arc<Tty>);
+
+impl TtyFile {
+    /// A new description's operations. EIO if the other side is gone.
+    pub fn new(tty: &Tty) -> Result<Arc<TtyFile>> {
+        let tty = tty.this.upgrade().filter(|tty| !tty.hung_up()).ok_or(Errno::EIO)?;
+        tty.output.opened()?;
+        Ok(Arc::new(TtyFile(tty)))
+    }
+}
 
 impl FileOps for TtyFile {
     fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
@@ -428,29 +413,53 @@ impl FileOps for TtyFile {
 
     fn poll(&self, _file: &File, table: &mut PollTable<'_>) -> Events {
         table.register(&self.0.queue);
-        let mut events = Events::empty();
-        if self.0.job.lock().hung_up {
-            return Events::IN | Events::OUT | Events::HUP | Events::ERR;
+        let input = Events::IN | Events::RDNORM;
+        let output = Events::OUT | Events::WRNORM;
+        if self.0.hung_up() {
+            return input | output | Events::HUP | Events::ERR;
         }
+        let mut events = Events::empty();
         let discipline = self.0.discipline.lock();
         if discipline.read_ready() {
-            events |= Events::IN | Events::RDNORM;
+            events |= input;
         }
-        if !discipline.output_stopped() && self.0.output.ready() {
-            events |= Events::OUT | Events::WRNORM;
+        if !discipline.output_stopped() && self.0.output.room() >= EXPANSION {
+            events |= output;
         }
         events
     }
 
     fn ioctl(&self, _file: &File, request: u32, arg: usize) -> Result<usize> {
-        self.0.ioctl(request, arg)
+        if self.0.hung_up() {
+            return Err(Errno::EIO);
+        }
+        self.0.ioctl(request, arg, false)
     }
 
     fn inode(&self) -> Arc<dyn crate::fs::Inode> {
         crate::fs::anon::inode()
     }
 
+    fn release(&self, _file: &File) {
+        if self.0.output.closed() {
+            // Nobody has it open: it is nobody's controlling terminal any more.
+            let sid = {
+                let mut job = self.0.job.lock();
+                job.foreground = 0;
+                core::mem::take(&mut job.sid)
+            };
+            if sid != 0 {
+                session::release_terminal(sid);
+            }
+        }
+    }
+
     fn describe(&self) -> String {
         alloc::format!("/dev/{}", self.0.name)
     }
+}
+
+/// Whether `process` may see or change who has the terminal from its other side.
+pub(super) fn in_session(process: &Process, sid: i32) -> bool {
+    process.sid() == sid
 }

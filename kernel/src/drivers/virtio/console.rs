@@ -1,24 +1,30 @@
-//! virtio-console, port 0, output only: the status channel to the host
-//! ([`dock2uni_format::status`]).
+//! virtio-console, port 0: the status channel to the host ([`dock2uni_format::status`]), and what
+//! the host says on it ([`dock2uni_format::control`]).
 
 use super::queue::{Queue, Segment};
-use super::{Transport, negotiate, ready, start_queue};
+use super::{Doorbell, Handler, Transport, negotiate, ready, start_queue};
 use crate::arch::{clock, cpu};
 use crate::errno::Result;
-use crate::sync::IrqLock;
+use crate::sync::{IrqLock, softirq};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt::Write;
+use dock2uni_format::control::{Control, MAX_LINE};
 use dock2uni_format::status::Status;
 
-/// Transmit queue of port 0.
+/// Queues of port 0.
+const RX: u16 = 0;
 const TX: u16 = 1;
 /// How long the host may take to accept a line, in nanoseconds.
 const PATIENCE: u64 = 100_000_000;
 
 struct Port {
     queue: Queue<Box<[u8]>>,
-    doorbell: super::Doorbell,
+    doorbell: Doorbell,
+    receive: (Queue<Box<[u8; MAX_LINE]>>, Doorbell),
+    /// What has come of a line that isn't complete.
+    line: Vec<u8>,
     _transport: Arc<dyn Transport>,
 }
 
@@ -31,13 +37,53 @@ pub fn attach(transport: Arc<dyn Transport>) -> Result<()> {
     }
     // Without VIRTIO_CONSOLE_F_MULTIPORT port 0 is open from the start.
     let features = negotiate(&*transport, 0)?;
-    // The receive queue must exist for some devices to work, though nothing is ever received.
-    let (receive, _) = start_queue::<()>(&*transport, 0, 2, features, None)?;
-    core::mem::forget(receive);
+    let handler = Handler { function: |_| softirq::raise(softirq::Kind::Misc), arg: 0 };
+    let (mut receive, bell) = start_queue(&*transport, RX, 2, features, Some(handler))?;
     let (queue, doorbell) = start_queue(&*transport, TX, 16, features, None)?;
+    listen(&mut receive, Box::new([0; MAX_LINE]));
     ready(&*transport);
-    *PORT.lock() = Some(Port { queue, doorbell, _transport: transport });
+    bell.ring();
+    let (receive, line) = ((receive, bell), Vec::new());
+    *PORT.lock() = Some(Port { queue, doorbell, receive, line, _transport: transport });
     Ok(())
+}
+
+fn listen(queue: &mut Queue<Box<[u8; MAX_LINE]>>, buffer: Box<[u8; MAX_LINE]>) {
+    let segment = Segment::of(&*buffer);
+    // One buffer fits into an empty queue; a broken queue stays silent.
+    let _ = queue.push(&[], &[segment], buffer);
+}
+
+/// Calls `act` with what the host has said. Softirq context.
+pub fn receive(act: &mut dyn FnMut(Control)) {
+    while let Some(bytes) = received() {
+        for control in bytes.split(|&byte| byte == b'\n') {
+            let text = core::str::from_utf8(control).ok();
+            if let Some(control) = text.and_then(Control::parse) {
+                act(control);
+            }
+        }
+    }
+}
+
+/// Whole lines that have come.
+fn received() -> Option<Vec<u8>> {
+    let mut port = PORT.lock();
+    let Port { receive: (queue, bell), line, .. } = port.as_mut()?;
+    let (buffer, len) = queue.pop().ok()??;
+    let len = (len as usize).min(buffer.len());
+    // A line that never ends is none: what is too long is dropped.
+    if line.len() > MAX_LINE {
+        line.clear();
+    }
+    line.extend_from_slice(&buffer[..len]);
+    listen(queue, buffer);
+    if queue.should_notify() {
+        bell.ring();
+    }
+    let end = line.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let rest = line.split_off(end);
+    Some(core::mem::replace(line, rest))
 }
 
 /// Tells the host, and waits (a little) until it has heard. Without a channel nothing happens.

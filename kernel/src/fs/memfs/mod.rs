@@ -104,6 +104,7 @@ fn parse_size(text: &str) -> Result<u64> {
 /// Unit of sizes, in bytes.
 const BLOCK: u64 = 4096;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+const DEVPTS_MAGIC: u64 = 0x1cd1;
 const OVERLAYFS_MAGIC: u64 = 0x794c_7630;
 
 impl MemFs {
@@ -117,11 +118,22 @@ impl MemFs {
             shown += &alloc::format!(",mode={:o}", options.mode);
         }
         let fs = MemFs::new("tmpfs", TMPFS_MAGIC, None, options.size, shown);
+        fs.with_root(options)
+    }
+
+    /// The filesystem of pseudoterminals; the driver makes and removes their nodes.
+    pub fn devpts() -> Arc<MemFs> {
+        let shown = ",gid=5,mode=620,ptmxmode=666".into();
+        let options = Options { mode: 0o755, ..Options::default() };
+        MemFs::new("devpts", DEVPTS_MAGIC, None, 0, shown).with_root(&options)
+    }
+
+    fn with_root(self: Arc<Self>, options: &Options) -> Arc<MemFs> {
         let node =
             NewNode { mode: S_IFDIR | options.mode, uid: options.uid, gid: options.gid, rdev: 0 };
-        let root = MemInode::create(&fs, &node);
-        let _ = fs.root.set(root);
-        fs
+        let root = MemInode::create(&self, &node);
+        let _ = self.root.set(root);
+        self
     }
 
     /// A regular file that no directory names (memfd_create(2), shared memory). `shown` is what

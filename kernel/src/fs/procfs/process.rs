@@ -249,6 +249,10 @@ fn fdinfo(key: &Key, out: &mut Text) -> Result<()> {
     let mount = file.path.as_ref().map_or(0, |path| path.mount.id);
     let ino = file.with_inode(|inode| inode.metadata().ino);
     say!(out, "pos:\t{pos}\nflags:\t0{:o}\nmnt_id:\t{mount}\nino:\t{ino}\n", file.flags());
+    if let Ok(process) = crate::event::pidfd::PidFd::process(&file) {
+        let pid = if process.is_reaped() { -1 } else { process.pid() };
+        say!(out, "Pid:\t{pid}\nNSpid:\t{pid}\n");
+    }
     Ok(())
 }
 
@@ -459,7 +463,8 @@ fn status(key: &Key, out: &mut Text) -> Result<()> {
         }
     );
     say!(out, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\n", process.pid(), task.tid());
-    say!(out, "PPid:\t{}\nTracerPid:\t0\n", process.ppid());
+    let tracer = crate::task::trace::tracer_of(&task);
+    say!(out, "PPid:\t{}\nTracerPid:\t{tracer}\n", process.ppid());
     say!(out, "Uid:\t{}\t{}\t{}\t{}\n", creds.uid, creds.euid, creds.suid, creds.fsuid);
     say!(out, "Gid:\t{}\t{}\t{}\t{}\n", creds.gid, creds.egid, creds.sgid, creds.fsgid);
     say!(out, "FDSize:\t{}\nGroups:\t", task.try_files().map_or(0, |files| files.capacity()));
@@ -505,7 +510,10 @@ fn status(key: &Key, out: &mut Text) -> Result<()> {
     say!(out, "CapInh:\t{:016x}\nCapPrm:\t{:016x}\n", creds.inheritable.0, creds.permitted.0);
     say!(out, "CapEff:\t{:016x}\nCapBnd:\t{:016x}\n", creds.effective.0, creds.bounding.0);
     say!(out, "CapAmb:\t{:016x}\nNoNewPrivs:\t{}\n", creds.ambient.0, u8::from(creds.no_new_privs));
-    say!(out, "Seccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tnot vulnerable\n");
+    let filters = crate::task::seccomp::filters(&task);
+    let mode = if filters > 0 { 2 } else { 0 };
+    say!(out, "Seccomp:\t{mode}\nSeccomp_filters:\t{filters}\n");
+    say!(out, "Speculation_Store_Bypass:\tnot vulnerable\n");
     let cpus = crate::arch::cpu::count();
     let mask = u64::MAX >> (64 - cpus.clamp(1, 64));
     say!(out, "Cpus_allowed:\t{mask:x}\nCpus_allowed_list:\t");

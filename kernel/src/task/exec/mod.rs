@@ -11,6 +11,7 @@ pub mod stack;
 
 use super::process::Process;
 use super::rlimit::Rlimits;
+use super::session::Terminal;
 use super::signal::{Actions, AltStack};
 use super::thread::{Comm, Parts};
 use super::{Creds, Task, current_arc, exit, family, sched};
@@ -318,7 +319,7 @@ fn start_registers(context: &mut UserContext, start: usize, sp: usize) {
     context.orig_rax = usize::MAX;
 }
 
-/// The main process of an image.
+/// A process that the kernel starts: the main one of an image, or a health check.
 pub struct Main<'a> {
     /// Program and arguments; the program is looked up in PATH if it has no slash, as Docker does.
     pub argv: &'a [Vec<u8>],
@@ -330,11 +331,21 @@ pub struct Main<'a> {
     pub fs: FsContext,
     /// Standard streams.
     pub files: FdTable,
+    /// Controlling terminal.
+    pub terminal: Option<Arc<dyn Terminal>>,
 }
 
-/// Starts the image's main process: number 1, leader of its session and group. ENOENT if the
-/// program doesn't exist; other errors as from execve(2).
+/// Starts the image's main process, number 1; see [`spawn`].
 pub fn spawn_main(main: Main<'_>) -> Result<Arc<Process>> {
+    if super::pid::last() != 0 {
+        return Err(Errno::EBUSY);
+    }
+    spawn(main)
+}
+
+/// Starts a process without a parent, leader of its session and group. ENOENT if the program
+/// doesn't exist; other errors as from execve(2).
+pub fn spawn(main: Main<'_>) -> Result<Arc<Process>> {
     let resolver = Resolver {
         root: main.fs.root(),
         start: main.fs.cwd(),
@@ -354,11 +365,11 @@ pub fn spawn_main(main: Main<'_>) -> Result<Arc<Process>> {
         unreachable: false,
     })?;
     let pid = super::pid::PidRef::alloc()?;
-    if pid.number() != 1 {
-        return Err(Errno::EBUSY);
-    }
     let process = Process::new(Some(pid.again()), None, Arc::new(Actions::new()), rlimits, 0);
     family::found_session(&process)?;
+    if let Some(terminal) = main.terminal {
+        super::session::grant_terminal(&process, terminal);
+    }
     let mut user = UserContext::new(image.start, image.sp)?;
     start_registers(&mut user, image.start, image.sp);
     let task = Task::new(Parts {
@@ -431,7 +442,10 @@ pub fn exec(
         rlimits: task.process().rlimits(),
         unreachable,
     })?;
-    commit(context, image)
+    let former = task.tid();
+    commit(context, image)?;
+    super::trace::on_exec(context, former);
+    Ok(())
 }
 
 /// Opens a program that a path or descriptor names, for the current task.

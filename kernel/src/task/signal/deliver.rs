@@ -2,8 +2,9 @@
 
 use super::super::process::{GroupSignals, Report, Stop};
 use super::super::thread::Work;
-use super::super::{current, current_arc, exit, family, sched};
-use super::{Action, ActionFlags, DefaultAction, SIG_DFL, SIG_IGN, SigInfo, SigSet, Signal, frame};
+use super::super::{current, exit, family, sched, trace};
+use super::crash::report;
+use super::{Action, ActionFlags, DefaultAction, SIG_DFL, SIG_IGN, SigInfo, Signal, frame};
 use crate::arch::user::UserContext;
 use crate::errno::Errno;
 use crate::sync::{IrqGuard, WaitMode};
@@ -18,8 +19,9 @@ pub(in crate::task) fn deliver(context: &mut UserContext) {
     loop {
         exit::die_if_doomed(task);
         let mut group = task.process().signal.lock();
-        if group.stop != Stop::None {
-            stop(group);
+        let traced = task.work().contains(Work::TRACE);
+        if group.stop != Stop::None && (!traced || task.work().contains(Work::STOP)) {
+            stop(context, group);
             continue;
         }
         let mut state = task.signal.lock();
@@ -37,6 +39,15 @@ pub(in crate::task) fn deliver(context: &mut UserContext) {
         let forced = state.forced.has(signal);
         state.forced.remove(signal);
         drop(state);
+        let (mut signal, mut info) = (signal, info);
+        if traced && signal != Signal::KILL {
+            drop(group);
+            match trace::on_signal(context, &info) {
+                Some(chosen) => (signal, info) = chosen,
+                None => continue,
+            }
+            group = task.process().signal.lock();
+        }
         let action = group.actions.get(signal);
         if action.handler == SIG_IGN {
             continue;
@@ -157,9 +168,13 @@ fn begin_stop(signal: Signal) {
 }
 
 /// This thread's part in stopping the process; returns when it goes on.
-fn stop(mut group: IrqGuard<'_, GroupSignals>) {
+fn stop(context: &mut UserContext, mut group: IrqGuard<'_, GroupSignals>) {
     let process = current().process();
     let mut complete = None;
+    let signal = match group.stop {
+        Stop::Stopping(signal, _) | Stop::Stopped(signal) => signal,
+        Stop::None => return,
+    };
     if let Stop::Stopping(signal, stopped) = group.stop {
         let stopped = stopped + 1;
         if stopped >= group.threads.len() {
@@ -175,35 +190,10 @@ fn stop(mut group: IrqGuard<'_, GroupSignals>) {
     if let Some(report) = complete {
         exit::notify_parent_of_job(process, report);
     }
+    if trace::on_group_stop(context, signal) {
+        return;
+    }
     sched::stop_current(|| {
         process.signal.lock().stop != Stop::None && !current().work().contains(Work::DIE)
     });
-}
-
-/// One line on the console about a program that crashed.
-fn report(context: &UserContext, signal: Signal, info: &SigInfo) {
-    let task = current_arc();
-    let (comm, pid) = (task.comm(), task.pid());
-    let ip = context.rip;
-    let at = info.body[0];
-    let place = task.mm().and_then(|mm| {
-        let map = mm.vmas().into_iter().find(|map| (map.start..map.end).contains(&ip))?;
-        let offset = (ip - map.start) as u64 + map.offset;
-        Some((map.file.and_then(|file| file.path.clone()), map.name, offset))
-    });
-    let name = match &place {
-        Some((Some(path), ..)) => match crate::fs::mount::root() {
-            Some(root) => crate::fs::walk::name_of(path, root),
-            None => alloc::vec::Vec::new(),
-        },
-        Some((None, name, _)) => name.as_bytes().to_vec(),
-        None => alloc::vec::Vec::new(),
-    };
-    let offset = place.map_or(ip as u64, |(.., offset)| offset);
-    let name = name.escape_ascii();
-    if SigSet::SYNCHRONOUS.has(signal) && info.code > 0 && info.code != super::code::SI_KERNEL {
-        crate::error!("{comm}[{pid}]: {} at {at:#x}, ip {name}+{offset:#x}", signal.name());
-    } else {
-        crate::error!("{comm}[{pid}]: {}, ip {name}+{offset:#x}", signal.name());
-    }
 }

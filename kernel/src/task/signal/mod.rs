@@ -7,6 +7,7 @@
 //! | [`take`] | taking signals synchronously: sigtimedwait, signalfd; masks |
 
 mod actions;
+mod crash;
 pub mod deliver;
 pub mod frame;
 mod info;

@@ -114,7 +114,8 @@ fn enqueue(
     };
     // A blocked signal is kept even if ignored now: the action may change before it is unblocked.
     let kept = target.or(group.threads.first()).is_some_and(blocked);
-    if !kept && action.ignores(signal) {
+    let traced = group.threads.iter().any(|thread| thread.work().contains(Work::TRACE));
+    if !kept && !traced && action.ignores(signal) {
         return Ok(());
     }
     let outside = force == Force::Outside && signal == Signal::KILL;
@@ -136,7 +137,7 @@ fn enqueue(
         false => signal.default_action() == DefaultAction::Terminate,
     };
     let awaited = taker.signal.lock().awaited.has(signal);
-    if fatal && !awaited && group.group_exit.is_none() {
+    if fatal && !awaited && (!traced || signal == Signal::KILL) && group.group_exit.is_none() {
         // Every thread ends; no need to wait until one has taken the signal.
         kill_group(group, i32::from(signal.number()));
         return Ok(());

@@ -6,10 +6,13 @@
 use super::Schedule;
 use crate::sync::{Once, SpinLock, softirq};
 use crate::task::Process;
+use crate::task::rlimit::INFINITY;
 use crate::task::signal::{SigInfo, Signal, send_to_process};
-use crate::time::{Timer, TimerTarget, now_ns};
+use crate::time::{SECOND, Timer, TimerTarget, now_ns};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general::RLIMIT_CPU;
 
 /// Time between two looks, in nanoseconds.
 const TICK: u64 = 4_000_000;
@@ -82,6 +85,7 @@ fn look() {
                 send_to_process(process, which.signal(), SigInfo::kernel(which.signal()));
             }
         }
+        armed |= check_limit(process);
         if armed && !process.is_zombie() {
             any = true;
         } else {
@@ -91,6 +95,43 @@ fn look() {
     if any {
         tick().arm(now_ns() + TICK);
     }
+}
+
+/// `RLIMIT_CPU`: SIGXCPU at the soft limit and every second beyond it, SIGKILL at the hard one.
+/// Returns whether there is a limit.
+fn check_limit(process: &Arc<Process>) -> bool {
+    let Ok(limit) = process.rlimit_pair(RLIMIT_CPU) else { return false };
+    if limit.soft == INFINITY && limit.hard == INFINITY {
+        return false;
+    }
+    let seconds = Which::Prof.used(process) / SECOND;
+    if seconds >= limit.hard.max(1) {
+        send_to_process(process, Signal::KILL, SigInfo::kernel(Signal::KILL));
+    } else if seconds >= limit.soft.max(1)
+        && process.cpu_warned.fetch_max(seconds, Relaxed) < seconds
+    {
+        send_to_process(process, Signal::XCPU, SigInfo::kernel(Signal::XCPU));
+    }
+    true
+}
+
+/// Looks at the process from now on, if it has a limit.
+pub fn watch_limit(process: &Arc<Process>) {
+    let limited =
+        process.rlimit_pair(RLIMIT_CPU).is_ok_and(|limit| limit.hard.min(limit.soft) != INFINITY);
+    if limited {
+        watch(process);
+    }
+}
+
+fn watch(process: &Arc<Process>) {
+    let mut watched = WATCHED.lock();
+    let known = watched.iter().any(|other| core::ptr::eq(other.as_ptr(), Arc::as_ptr(process)));
+    if !known {
+        watched.push(Arc::downgrade(process));
+    }
+    drop(watched);
+    tick().arm(now_ns() + TICK);
 }
 
 /// The timer as it is: time left and period.
@@ -108,13 +149,7 @@ pub fn set(process: &Arc<Process>, which: Which, value: u64, interval: u64) -> S
     let next = if value == 0 { 0 } else { used.saturating_add(value) };
     process.timers.lock().cpu[which as usize] = Schedule { next, interval };
     if next != 0 {
-        let mut watched = WATCHED.lock();
-        let known = watched.iter().any(|other| core::ptr::eq(other.as_ptr(), Arc::as_ptr(process)));
-        if !known {
-            watched.push(Arc::downgrade(process));
-        }
-        drop(watched);
-        tick().arm(now_ns() + TICK);
+        watch(process);
     }
     old
 }

@@ -1,0 +1,211 @@
+//! HEALTHCHECK by Docker's rules, system call lists, and what becomes of processes nobody waits for:
+//! what `dock2uni run` shows of it.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use common::layout::{ImageSpec, Layout, borrowed, programs, tar};
+use common::vm::{Vm, can_boot, dock2uni};
+use dock2uni::source::image::Compression;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An image of busybox, other programs of this machine, and one made of C source.
+fn image(config: Value, more: &[&str], source: Option<&str>) -> Layout {
+    let mut files = programs(&[&["busybox"], more].concat());
+    files.push(("bin/sh".into(), files[0].1.clone()));
+    if let Some(source) = source {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("app.c"), source).unwrap();
+        let compile = ["-static", "-O1", "-fno-omit-frame-pointer", "-o", "app", "app.c"];
+        common::run(Command::new("musl-gcc").args(compile).current_dir(dir.path()));
+        files.push(("app".into(), fs::read(dir.path().join("app")).unwrap()));
+    }
+    let mut layout = Layout::new();
+    let image = layout.image(&ImageSpec {
+        layers: vec![(tar(&borrowed(&files)), Compression::None)],
+        config,
+        ..ImageSpec::default()
+    });
+    layout.name(image, "latest");
+    layout
+}
+
+fn run(image: &Layout, store: &TempDir, options: &[&str], command: &[&str]) -> Vm {
+    Vm::start(
+        dock2uni()
+            .args(["run", "--accel", "tcg"])
+            .args(options)
+            .arg(image.path())
+            .args(command)
+            .env("DOCK2UNI_STORE", store.path()),
+    )
+}
+
+#[test]
+fn health_follows_the_checks() {
+    if !can_boot() {
+        return;
+    }
+    let second = 1_000_000_000u64;
+    let image = image(
+        json!({
+            "Cmd": ["/bin/sh", "-c", "busybox sleep 2; echo > /ok; busybox sleep 4; \
+                                      busybox rm /ok; busybox sleep 1000"],
+            "Env": ["FILE=/ok"],
+            "Healthcheck": {
+                "Test": ["CMD-SHELL", "[ -e $FILE ] || { echo no $FILE; exit 3; }"],
+                "Interval": second / 2,
+                "Retries": 2,
+                "StartPeriod": 60 * second,
+                "StartInterval": second / 2,
+            },
+        }),
+        &[],
+        None,
+    );
+    let store = tempfile::tempdir().unwrap();
+    let mut vm = run(&image, &store, &[], &[]);
+    vm.wait_for("health: starting", PATIENCE);
+    // Failures don't count in the start period, but they are told.
+    vm.wait_for("health check failed: exit status 3: no /ok", PATIENCE);
+    vm.wait_for("health: healthy", PATIENCE);
+    vm.wait_for("health: unhealthy", PATIENCE);
+    assert_eq!(vm.text().matches("health: ").count(), 3, "{}", vm.text());
+    drop(vm);
+
+    // Options replace the image's; a check that hangs is killed, and its children with it.
+    let options = ["--health-cmd", "busybox sleep 50; echo never", "--health-timeout", "500ms"];
+    let more =
+        ["--health-interval", "200ms", "--health-retries", "1", "--health-start-period", "0"];
+    let mut vm = run(&image, &store, &[&options[..], &more].concat(), &[]);
+    vm.wait_for("health check failed: took longer than 500 ms", PATIENCE);
+    vm.wait_for("health: unhealthy", PATIENCE);
+    drop(vm);
+    let quick = ["sh", "-c", "busybox sleep 2"];
+    let mut vm = run(&image, &store, &["--no-healthcheck"], &quick);
+    assert_eq!((vm.wait(PATIENCE), vm.text()), (0, String::new()));
+}
+
+#[test]
+fn calls_that_are_not_on_the_list_are_fatal_and_named() {
+    if !can_boot() {
+        return;
+    }
+    let image = image(json!({"Cmd": ["/bin/busybox", "true"]}), &[], None);
+    let store = tempfile::tempdir().unwrap();
+    let mut vm = run(&image, &store, &["--lock-syscalls", "auto"], &[]);
+    assert_eq!(vm.wait(PATIENCE), 125);
+    assert!(vm.text().starts_with("error: no system calls of this image"), "{}", vm.text());
+
+    // What was recorded is enough to do the same again, and for nothing else.
+    let mut vm = run(&image, &store, &["--record-syscalls"], &["busybox", "echo", "hello"]);
+    assert_eq!((vm.wait(PATIENCE), vm.text()), (0, "hello".to_owned()));
+    let locked = ["--lock-syscalls", "auto"];
+    let mut vm = run(&image, &store, &locked, &["busybox", "echo", "again"]);
+    assert_eq!((vm.wait(PATIENCE), vm.text()), (0, "again".to_owned()));
+    let mut vm = run(&image, &store, &locked, &["busybox", "mkdir", "/new"]);
+    assert_eq!(vm.wait(PATIENCE), 128 + 31, "{}", vm.text());
+    let said = "busybox[1]: killed: system call mkdir(83) is not on the list";
+    assert!(vm.text().contains(said), "{}", vm.text());
+
+    // A list by hand; a mistake in it is named.
+    let list = store.path().join("list");
+    fs::write(&list, "read\nwrit\n").unwrap();
+    let options = ["--lock-syscalls", list.to_str().unwrap()];
+    let mut vm = run(&image, &store, &options, &[]);
+    assert_eq!(vm.wait(PATIENCE), 125);
+    assert!(vm.text().contains(":2: `writ` is no system call"), "{}", vm.text());
+}
+
+#[test]
+fn orphans_are_reaped_where_the_main_process_does_not_care() {
+    if !can_boot() {
+        return;
+    }
+    let source = r#"
+        #include <errno.h>
+        #include <signal.h>
+        #include <stdio.h>
+        #include <sys/wait.h>
+        #include <unistd.h>
+        int main(void) {
+            int fds[2], orphan;
+            pipe(fds);
+            pid_t middle = fork();
+            if (middle == 0) {
+                pid_t orphan = fork();
+                if (orphan == 0) { usleep(200000); _exit(0); }
+                write(fds[1], &orphan, sizeof orphan);
+                _exit(0);
+            }
+            waitpid(middle, 0, 0);
+            read(fds[0], &orphan, sizeof orphan);
+            for (int i = 0; i < 500; i++) {
+                if (kill(orphan, 0) == -1 && errno == ESRCH) { puts("gone"); return 0; }
+                usleep(10000);
+            }
+            puts("a zombie");
+            return 1;
+        }
+    "#;
+    let image = image(json!({"Cmd": ["/app"]}), &[], Some(source));
+    let store = tempfile::tempdir().unwrap();
+    let mut vm = run(&image, &store, &[], &[]);
+    assert_eq!((vm.wait(PATIENCE), vm.text()), (0, "gone".to_owned()));
+}
+
+#[test]
+fn a_crash_report_has_registers_callers_and_maps() {
+    if !can_boot() {
+        return;
+    }
+    let source = r#"
+        __attribute__((noinline)) void deepest(volatile int *at) { *at = 1; }
+        __attribute__((noinline)) void deeper(volatile int *at) { deepest(at); *at = 2; }
+        int main(void) { deeper((int *)0x1230); return 0; }
+    "#;
+    let image = image(json!({"Cmd": ["/app"]}), &[], Some(source));
+    let store = tempfile::tempdir().unwrap();
+    let mut vm = run(&image, &store, &[], &[]);
+    assert_eq!(vm.wait(PATIENCE), 128 + 11, "{}", vm.text());
+    let text = vm.text();
+    assert!(text.starts_with("app[1]: SIGSEGV at 0x1230, ip /app+0x"), "{text}");
+    assert!(text.contains(" rdi 1230 ") && text.contains("\n  rip "), "{text}");
+    assert!(text.contains("\n  called from /app+0x"), "{text}");
+    assert!(text.contains("\n  map "), "{text}");
+    // Addresses of the kernel are in the upper half.
+    assert!(!text.contains("ffff8") && !text.contains("ffffffff"), "{text}");
+}
+
+#[test]
+fn strace_follows_processes() {
+    if !can_boot() {
+        return;
+    }
+    let script = "busybox echo one; busybox true & wait; exit 4";
+    let image = image(json!({"Env": ["PATH=/bin"]}), &["/usr/bin/strace"], None);
+    let store = tempfile::tempdir().unwrap();
+    let command =
+        ["/usr/bin/strace", "-f", "-e", "trace=execve,write,exit_group", "sh", "-c", script];
+    let mut vm = run(&image, &store, &[], &command);
+    assert_eq!(vm.wait(PATIENCE), 4, "{}", vm.text());
+    let text = vm.text();
+    for expected in [
+        "execve(\"/bin/sh\", [\"sh\", \"-c\"",
+        "execve(\"/bin/busybox\", [\"busybox\", \"echo\", \"one\"]",
+        "write(1, \"one\\n\", 4",
+        "exit_group(0)",
+        "exit_group(4)",
+        "+++ exited with 4 +++",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    assert!(text.matches("+++ exited with 0 +++").count() >= 2, "{text}");
+    assert!(!text.contains("unimplemented"), "{text}");
+}
