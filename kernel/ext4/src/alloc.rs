@@ -353,7 +353,7 @@ fn find_run(map: &[u8], from: u32, end: u32, want: u32, good: u32) -> (u32, u32)
     let mut best = (0, 0);
     let mut at = from;
     while at < end {
-        if at % 8 == 0 && map.get(at as usize / 8) == Some(&0xff) {
+        if at.is_multiple_of(8) && map.get(at as usize / 8) == Some(&0xff) {
             at += 8;
             continue;
         }

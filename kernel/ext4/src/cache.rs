@@ -147,10 +147,7 @@ impl Volume {
         if self.cache.blocks.len() < LIMIT + self.cache.dirty.len() {
             return;
         }
-        self.cache.blocks.retain(|_, entry| {
-            let keep = entry.dirty || core::mem::take(&mut entry.used);
-            keep
-        });
+        self.cache.blocks.retain(|_, entry| entry.dirty || core::mem::take(&mut entry.used));
         if self.cache.blocks.len() >= LIMIT + self.cache.dirty.len() {
             self.cache.blocks.retain(|_, entry| entry.dirty);
         }

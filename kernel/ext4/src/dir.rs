@@ -100,6 +100,9 @@ pub fn checksum(seed: u32, data: &[u8]) -> Option<(usize, u32)> {
     Some((tail + 4, crc32c(csum, &[0; 4])))
 }
 
+/// What a listing calls with inode, next position, type and name; it goes on while that says so.
+pub type Emit<'a> = dyn FnMut(u32, u64, u8, &[u8]) -> bool + 'a;
+
 /// A node on the way to a leaf.
 struct Step {
     /// Block of the directory.
@@ -304,12 +307,7 @@ impl Volume {
     ///
     /// # Errors
     /// [`Error::Corrupt`] and [`Error::Io`].
-    pub fn list(
-        &mut self,
-        dir: &Inode,
-        position: u64,
-        emit: &mut dyn FnMut(u32, u64, u8, &[u8]) -> bool,
-    ) -> Result<()> {
+    pub fn list(&mut self, dir: &Inode, position: u64, emit: &mut Emit<'_>) -> Result<()> {
         let first = (position / BLOCK as u64).min(u32::MAX.into()) as u32;
         let mut from = (position % BLOCK as u64) as usize;
         for block in first..self.dir_blocks(dir) {

@@ -40,6 +40,7 @@ mod mkfs;
 pub mod volume;
 mod xattr;
 
+pub use dir::Emit;
 pub use disk::FileType;
 pub use inode::{Attributes, Inode, Time};
 pub use mkfs::{Format, MIN_SIZE, mkfs};

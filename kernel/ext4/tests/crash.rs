@@ -83,12 +83,7 @@ fn work(disk: &Disk, random: &mut Random, steps: usize) -> Vec<(usize, Promise)>
 }
 
 /// What the disk holds if power fails after `cut` of its writes.
-fn lose_power(
-    start: &[u8],
-    log: &[Option<(u64, Vec<u8>)>],
-    cut: usize,
-    random: &mut Random,
-) -> Disk {
+fn lose_power(start: &[u8], log: &[Step], cut: usize, random: &mut Random) -> Disk {
     let safe = log[..cut].iter().rposition(Option::is_none).map_or(0, |at| at + 1);
     let mut bytes = start.to_vec();
     for (index, write) in log[..cut].iter().enumerate() {

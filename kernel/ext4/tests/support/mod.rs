@@ -13,11 +13,14 @@ pub const NOW: Time = (1_700_000_000, 123_456_789);
 #[derive(Clone, Default)]
 pub struct Disk(pub Arc<Mutex<State>>);
 
+/// A write, by its place in bytes, or a flush.
+pub type Step = Option<(u64, Vec<u8>)>;
+
 #[derive(Default)]
 pub struct State {
     pub bytes: Vec<u8>,
-    /// Every write, in order; `None`: a flush.
-    pub log: Option<Vec<Option<(u64, Vec<u8>)>>>,
+    /// Every step, in order.
+    pub log: Option<Vec<Step>>,
     /// Writes after which the device fails.
     pub fails_after: Option<usize>,
 }
