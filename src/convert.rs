@@ -33,6 +33,9 @@ pub enum Error {
     /// CDs have more on them, and clouds want other sizes.
     #[error("the format {0} needs a disk of its own, made of the container image")]
     OtherDisk(Format),
+    /// The kernel has no driver for CDs.
+    #[error("the root filesystem cannot stay on a CD")]
+    RootOnCd,
     /// Nothing to make.
     #[error("no file to make was named")]
     NoOutput,
@@ -55,6 +58,7 @@ impl Error {
             Error::Disk(error) => error.hint(),
             Error::Root(_) => Some("remove the file and convert again"),
             Error::OtherDisk(_) => Some("use `dock2uni convert --format`"),
+            Error::RootOnCd => Some("leave `--root` away, or make the other formats on their own"),
             Error::NoOutput => None,
             Error::NoKernel(_) => Some("build it without D2U_KERNEL"),
             Error::Write { source, .. } => match source.kind() {
@@ -146,6 +150,10 @@ pub fn disk_images(
 ) -> Result<Made, Error> {
     if outputs.is_empty() {
         return Err(Error::NoOutput);
+    }
+    let cd = outputs.iter().any(|output| output.format == Format::Iso);
+    if cd && options.place == Some(Place::Disk) {
+        return Err(Error::RootOnCd);
     }
     let write = |path: &Path| {
         let path = path.to_owned();

@@ -31,7 +31,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const HELP: &str = "\
 Exit status:
   0    done
-  1    failure of no other kind
+  1    failure of no other kind; `image diff`: the images differ
   2    wrong arguments
   3    the image, tag or file does not exist
   4    credentials are missing or refused

@@ -130,7 +130,9 @@ impl From<convert::Error> for Failure {
             convert::Error::Root(_) => exit::CORRUPT,
             convert::Error::Write { .. } => exit::IO,
             convert::Error::NoKernel(_) => exit::FAILURE,
-            convert::Error::NoOutput | convert::Error::OtherDisk(_) => exit::USAGE,
+            convert::Error::NoOutput | convert::Error::RootOnCd | convert::Error::OtherDisk(_) => {
+                exit::USAGE
+            }
         };
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
     }

@@ -46,6 +46,22 @@ impl std::fmt::Debug for Disk {
     }
 }
 
+/// Refuses tables of another shape than ours. The `gpt` crate reads whatever number of entries the
+/// header claims into memory, and panics at other sizes of them.
+fn check_table(medium: &Arc<dyn Medium>, format: Format) -> Result<(), Error> {
+    for at in [SECTOR, medium.size().saturating_sub(SECTOR)] {
+        let mut header = [0; 92];
+        let read = medium.read_exact_at(&mut header, at).is_ok();
+        // Number and size of the entries.
+        let ours = header[80..84] == super::ENTRIES.to_le_bytes()
+            && header[84..88] == 128u32.to_le_bytes();
+        if read && header.starts_with(b"EFI PART") && !ours {
+            return Err(Error::File { format, what: "its partition table makes no sense" });
+        }
+    }
+    Ok(())
+}
+
 impl Disk {
     /// Opens an image of any format and checks its partition table.
     ///
@@ -60,6 +76,7 @@ impl Disk {
 
     fn new(medium: Arc<dyn Medium>, format: Format, file_len: u64) -> Result<Disk, Error> {
         let size = medium.size();
+        check_table(&medium, format)?;
         let table = GptConfig::new()
             .logical_block_size(LogicalBlockSize::Lb512)
             .open_from_device(Cursor::new(&medium))?;

@@ -121,6 +121,28 @@ fn what_is_written_is_found_again_and_other_tools_agree() {
     assert!(matches!(Disk::open(&other), Err(Error::CutOff(_) | Error::Table(_))));
 }
 
+/// A header with sound checksums that claims four billion entries, or entries of another size.
+#[test]
+fn tables_of_another_shape_are_refused_before_they_are_read() {
+    let Some(bench) = Bench::new() else { return };
+    let path = bench.write("a.img", &PLAIN);
+    let good = std::fs::read(&path).unwrap();
+    for (field, value) in [(80, u32::MAX), (84, 256), (84, 0)] {
+        for header in [512, good.len() - 512] {
+            let mut bad = good.clone();
+            bad[header + field..header + field + 4].copy_from_slice(&value.to_le_bytes());
+            bad[header + 16..header + 20].fill(0);
+            let mut crc = flate2::Crc::new();
+            crc.update(&bad[header..header + 92]);
+            bad[header + 16..header + 20].copy_from_slice(&crc.sum().to_le_bytes());
+            std::fs::write(&path, bad).unwrap();
+            let error = Disk::open(&path).unwrap_err();
+            let text = "the raw file is damaged: its partition table makes no sense";
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}
+
 /// The EFI file of an image, fetched by another reader of FAT.
 fn loader(bench: &Bench, path: &Path) -> Option<PathBuf> {
     let esp = Disk::open(path).unwrap().extent(Part::Esp);
