@@ -26,7 +26,7 @@ mod writeback;
 mod tests;
 
 pub use evict::{age_mappings, shrink};
-pub use quota::Quota;
+pub use quota::{Quota, no_room};
 pub use seal::Seals;
 
 use super::PageRef;

@@ -1,7 +1,7 @@
 //! Limits on the memory of a filesystem that lives in memory.
 
 use crate::errno::{Errno, Result};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Pages a group of caches may own together (one tmpfs mount).
 pub struct Quota {
@@ -37,7 +37,7 @@ impl Quota {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 used.checked_add(pages).filter(|&sum| sum <= limit)
             })
-            .map_or(Err(Errno::ENOSPC), |_| Ok(()))
+            .map_or_else(|_| Err(no_room()), |_| Ok(()))
     }
 
     /// Counts `pages` more, whatever the limit.
@@ -49,4 +49,21 @@ impl Quota {
     pub fn uncharge(&self, pages: u64) {
         self.used.fetch_sub(pages, Ordering::Relaxed);
     }
+}
+
+/// ENOSPC for content of files. Programs that meet it rarely say more than "no space left on
+/// device", and the device is memory: that is told once.
+#[cold]
+pub fn no_room() -> Errno {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        let info = crate::mm::meminfo();
+        crate::error!(
+            "no room for files: those written since the start take {} of {} KiB of memory. \
+             Give the VM more memory (`-m`), or keep less in files",
+            info.shmem / 1024,
+            info.total / 1024
+        );
+    }
+    Errno::ENOSPC
 }

@@ -35,10 +35,10 @@ impl PageRef {
     pub fn alloc_file(zeroed: bool) -> Result<PageRef> {
         while !zone::has_room_for_files() {
             if super::reclaim::shrink(32) == 0 {
-                return Err(Errno::ENOSPC);
+                return Err(super::cache::no_room());
             }
         }
-        Self::alloc(zeroed).map_err(|_| Errno::ENOSPC)
+        Self::alloc(zeroed).map_err(|_| super::cache::no_room())
     }
 
     /// As [`alloc`](PageRef::alloc), but may use the kernel's reserve: for page tables, device
