@@ -10,6 +10,9 @@ use common::apps::{App, client};
 use common::lab::{Lab, PATIENCE};
 use common::vm::can_boot;
 
+/// Making a database takes a hundred programs and many small files.
+const FIRST_START: Duration = Duration::from_secs(400);
+
 /// A client program of PostgreSQL: Debian has them in a directory for each major version.
 fn postgres(program: &str, port: u16) -> Command {
     let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
@@ -48,7 +51,7 @@ fn postgres_initialises_works_recovers_and_stops() {
         let options = ["-m", "384m", "-e", "POSTGRES_PASSWORD=secret", "-e", "POSTGRES_DB=shop"];
         let command = ["--", "-c", "autovacuum_naptime=1s", "-c", "log_autovacuum_min_duration=0"];
         let mut app = App::start(&lab, 5432, cpus, &options, &command);
-        app.vm.wait_for("PostgreSQL init process complete", PATIENCE);
+        app.vm.wait_for("PostgreSQL init process complete", FIRST_START);
         app.vm.wait_for("database system is ready to accept connections", PATIENCE);
         let port = app.port;
         let version = app.until_ready(|| {
@@ -136,7 +139,7 @@ fn mariadb_initialises_works_and_stops() {
             ["-e", "MARIADB_INITDB_SKIP_TZINFO=1"],
         ];
         let mut app = App::start(&lab, 3306, cpus, options.as_flattened(), &[]);
-        app.vm.wait_for("MariaDB init process done. Ready for start up.", PATIENCE);
+        app.vm.wait_for("MariaDB init process done. Ready for start up.", FIRST_START);
         app.vm.wait_for("mariadbd: ready for connections.", PATIENCE);
         let port = app.port;
         app.until_ready(|| {

@@ -37,6 +37,7 @@ pub fn prepare(ours: &Guest) -> Result<Guest, String> {
         root: ours.root.clone(),
         cmdline: "console=ttyS0 quiet panic=-1 rdinit=/init",
         microvm_cmdline: counter_frequency()?,
+        port: ours.port,
         record: ours.record.clone(),
     })
 }

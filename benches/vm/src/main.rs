@@ -3,16 +3,20 @@
 //!
 //! ```text
 //! cargo run --release -p bench-vm -- IMAGE [--machine q35|microvm] [--rounds N] [--seconds S]
+//!     [--app http|redis|postgres] [--cpus N]
 //! ```
 //!
-//! IMAGE is what `dock2uni convert` takes, and has to serve HTTP on port 80. The Linux side is
+//! IMAGE is what `dock2uni convert` takes, and has to serve HTTP on port 80, or what `--app` says:
+//! `redis` or `postgres`, which are loaded by `redis-benchmark` and `pgbench` then. The Linux side is
 //! Debian's stock cloud kernel with the same EROFS root and the smallest init that can start the
 //! image (`linux-init`).
 
+mod apps;
 mod http;
 mod linux;
 mod vm;
 
+use apps::App;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use vm::{Guest, Machine, Vm};
@@ -23,11 +27,20 @@ struct Options {
     rounds: usize,
     seconds: u64,
     only: Option<String>,
+    app: App,
+    cpus: u32,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options =
-        Options { image: String::new(), machine: Machine::Q35, rounds: 5, seconds: 5, only: None };
+    let mut options = Options {
+        image: String::new(),
+        machine: Machine::Q35,
+        rounds: 5,
+        seconds: 5,
+        only: None,
+        app: App::Http,
+        cpus: 1,
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("`{arg}` needs a value"));
@@ -39,13 +52,15 @@ fn options() -> Result<Options, String> {
             "--seconds" => {
                 options.seconds = value()?.parse().map_err(|_| "`--seconds` takes a number")?
             }
+            "--app" => options.app = App::parse(&value()?)?,
+            "--cpus" => options.cpus = value()?.parse().map_err(|_| "`--cpus` takes a number")?,
             "--only" => options.only = Some(value()?),
             _ if options.image.is_empty() && !arg.starts_with('-') => options.image = arg,
             _ => return Err(format!("`{arg}` is not an option")),
         }
     }
     if options.image.is_empty() {
-        return Err("usage: bench-vm IMAGE [--machine q35|microvm] [--rounds N] [--seconds S] [--only MEASURE]".into());
+        return Err("usage: bench-vm IMAGE [--machine q35|microvm] [--rounds N] [--seconds S] [--only MEASURE] [--app http|redis|postgres] [--cpus N]".into());
     }
     Ok(options)
 }
@@ -61,17 +76,29 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let ours = vm::prepare(&options.image)?;
+    let mut ours = vm::prepare(&options.image, &options.app.env())?;
+    ours.port = options.app.port();
     let linux = linux::prepare(&ours)?;
     let guests = [&ours, &linux];
     println!(
-        "machine {}, accel {}, {} rounds in turn",
+        "machine {}, {} CPUs, accel {}, {} rounds in turn",
         options.machine.name(),
+        options.cpus,
         vm::ACCEL,
         options.rounds
     );
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
     println!("{:34} {:>12} {:>12} {:>8}", "", "dock2uni", "linux", "ratio");
+    if options.app != App::Http {
+        for name in options.app.measures().iter().copied().filter(|name| wanted(name)) {
+            let measure = |options: &Options, guest: &Guest| {
+                let vm = Vm::start(guest, options.machine, 512, options.cpus)?;
+                apps::measure(&vm, name, options.seconds)
+            };
+            row(name, in_turn(options, guests, measure)?);
+        }
+        return Ok(());
+    }
     if wanted("size") {
         row("kernel and initramfs, bytes", guests.map(|guest| guest.kernel_bytes() as f64));
     }
@@ -126,20 +153,20 @@ fn in_turn(
 
 fn boot(options: &Options, guest: &Guest) -> Result<f64, String> {
     let start = Instant::now();
-    let vm = Vm::start(guest, options.machine, 256, 1)?;
+    let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
     http::wait_for_200(vm.port, Duration::from_secs(120))?;
     Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
 fn host_memory(options: &Options, guest: &Guest) -> Result<f64, String> {
-    let vm = Vm::start(guest, options.machine, 256, 1)?;
+    let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
     http::wait_for_200(vm.port, Duration::from_secs(120))?;
     vm.resident_mib()
 }
 
 fn smallest(options: &Options, guest: &Guest) -> Result<f64, String> {
     let serves = |mib: u32| -> Result<bool, String> {
-        let vm = Vm::start(guest, options.machine, mib, 1)?;
+        let vm = Vm::start(guest, options.machine, mib, options.cpus)?;
         let served = http::wait_for_200(vm.port, Duration::from_secs(40)).is_ok();
         Ok(served && (0..50).all(|_| http::get(vm.port, Duration::from_secs(5)).is_ok()))
     };
@@ -157,7 +184,7 @@ fn requests(
     keep_alive: bool,
     connections: u32,
 ) -> Result<f64, String> {
-    let vm = Vm::start(guest, options.machine, 256, 1)?;
+    let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
     http::wait_for_200(vm.port, Duration::from_secs(120))?;
     http::wrk(vm.port, keep_alive, connections, options.seconds)
 }

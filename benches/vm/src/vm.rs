@@ -70,6 +70,8 @@ pub struct Guest {
     pub cmdline: &'static str,
     /// What is added to it on microvm.
     pub microvm_cmdline: String,
+    /// The port that it serves on.
+    pub port: u16,
     /// What the image wants to run.
     pub record: Record,
 }
@@ -102,7 +104,7 @@ pub fn sh(command: &mut Command) -> Result<String, String> {
 }
 
 /// Converts the image and takes it apart for direct boot, as `dock2uni run` does.
-pub fn prepare(image: &str) -> Result<Guest, String> {
+pub fn prepare(image: &str, env: &[String]) -> Result<Guest, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let dir = work_dir()?;
     let store = Store::open_default().map_err(|error| text(&error))?;
@@ -110,7 +112,8 @@ pub fn prepare(image: &str) -> Result<Guest, String> {
     let image = source::resolve(&reference, &Options::from_env(), &store, &source::Quiet);
     let image = image.map_err(|error| text(&error))?;
     let path = dir.join("image.img");
-    let made = convert::disk_image(&image, &Overrides::default(), &path, &|_| {});
+    let overrides = Overrides { env: env.to_vec(), ..Overrides::default() };
+    let made = convert::disk_image(&image, &overrides, &path, &|_| {});
     let record = made.map_err(|error| text(&error))?.record;
     let disk = Disk::open(&path).map_err(|error| text(&error))?;
     let (kernel, root, module) = (dir.join("kernel"), dir.join("root.img"), dir.join("record.img"));
@@ -125,13 +128,14 @@ pub fn prepare(image: &str) -> Result<Guest, String> {
     copy().map_err(|error| format!("{}: {error}", dir.display()))?;
     let bytes = dock2uni::guest::kernel().map_err(|error| text(&error))?;
     std::fs::write(&kernel, bytes).map_err(|error| text(&error))?;
-    Ok(Guest { record, kernel, module, root, cmdline: "", microvm_cmdline: String::new() })
+    let microvm_cmdline = String::new();
+    Ok(Guest { record, kernel, module, root, cmdline: "", microvm_cmdline, port: 80 })
 }
 
 /// A running guest; killed when dropped.
 pub struct Vm {
     child: Child,
-    /// Host port that leads to port 80 of the guest.
+    /// Host port that leads to the guest's.
     pub port: u16,
 }
 
@@ -167,7 +171,7 @@ impl Vm {
             .arg("-drive")
             .arg(format!("if=none,id=root,format=raw,readonly=on,file={}", guest.root.display()))
             .args(["-device", &format!("{},drive=root", machine.device("blk"))])
-            .args(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:80")])
+            .args(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{}", guest.port)])
             .args(["-device", &format!("{},netdev=net", machine.device("net"))])
             .stdin(Stdio::null())
             .stdout(log)

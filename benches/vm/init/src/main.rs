@@ -41,6 +41,8 @@ fn boot() -> Result<(), String> {
     mount(c"/dev", c"/root/dev", c"", libc::MS_MOVE, c"")?;
     mount(c"proc", c"/root/proc", c"proc", 0, c"")?;
     mount(c"sysfs", c"/root/sys", c"sysfs", 0, c"")?;
+    std::fs::create_dir_all("/root/dev/shm").map_err(|error| format!("/dev/shm: {error}"))?;
+    mount(c"shm", c"/root/dev/shm", c"tmpfs", 0, c"mode=1777")?;
     for (link, target) in
         [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
     {
