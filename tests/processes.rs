@@ -176,7 +176,7 @@ fn a_crash_report_has_registers_callers_and_maps() {
     assert_eq!(vm.wait(PATIENCE), 128 + 11, "{}", vm.text());
     let text = vm.text();
     assert!(text.starts_with("app[1]: SIGSEGV at 0x1230, ip /app+0x"), "{text}");
-    assert!(text.contains(" rdi 1230 ") && text.contains("\n  rip "), "{text}");
+    assert!(text.contains(" rdi 1230\n") && text.contains("\n  rip "), "{text}");
     assert!(text.contains("\n  called from /app+0x"), "{text}");
     assert!(text.contains("\n  map "), "{text}");
     // Addresses of the kernel are in the upper half.

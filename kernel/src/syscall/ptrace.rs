@@ -111,7 +111,10 @@ fn stopped(task: &Arc<Task>, request: u32, addr: usize, data: usize) -> Result<u
         PTRACE_GETREGSET | PTRACE_SETREGSET if addr == NT_PRSTATUS => {
             register_set(task, request == PTRACE_SETREGSET, data)?;
         }
-        PTRACE_GETREGSET | PTRACE_SETREGSET => return Err(Errno::EINVAL),
+        PTRACE_GETREGSET | PTRACE_SETREGSET => {
+            get_user::<[usize; 2]>(data)?;
+            return Err(Errno::EINVAL);
+        }
         PTRACE_GETSIGINFO => {
             let info = trace::with_stopped(task, |stop, _, _| match stop.info.signo {
                 0 => Err(Errno::EINVAL),

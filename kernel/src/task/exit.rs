@@ -25,6 +25,7 @@ pub fn on_main_exit(hook: &'static dyn MainExit) {
 
 /// Ends the whole process of the current task with a wait status (`code << 8`, or a signal number).
 pub fn exit_group(status: i32) -> ! {
+    tell_tracer(status);
     let process = current().process();
     {
         let mut group = process.signal.lock();
@@ -33,8 +34,20 @@ pub fn exit_group(status: i32) -> ! {
     exit_thread(status)
 }
 
+/// `PTRACE_O_TRACEEXIT`: a last look at the task, unless it is being killed.
+fn tell_tracer(status: i32) {
+    use super::trace;
+    let task = current();
+    if task.work().contains(Work::TRACE) && !task.work().contains(Work::DIE) {
+        // SAFETY: this is the task itself, and it never goes back to where else the context is used.
+        let context = unsafe { task.user_context() };
+        trace::on_event(context, trace::event::EXIT, status as usize);
+    }
+}
+
 /// Ends the current thread. `status` counts if it is the last one and nobody has said otherwise.
 pub fn exit_thread(status: i32) -> ! {
+    tell_tracer(status);
     let task = current_arc();
     let process = task.process().clone();
     task.exit_status.store(status, Ordering::Relaxed);

@@ -24,7 +24,7 @@ pub mod option {
     pub const TRACESECCOMP: u32 = 1 << 7;
     pub const EXITKILL: u32 = 1 << 20;
     /// Those that exist here.
-    pub const KNOWN: u32 = TRACESYSGOOD | 0x2e | TRACEEXEC | TRACESECCOMP | EXITKILL;
+    pub const KNOWN: u32 = TRACESYSGOOD | 0x6e | TRACEEXEC | TRACESECCOMP | EXITKILL;
 }
 
 /// `PTRACE_EVENT_*`; option bit `n` asks for event `n`.
@@ -35,6 +35,7 @@ pub mod event {
     pub const CLONE: u32 = 3;
     pub const EXEC: u32 = 4;
     pub const VFORK_DONE: u32 = 5;
+    pub const EXIT: u32 = 6;
     pub const SECCOMP: u32 = 7;
     pub const STOP: u32 = 128;
 }
