@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 use super::Options;
@@ -141,6 +142,8 @@ pub struct Builder<'a> {
     pub cancel: Cancel,
     /// Commands that run at once.
     pub slots: Slots,
+    /// Whether the word about single users was said.
+    pub warned: AtomicBool,
     /// Held while a step's layer is unpacked.
     pub unpacking: Mutex<()>,
     dockerfile_path: Option<PathBuf>,
@@ -176,6 +179,7 @@ impl<'a> Builder<'a> {
             log: Log::new(progress),
             cancel,
             slots: Slots::new(std::thread::available_parallelism().map_or(2, |n| n.get().max(2))),
+            warned: AtomicBool::new(false),
             unpacking: Mutex::new(()),
             dockerfile_path,
             globals: BTreeMap::new(),

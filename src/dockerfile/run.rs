@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::ast::{Command, Lines, Run};
@@ -146,6 +147,8 @@ impl Worker<'_, '_> {
         key.texts(env.iter().map(String::as_str));
         key.texts([self.config.workdir().as_str(), &self.config.user()]);
         key.text(&format!("{:?}", prepared.network));
+        // With a single ID all files are root's.
+        key.text(if sandbox::many() { "users" } else { "one user" });
         for mount in &prepared.mounts {
             // All but what is in caches and secrets.
             key.text(&format!("{mount:?}"));
@@ -184,6 +187,12 @@ impl Worker<'_, '_> {
     ) -> Result<Layer, Fail> {
         let builder = self.builder;
         let _slot = builder.slots.take();
+        if !sandbox::many() && !builder.warned.swap(true, Ordering::Relaxed) {
+            builder.log.warn(
+                "commands of RUN see a single user here, and files they change become root's; \
+                 install `newuidmap` (Debian: uidmap) and give yourself subordinate IDs",
+            );
+        }
         let tree = self.tree()?;
         let lowers = builder.lowers(&self.layers, self.base_layers)?;
         let mut stubs = Stubs { tree: &tree, made: BTreeMap::new() };
@@ -536,7 +545,7 @@ fn extend(path: &mut Vec<u8>, name: &[u8]) {
 
 /// Names the layers that a directory holds the merged files of.
 fn chain<'l>(layers: impl IntoIterator<Item = &'l Layer>) -> String {
-    let mut key = Key::new("tree");
+    let mut key = Key::new(if sandbox::many() { "tree" } else { "tree of one user" });
     key.layers(layers);
     key.finish().hex()
 }

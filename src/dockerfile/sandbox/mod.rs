@@ -33,6 +33,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 
+pub use self::ids::many;
 pub use self::job::{Bind, FileMount, Job, Mount, Outcome, Overlay, Report, Run, Stub, Unpack};
 
 use super::cancel::{Cancel, lock};

@@ -1,0 +1,6 @@
+ARG REGISTRY
+ARG NAME=busybox
+ARG BASE=${REGISTRY}/${NAME}
+FROM ${BASE} AS base
+FROM base
+LABEL from=base

@@ -1,0 +1,5 @@
+ARG REGISTRY
+FROM ${REGISTRY}/busybox
+COPY readme.md /docs/readme.md
+COPY readme.md /docs/sub/
+COPY readme.md /

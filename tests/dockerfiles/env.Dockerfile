@@ -1,0 +1,8 @@
+ARG REGISTRY
+FROM ${REGISTRY}/busybox
+ENV ONE=1 TWO="two words" THREE=three\ words
+ENV LEGACY the whole  rest
+ENV NESTED=${ONE}-$TWO PATH=/opt/bin:$PATH
+ENV ONE=uno AFTER=$ONE
+ENV QUOTED='$ONE' ESCAPED=\$ONE EMPTY=
+RUN env | grep -E '^(ONE|TWO|THREE|LEGACY|NESTED|AFTER|QUOTED|ESCAPED|EMPTY)=' | sort > /env

@@ -1,0 +1,3 @@
+ARG REGISTRY
+FROM ${REGISTRY}/busybox
+RUN echo one > /one && echo stage > /two

@@ -1,0 +1,3 @@
+FROM scratch
+COPY app/main.sh /bin/main
+CMD ["/bin/main"]
