@@ -9,7 +9,7 @@ RUN ARCH= && dpkgArch="$(uname -m)" \
     x86_64) ARCH='x64';; \
     *) echo "unsupported architecture"; exit 1 ;; \
   esac \
-  && set -ex \
+  && set -ex && mkdir -p /usr/local/bin \
   && printf '#!/bin/sh\necho v%s-%s\n' "$NODE_VERSION" "$ARCH" > /usr/local/bin/node \
   && chmod +x /usr/local/bin/node \
   && ln -s /usr/local/bin/node /usr/local/bin/nodejs \

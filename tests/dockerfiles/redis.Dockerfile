@@ -12,7 +12,7 @@ RUN set -eux; \
 		'x86_64') url='https://example.com/gosu-amd64' ;; \
 		*) echo >&2 "error: unsupported architecture: '$arch'"; exit 1 ;; \
 	esac; \
-	cp /bin/true /usr/local/bin/gosu; \
+	mkdir -p /usr/local/bin; cp /bin/true /usr/local/bin/gosu; \
 	chmod +x /usr/local/bin/gosu; \
 	gosu nobody true
 ENV REDIS_VERSION 7.4.1
