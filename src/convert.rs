@@ -9,6 +9,7 @@ use crate::atomic::Aside;
 use crate::config::{self, Files, Overrides, Stat};
 use crate::disk::{self, Format, Layout, Place, RootPart, Signer};
 use crate::erofs::{ReadAt, ReadError, Reader};
+use crate::rootfs::select::Selection;
 use crate::rootfs::{self, Stats};
 use crate::source::image::Image;
 
@@ -118,6 +119,8 @@ pub struct DiskOptions<'a> {
     pub place: Option<Place>,
     /// Signs the EFI loader.
     pub signer: Option<&'a Signer>,
+    /// The files that are kept, if not all are.
+    pub selection: Option<&'a Selection>,
 }
 
 /// Makes a raw bootable disk image of `image` at `out`. See [`disk_images`].
@@ -165,7 +168,15 @@ pub fn disk_images(
     let base_path = &outputs[raw.unwrap_or(0)].path;
     let base = Aside::beside(base_path).map_err(write(base_path))?;
     let root_options = rootfs::Options::default();
-    let root = rootfs::build(&image.layers, &root_options, base.file(), layout.root, progress)?;
+    let (layers, file) = (&image.layers, base.file());
+    let root = rootfs::build_selected(
+        layers,
+        options.selection,
+        &root_options,
+        file,
+        layout.root,
+        progress,
+    )?;
     let record = plan(image, overrides, &root.reader(base.file())?)?;
     let part = RootPart { start: layout.root, len: root.len, uuid: root.uuid };
 
@@ -235,9 +246,23 @@ fn with_root(mut record: Record, uuid: [u8; 16], place: Option<Place>) -> Record
 /// # Errors
 /// See [`Error`].
 pub fn root_image(image: &Image, out: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<(), Error> {
+    root_image_selected(image, None, out, progress)
+}
+
+/// As [`root_image`], with the files of a selection alone, if there is one.
+///
+/// # Errors
+/// See [`Error`].
+pub fn root_image_selected(
+    image: &Image,
+    selection: Option<&Selection>,
+    out: &Path,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), Error> {
     let write = |source| Error::Write { path: out.to_owned(), source };
     let aside = Aside::beside(out).map_err(write)?;
-    rootfs::build(&image.layers, &rootfs::Options::default(), aside.file(), 0, progress)?;
+    let options = rootfs::Options::default();
+    rootfs::build_selected(&image.layers, selection, &options, aside.file(), 0, progress)?;
     aside.publish(out).map_err(write)
 }
 

@@ -25,5 +25,6 @@ pub mod syscall;
 pub mod task;
 pub mod time;
 pub mod uts;
+pub mod witness;
 
 pub use errno::{Errno, Result};

@@ -21,11 +21,13 @@ static LEVEL: AtomicU8 = AtomicU8::new(Level::Error as u8);
 static TRACE: AtomicBool = AtomicBool::new(false);
 static LOCK: IrqLock<()> = IrqLock::new(());
 
-/// Sets the level and whether syscalls are traced, from the boot line.
+/// Sets the level, whether syscalls are traced, and whether what programs use is told to the host,
+/// from the boot line.
 pub fn configure(cmdline: &str) {
     for word in cmdline.split_ascii_whitespace() {
         match word {
             "d2u.log=debug" => LEVEL.store(Level::Debug as u8, Ordering::Relaxed),
+            "d2u.witness" => crate::witness::start(),
             "d2u.trace" => TRACE.store(true, Ordering::Relaxed),
             _ => {}
         }

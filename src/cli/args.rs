@@ -37,6 +37,11 @@ pub enum Command {
     /// Say what an image runs and whether it will, without booting it
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(Box<InspectArgs>),
+    /// Boot an image for a moment and record what it uses
+    #[command(after_help = TRACE_EXAMPLES, mut_arg("command", |arg| {
+        arg.value_name("PROBE").help("Command to run on this machine once the image serves")
+    }))]
+    Trace(Box<TraceArgs>),
     /// Look into disk images
     Image(ImageArgs),
     /// Make, list and remove volumes: disks that outlive the VMs that use them
@@ -96,6 +101,8 @@ Examples:
   dock2uni convert ghcr.io/me/app:1.2 -o app.img -e MODE=production
   dock2uni convert oci:./layout -- /bin/app --port 80
   dock2uni convert nginx -o nginx.qcow2
+  dock2uni convert nginx --slim --keep '/usr/share/fonts/*'
+  dock2uni convert nginx --verify               # boots the result and says what answered
   dock2uni convert nginx --format raw,vmdk,vhd,gce  # nginx.img, nginx.vmdk, nginx.vhd, nginx.tar.gz
   dock2uni convert .                            # builds ./Dockerfile first
 
@@ -132,6 +139,60 @@ Examples:
 
 Ctrl-C and SIGTERM press the power button: the application gets the image's stop signal
 and its grace period. A second Ctrl-C ends the VM at once.";
+
+const TRACE_EXAMPLES: &str = "\
+Examples:
+  dock2uni trace nginx -o nginx.trace
+  dock2uni trace app -- sh -c 'curl -sf http://$DOCK2UNI_HOST:$DOCK2UNI_PORT_8080/login'
+  dock2uni convert nginx --slim --trace nginx.trace
+
+The kernel tells every file that is looked up, opened or executed, and every system call, while the
+exposed ports are probed, the health check runs, and the probe does its work. The probe's
+environment says where the ports are: DOCK2UNI_HOST, DOCK2UNI_PORT (of the first), DOCK2UNI_PORT_N.";
+
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Image reference, `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, or a path
+    pub reference: String,
+    #[command(flatten)]
+    pub container: ContainerArgs,
+    /// Word of the image's command, in place of the image's own (repeat it for more words)
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub cmd: Vec<String>,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    #[command(flatten)]
+    pub trial: TrialArgs,
+    /// File to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How an image is booted to see what it does.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Trial options")]
+pub struct TrialArgs {
+    /// Memory of the VM that tries the image
+    #[arg(short, long, value_name = "SIZE", default_value = "512m", value_parser = size::memory)]
+    pub memory: u32,
+    /// Processors of it
+    #[arg(long, value_name = "N", default_value = "1", value_parser = size::cpus)]
+    pub cpus: u32,
+    /// Seconds until everything must have answered
+    #[arg(long, value_name = "SECONDS", default_value = "120")]
+    pub patience: u64,
+    /// Accelerator [default: kvm where it works, tcg otherwise]
+    #[arg(long, value_enum)]
+    pub accel: Option<AccelType>,
+    /// QEMU to use [default: $DOCK2UNI_QEMU, or qemu-system-x86_64 in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub qemu: Option<PathBuf>,
+}
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
@@ -176,6 +237,24 @@ pub struct ConvertArgs {
     pub source: SourceArgs,
     #[command(flatten)]
     pub disk: DiskArgs,
+    /// Keep only what the image needs to run: booted before to see what it uses, and after to see
+    /// that it works
+    #[arg(long)]
+    pub slim: bool,
+    /// Use a trace of `dock2uni trace` instead of booting the whole image
+    #[arg(long, value_name = "FILE", requires = "slim")]
+    pub trace: Option<PathBuf>,
+    /// Paths to keep whatever else is found; `*` matches slashes as well
+    #[arg(long, value_name = "GLOB", requires = "slim")]
+    pub keep: Vec<String>,
+    /// Paths to drop whatever else is found
+    #[arg(long, value_name = "GLOB", requires = "slim")]
+    pub drop: Vec<String>,
+    /// Boot what was made, wait for its ports or its health check, and say what answered
+    #[arg(long)]
+    pub verify: bool,
+    #[command(flatten)]
+    pub trial: TrialArgs,
     /// Say what the image runs and whether it will, as `inspect` does, and write nothing
     #[arg(long)]
     pub dry_run: bool,

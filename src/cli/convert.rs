@@ -9,6 +9,7 @@ use serde_json::json;
 use super::args::{ConvertArgs, DiskArgs};
 use super::progress::Display;
 use super::target::{self, Target};
+use super::trial::{self, Trier};
 use super::{Failure, exit, inspect, size};
 use crate::convert::{self, DiskOptions, Made, Output};
 use crate::disk::{Format, Place, Signer};
@@ -25,13 +26,25 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     }
     let outputs = outputs(&args.disk, &target)?;
     let signer = signer(&args.disk)?;
-    let options = DiskOptions { place: args.disk.root.map(Into::into), signer: signer.as_ref() };
+    let trier = if args.verify { Some(Trier::new(&args.trial, &outputs)?) } else { None };
     // Before anything is fetched.
     guest::kernel().map_err(convert::Error::from)?;
     let store = Store::open_default()?;
     let display = Display::new(args.quiet || args.json);
     let image = target::image(&target, &args.build, &args.source, &store, &display)?;
     args.container.complete(&mut overrides, &store, &image)?;
+    let slimmed = if args.slim {
+        display.clear();
+        let quiet = args.quiet || args.json;
+        Some(trial::slim(args, &image, &overrides, &store, &display, quiet)?)
+    } else {
+        None
+    };
+    let options = DiskOptions {
+        place: args.disk.root.map(Into::into),
+        signer: signer.as_ref(),
+        selection: slimmed.as_ref().map(|slimmed| &slimmed.slim.selection),
+    };
     let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
     let made =
         convert::disk_images(&image, &overrides, &outputs, &options, &|bytes| bar.inc(bytes));
@@ -41,12 +54,29 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
         display.say(&format!("warning: {warning}"));
     }
     let seconds = started.elapsed().as_secs_f64();
-    if args.json {
-        println!("{:#}", as_json(&image, &made, seconds));
-    } else if !args.quiet {
+    if !args.json && !args.quiet {
         print!("{}", as_text(&image, &made, seconds));
+        if let Some(slimmed) = &slimmed {
+            print!("{}", trial::slim_text(&slimmed.slim));
+        }
     }
-    Ok(exit::OK)
+    let trial = trier.map(|trier| trier.try_files(&made)).transpose()?;
+    if args.json {
+        let mut value = as_json(&image, &made, seconds);
+        if let Some(slimmed) = &slimmed {
+            value["slim"] = json!(slimmed.slim);
+        }
+        if let Some(trial) = &trial {
+            value["verified"] = trial::as_json(trial);
+        }
+        println!("{value:#}");
+    } else if let Some(trial) = &trial {
+        trial::print(trial, args.quiet);
+    }
+    Ok(match &trial {
+        Some(trial) if trial.failure.is_some() => exit::UNVERIFIED,
+        _ => exit::OK,
+    })
 }
 
 /// What is to be made, where.

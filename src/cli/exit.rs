@@ -20,6 +20,8 @@ pub const UNSUPPORTED: u8 = 7;
 pub const IO: u8 = 8;
 /// The Dockerfile has an error, or a command of it failed.
 pub const BUILD: u8 = 9;
+/// The image was made, but did not do what it should when it was tried.
+pub const UNVERIFIED: u8 = 10;
 /// `run`: dock2uni or the VM failed, not the application; as in `docker run`.
 pub const VM: u8 = 125;
 /// `run`: the application could not be started.
@@ -41,6 +43,7 @@ Exit status:
        `inspect` found that it won't run
   8    a local file cannot be read or written, or the disk is full
   9    the Dockerfile has an error, or a command of it failed
+  10   the image was made or traced, but did not answer when it was booted
   130  a build was interrupted
 `dock2uni run` exits with the application's own status (128 + N if it was killed
 by signal N), or:

@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use super::exit;
 use crate::source::Class;
 use crate::{
-    artifact, browse, config, convert, disk, dockerfile, plan, rootfs, syscalls, template, vmm,
-    volume,
+    artifact, browse, config, convert, disk, dockerfile, plan, rootfs, slim, syscalls, template,
+    trial, vmm, volume,
 };
 
 /// An error on its way to the user.
@@ -165,6 +165,44 @@ impl From<plan::Error> for Failure {
             plan::Error::Temporary(_) => exit::IO,
         };
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<trial::Error> for Failure {
+    fn from(error: trial::Error) -> Failure {
+        let hint = error.hint().map(str::to_owned);
+        match error {
+            trial::Error::Vm(error) => error.into(),
+            trial::Error::Command { .. } => {
+                Failure { hint, error: Box::new(error), code: exit::NOT_FOUND }
+            }
+            _ => Failure { hint, error: Box::new(error), code: exit::FAILURE },
+        }
+    }
+}
+
+impl From<slim::Error> for Failure {
+    fn from(error: slim::Error) -> Failure {
+        let hint = error.hint().map(str::to_owned);
+        let code = match error {
+            slim::Error::Plan(error) => return error.into(),
+            slim::Error::Convert(error) => return error.into(),
+            slim::Error::Trial(error) => return error.into(),
+            slim::Error::WontRun(_) => exit::UNSUPPORTED,
+            slim::Error::Unanswered { .. } => exit::UNVERIFIED,
+            slim::Error::Temporary(_) => exit::IO,
+        };
+        Failure { hint, error: Box::new(error), code }
+    }
+}
+
+impl From<trial::trace::Error> for Failure {
+    fn from(error: trial::trace::Error) -> Failure {
+        let code = match &error {
+            trial::trace::Error::Read { .. } => exit::NOT_FOUND,
+            _ => exit::CORRUPT,
+        };
+        Failure { hint: Some(error.hint().to_owned()), error: Box::new(error), code }
     }
 }
 

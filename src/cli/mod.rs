@@ -27,6 +27,7 @@ mod system;
 mod target;
 mod target_args;
 mod template;
+mod trial;
 mod volume;
 mod with_parent;
 
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
     let result = parse().and_then(|cli| match cli.command {
         Command::Convert(args) => convert::convert(&args),
         Command::Run(args) => run::run(&args),
+        Command::Trace(args) => trial::trace(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Image(args) => image::image(&args),
         Command::Volume(args) => volume::volume(&args),

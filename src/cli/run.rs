@@ -48,7 +48,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             Notice::Stopping => eprintln!("stopping (again to end the VM at once)"),
             Notice::Health(health) => eprintln!("health: {health}"),
             Notice::CheckFailed(text) => eprintln!("health check failed: {text}"),
-            Notice::Started { .. } | Notice::Syscalls(_) => {}
+            _ => {}
         }
     };
     let outcome = vmm::run::run(&config, &mut notice)?;
@@ -373,7 +373,7 @@ fn forwards(args: &RunArgs) -> Result<Vec<vmm::Forward>, Failure> {
 }
 
 /// This program again, to tie QEMU's life to ours.
-fn launcher() -> Vec<PathBuf> {
+pub fn launcher() -> Vec<PathBuf> {
     match std::env::current_exe() {
         Ok(exe) => vec![exe, "__with-parent".into()],
         // Without it QEMU is started directly, and survives us only if we are killed.

@@ -156,9 +156,9 @@ fn configuration(record: &Record, needs: &mut Needs, findings: &mut Findings) {
         findings.note(
             "volume",
             format!(
-                "volume `{path}`: what is written there is in memory unless a disk is attached"
+                "volume `{path}`: what is written there is in memory unless a volume is mounted"
             ),
-            Some("keep what must outlive the VM on a volume or outside of it"),
+            Some("`run -v NAME:PATH` mounts one that outlives the VM, `--volumes` one for each"),
         );
         needs.volumes.push(path);
     }

@@ -33,6 +33,7 @@ pub mod packages;
 pub mod report;
 pub mod root;
 pub mod shell;
+pub mod slim;
 pub mod start;
 pub mod syscalls;
 

@@ -15,6 +15,7 @@ use super::{
     Limits,
     error::{EntryFault, Stop, show},
     layer::Stream,
+    select::Selection,
     tar::{self, Entry, Kind},
     tree::{Inode, InodeId, NONE, NodeId, Placement, Tree, mode},
     xattr::XattrSet,
@@ -77,6 +78,8 @@ pub(crate) struct Collector<'a, 'f> {
     pub tree: &'a mut Tree,
     pub writer: &'a mut Writer<'f>,
     pub limits: Limits,
+    /// The files that become part of the image, if not all do.
+    pub selection: Option<&'a Selection>,
     pub counts: Counts,
 }
 
@@ -101,7 +104,8 @@ impl Collector<'_, '_> {
                 Action::Link(node, target) => Op::Link(node, target),
                 Action::Add(node, kind) => {
                     let inode = self.inode(index, entry, kind)?;
-                    let hidden = kind == Kind::File && self.is_hidden(node);
+                    let hidden =
+                        kind == Kind::File && (self.is_hidden(node) || self.is_dropped(node));
                     let id = self.tree.push_inode(inode)?;
                     if hidden {
                         self.counts.hidden_bytes += entry.size;
@@ -298,6 +302,12 @@ impl Collector<'_, '_> {
         self.tree.sparse.push(map);
         self.tree.inodes[id.index()].set_placement(Placement::Sparse(index));
         Ok(())
+    }
+
+    /// Whether the selection leaves out a file at this path as written. The path may lead through
+    /// links: what is left out wrongly is read again, as hidden data is.
+    fn is_dropped(&self, node: NodeId) -> bool {
+        self.selection.is_some_and(|selection| !selection.has(&self.tree.path(node)))
     }
 
     /// Whether an upper layer hides a regular file at this path as written.

@@ -31,6 +31,7 @@ mod collect;
 pub(crate) mod error;
 pub(crate) mod layer;
 mod limits;
+pub mod select;
 pub(crate) mod tar;
 pub mod tree;
 pub mod xattr;
@@ -43,6 +44,7 @@ use self::{
     collect::{Collector, Counts, LayerOps},
     error::{Stop, show},
     layer::{Stream, StreamFault},
+    select::Selection,
     tree::{InodeId, Placement},
 };
 pub use self::{
@@ -138,6 +140,18 @@ pub fn build(
     start: u64,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<RootImage, Error> {
+    build_selected(layers, None, options, out, start, progress)
+}
+
+/// As [`build`], with the files of a selection alone, if there is one.
+pub fn build_selected(
+    layers: &[Layer],
+    selection: Option<&Selection>,
+    options: &Options,
+    out: &File,
+    start: u64,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<RootImage, Error> {
     let mut tree = Tree::bounded(&options.limits);
     let unnamed = |stop| failure(layers.last(), "", 0, stop);
     let limits = options.limits;
@@ -146,8 +160,9 @@ pub fn build(
     if layers.len() > usize::from(u16::MAX) {
         return Err(unnamed(Stop::Limit("layers", u64::from(u16::MAX))));
     }
+    let counts = Counts::default();
     let mut collector =
-        Collector { tree: &mut tree, writer: &mut writer, limits, counts: Counts::default() };
+        Collector { tree: &mut tree, writer: &mut writer, limits, selection, counts };
     let (ops, left) = collect(layers, options, &mut collector, progress)?;
     for (ops, layer) in ops.iter().rev().zip(layers) {
         apply::apply(collector.tree, ops).map_err(|(node, stop)| {
@@ -156,11 +171,14 @@ pub fn build(
         })?;
     }
     apply::ensure_root(collector.tree).map_err(unnamed)?;
+    if let Some(selection) = selection {
+        selection.apply(collector.tree);
+    }
     let live = collector.tree.complete();
     let reread_layers = fetch_missing(layers, &ops, options, &mut collector, left)?;
     let counts = collector.counts;
     drop(ops);
-    let uuid = uuid(layers);
+    let uuid = uuid(layers, selection);
     let finished = writer.finish(&tree, live, Identity { uuid }).map_err(unnamed)?;
     let mut stats = Stats {
         layers: layers.len(),
@@ -296,11 +314,14 @@ fn threads(options: &Options) -> usize {
 }
 
 /// A UUID of the custom kind (RFC 9562, version 8) that follows from the layers' contents.
-fn uuid(layers: &[Layer]) -> [u8; 16] {
+fn uuid(layers: &[Layer], selection: Option<&Selection>) -> [u8; 16] {
     let mut hasher = Sha256::new();
     hasher.update(FORMAT);
     for layer in layers {
         hasher.update(layer.diff_id.0);
+    }
+    if let Some(selection) = selection {
+        hasher.update(selection.fingerprint());
     }
     let digest: [u8; 32] = hasher.finalize().into();
     let mut uuid = [0; 16];

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dock2uni_format::control::Control;
-use dock2uni_format::status::{Health, Status};
+use dock2uni_format::status::{Health, Status, Use, unescape};
 use dock2uni_format::syscalls::Set;
 use rustix::io::FdFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
@@ -67,6 +67,21 @@ pub enum Notice {
     Syscalls(Set),
     /// The stop signal is on its way.
     Stopping,
+    /// Somebody in the guest listens on a TCP port.
+    Listens(u16),
+    /// A file was used; told on `d2u.witness`.
+    Used(Use, Vec<u8>),
+    /// The system call of this number was made; told on `d2u.witness`.
+    Called(u32),
+}
+
+/// How a caller takes part while the VM runs.
+#[derive(Default)]
+pub struct Hooks {
+    /// Takes what the console shows, in place of standard output.
+    pub console: Option<Box<dyn Write + Send>>,
+    /// A message presses the power button; a second one ends the VM at once.
+    pub stop: Option<Receiver<()>>,
 }
 
 enum Event {
@@ -85,6 +100,18 @@ enum Event {
 /// # Errors
 /// If QEMU cannot be started, or the machine ends without the application having ended.
 pub fn run(config: &Config, notice: &mut dyn FnMut(Notice)) -> Result<Outcome, Error> {
+    run_with(config, Hooks::default(), notice)
+}
+
+/// As [`run`], for callers that watch the console themselves and decide when it ends.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    config: &Config,
+    mut hooks: Hooks,
+    notice: &mut dyn FnMut(Notice),
+) -> Result<Outcome, Error> {
     config.check()?;
     let (monitor, far_monitor) = UnixStream::pair().map_err(Error::io("making a socket"))?;
     let (status, far_status) = UnixStream::pair().map_err(Error::io("making a socket"))?;
@@ -109,7 +136,15 @@ pub fn run(config: &Config, notice: &mut dyn FnMut(Notice)) -> Result<Outcome, E
     let (sender, events) = mpsc::channel();
     let signals = stops.handle();
     let control = status.try_clone().map_err(Error::io("talking to the kernel"))?;
-    watch(&mut child, status, stops, &sender);
+    if let Some(stop) = hooks.stop.take() {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            for () in stop {
+                let _ = sender.send(Event::Stop);
+            }
+        });
+    }
+    watch(&mut child, status, stops, hooks.console, &sender);
     let mut vm = Vm {
         events,
         input: child.stdin.take().map(|input| (input, sender.clone())),
@@ -156,12 +191,20 @@ fn spawn(config: &Config, channels: Channels) -> Result<Child, Error> {
 }
 
 /// Starts the threads.
-fn watch(child: &mut Child, status: UnixStream, mut stops: Signals, sender: &Sender<Event>) {
+fn watch(
+    child: &mut Child,
+    status: UnixStream,
+    mut stops: Signals,
+    output: Option<Box<dyn Write + Send>>,
+    sender: &Sender<Event>,
+) {
     if let Some(mut console) = child.stdout.take() {
         let sender = sender.clone();
         thread::spawn(move || {
-            let mut out = io::stdout().lock();
-            copy(&mut console, &mut out);
+            match output {
+                Some(mut out) => copy(&mut console, &mut *out),
+                None => copy(&mut console, &mut io::stdout().lock()),
+            };
             let _ = sender.send(Event::Console);
         });
     }
@@ -322,6 +365,9 @@ impl Vm {
             Some(Status::Health(health)) => notice(Notice::Health(health)),
             Some(Status::Syscalls(set)) => notice(Notice::Syscalls(set)),
             Some(Status::Check(text)) => notice(Notice::CheckFailed(text.to_owned())),
+            Some(Status::Listens(port)) => notice(Notice::Listens(port)),
+            Some(Status::Used(how, path)) => notice(Notice::Used(how, unescape(path))),
+            Some(Status::Call(number)) => notice(Notice::Called(number)),
             // The first word about the end is the one that counts.
             Some(_) if self.ended.is_some() => {}
             Some(Status::Exit(code)) => {

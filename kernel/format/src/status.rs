@@ -11,6 +11,9 @@
 //! check TEXT            a health check failed: why, and the start of its output
 //! syscalls WORDS         the calls that were made: hexadecimal words of 64 bits, lowest first
 //! failed TEXT           the main process could not be started, and why
+//! listens 80            somebody listens on this TCP port, for the first time
+//! used opened PATH      a file of that name was seen, opened or executed (on `d2u.witness`)
+//! call 257              the call of this number was made for the first time (on `d2u.witness`)
 //! exit 0                the main process exited with this status; the VM powers off
 //! signal 11             the main process was killed by this signal; the VM powers off
 //! panic TEXT            the kernel panicked; the VM stops
@@ -19,6 +22,7 @@
 //! A reader ignores lines that it does not know.
 
 use crate::syscalls::Set;
+use alloc::{string::String, vec::Vec};
 use core::fmt::{self, Display, Formatter, Write};
 
 /// One line on the channel.
@@ -35,6 +39,12 @@ pub enum Status<'a> {
     Check(&'a str),
     /// The calls that were made while recording.
     Syscalls(Set),
+    /// Somebody listens on a TCP port.
+    Listens(u16),
+    /// A file was used; its path as [`escape`] writes it.
+    Used(Use, &'a str),
+    /// A system call was made.
+    Call(u32),
     /// The main process could not be started.
     Failed(&'a str),
     /// The main process exited with this status.
@@ -54,6 +64,63 @@ pub enum Health {
     Healthy,
     /// `retries` checks in a row failed.
     Unhealthy,
+}
+
+/// How a file was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    /// Its name was looked up, or a symbolic link was followed.
+    Seen,
+    /// It was opened.
+    Opened,
+    /// It was executed.
+    Executed,
+}
+
+impl Use {
+    fn word(self) -> &'static str {
+        match self {
+            Use::Seen => "seen",
+            Use::Opened => "opened",
+            Use::Executed => "executed",
+        }
+    }
+}
+
+/// Writes a path so that it fits on a line and is text: bytes other than printable ASCII, and
+/// backslashes, become `\xNN`.
+pub fn escape(path: &[u8]) -> String {
+    let mut out = String::with_capacity(path.len());
+    for &byte in path {
+        match byte {
+            b'\\' => out.push_str("\\x5c"),
+            b' '..=b'~' => out.push(char::from(byte)),
+            _ => {
+                out.push_str("\\x");
+                for digit in [byte >> 4, byte & 15] {
+                    out.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Undoes [`escape`]; what it would not have written stays as it is.
+pub fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, more)) = rest.split_first() {
+        let digits = rest.strip_prefix(b"\\x").and_then(|digits| digits.get(..2));
+        let value = digits
+            .and_then(|digits| core::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        (rest, _) = match value {
+            Some(value) => (&rest[4..], out.push(value)),
+            None => (more, out.push(byte)),
+        };
+    }
+    out
 }
 
 impl<'a> Status<'a> {
@@ -78,6 +145,13 @@ impl<'a> Status<'a> {
                 }
                 Status::Syscalls(set)
             }
+            "listens" => Status::Listens(rest.parse().ok()?),
+            "used" => {
+                let (how, path) = rest.split_once(' ')?;
+                let uses = [Use::Seen, Use::Opened, Use::Executed];
+                Status::Used(uses.into_iter().find(|known| known.word() == how)?, path)
+            }
+            "call" => Status::Call(rest.parse().ok()?),
             "failed" => Status::Failed(rest),
             "exit" => Status::Exit(rest.parse().ok()?),
             "signal" => Status::Signal(rest.parse().ok()?),
@@ -98,6 +172,9 @@ impl Display for Status<'_> {
                 f.write_str("syscalls")?;
                 set.iter().try_for_each(|word| write!(f, " {word:x}"))
             }
+            Status::Listens(port) => write!(f, "listens {port}"),
+            Status::Used(how, path) => write!(f, "used {} {path}", how.word()),
+            Status::Call(number) => write!(f, "call {number}"),
             Status::Failed(text) => text_line(f, "failed ", text),
             Status::Exit(code) => write!(f, "exit {code}"),
             Status::Signal(signal) => write!(f, "signal {signal}"),
@@ -133,6 +210,9 @@ mod tests {
             Status::Health(Health::Unhealthy),
             Status::Check("exit status 1: no answer"),
             Status::Syscalls([1, u64::MAX, 0, 2, 3, 4, 5, 1 << 63]),
+            Status::Listens(8080),
+            Status::Used(Use::Executed, "/bin/a b\\x0a"),
+            Status::Call(257),
             Status::Failed("/bin/app: no such file"),
             Status::Exit(3),
             Status::Signal(11),
@@ -140,6 +220,16 @@ mod tests {
         ] {
             assert_eq!(Status::parse(&status.to_string()), Some(status));
         }
+    }
+
+    #[test]
+    fn any_path_goes_through() {
+        for path in [&b"/a b/c"[..], b"/x\n\\x0a", "/\u{e9}".as_bytes(), b"\xff\\"] {
+            let text = escape(path);
+            assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+            assert_eq!(unescape(&text), path);
+        }
+        assert_eq!(unescape("\\xzz\\x4"), b"\\xzz\\x4");
     }
 
     #[test]

@@ -26,6 +26,9 @@ const USED: u32 = 2;
 /// Not in its parent's table (removed, or of a directory whose names aren't remembered).
 const UNHASHED: u32 = 4;
 
+/// First of the bits for what was told of it.
+const TOLD: u32 = 8;
+
 /// A name in a directory.
 pub struct Dentry {
     /// What it names; `None`: known not to exist.
@@ -149,6 +152,12 @@ impl Dentry {
             }
             at = at.parent();
         }
+    }
+
+    /// Whether this is the first time that something of this weight (below 8) is told of the entry.
+    pub fn tell(&self, weight: u32) -> bool {
+        let bit = 1 << (TOLD + weight);
+        self.flags.load(Relaxed) & bit == 0 && self.flags.fetch_or(bit, Relaxed) & bit == 0
     }
 
     /// Locks the directory against lookups that ask the filesystem and against changes.

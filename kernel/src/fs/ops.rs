@@ -10,8 +10,10 @@ use super::walk::{Found, Last, Resolver};
 use super::{File, notify, pathonly};
 use crate::errno::{Errno, Result};
 use crate::sync::{Mutex, MutexGuard};
+use crate::witness;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use dock2uni_format::status::Use;
 use linux_raw_sys::general::*;
 
 /// Flags that open(2) acts on once and that `F_GETFL` doesn't show.
@@ -113,6 +115,9 @@ pub fn open_found(who: &dyn Subject, path: Path, flags: u32, created: bool) -> R
         }
     }
     let opened = inode.clone().open(flags, &path)?;
+    if witness::on() {
+        witness::file(&path, Use::Opened);
+    }
     if flags & O_TRUNC != 0 && kind == FileType::Regular && !created {
         inode.truncate(0)?;
         notify::named(&path.dentry, IN_MODIFY);

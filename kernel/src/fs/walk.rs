@@ -5,9 +5,11 @@ use super::inode::{FileType, Inode, NAME_MAX, PATH_MAX};
 use super::mount::{self, Path};
 use super::perm::{self, Subject};
 use crate::errno::{Errno, Result};
+use crate::witness;
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use dock2uni_format::status::Use;
 
 /// Most symbolic links followed in one resolution.
 const MAX_LINKS: u32 = 40;
@@ -163,6 +165,10 @@ impl<'a> Resolver<'a> {
                 if links > MAX_LINKS {
                     return Err(Errno::ELOOP);
                 }
+                if witness::on() {
+                    let link = Path { dentry: child.clone(), ..at.clone() };
+                    witness::file(&link, Use::Seen);
+                }
                 match self.follow(&child)? {
                     Followed::Place(place) => at = place,
                     Followed::Text(target) => {
@@ -188,6 +194,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn finish(&self, found: Found) -> Result<Found> {
+        if witness::on() {
+            witness::file(&found.path, Use::Seen);
+        }
         if found.slash && found.last != Last::Root && !found.path.dentry.is_dir() {
             return Err(Errno::ENOTDIR);
         }

@@ -3,8 +3,8 @@
 use super::{dispatch, lock, name, signal};
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
-use crate::log;
 use crate::task::{Work, current, seccomp, trace};
+use crate::{log, witness};
 use linux_raw_sys::general::__NR_rt_sigreturn;
 
 /// Makes the call that the program asked for; the result goes to `rax`.
@@ -33,6 +33,9 @@ fn make(context: &mut UserContext) {
     let traced = log::tracing();
     if traced {
         trace_entry(number, args);
+    }
+    if witness::on() {
+        witness::call(number);
     }
     let refused = if current().filters_calls() { seccomp::check(context) } else { None };
     let result = match refused {

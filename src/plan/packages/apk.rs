@@ -28,6 +28,7 @@ fn parse(text: &str) -> Vec<Package> {
                     package.depends = names.map(|name| vec![name]).collect();
                 }
                 "p" => package.provides = value.split(' ').map(bare).collect(),
+                "o" => package.source = value.to_owned(),
                 "F" => directory = value,
                 "R" if directory.is_empty() => package.files.push(format!("/{value}").into()),
                 "R" => package.files.push(format!("/{directory}/{value}").into()),

@@ -65,6 +65,10 @@ fn package(paragraph: &str) -> Option<Package> {
             "Version" => package.version = value.to_owned(),
             "Status" => installed = value.ends_with(" installed"),
             "Depends" | "Pre-Depends" => package.depends.extend(alternatives(value)),
+            // `Source: nginx (1.22)`
+            "Source" => {
+                package.source = value.split(' ').next().unwrap_or(value).to_owned();
+            }
             "Provides" => package.provides = alternatives(value).into_iter().flatten().collect(),
             _ => {}
         }

@@ -31,6 +31,8 @@ pub struct Package {
     pub name: String,
     /// Version.
     pub version: String,
+    /// Name of the source that it was built from; its own name unless another is told.
+    pub source: String,
     /// Names that must be there, each with its alternatives.
     pub depends: Vec<Vec<String>>,
     /// Other names that it goes by.
@@ -79,6 +81,9 @@ impl Database {
         for (index, package) in packages.iter_mut().enumerate() {
             // Bounded above.
             let index = index as u32;
+            if package.source.is_empty() {
+                package.source.clone_from(&package.name);
+            }
             for name in [&package.name].into_iter().chain(&package.provides) {
                 names.entry(name.clone()).or_default().push(index);
             }

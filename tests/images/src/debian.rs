@@ -108,6 +108,23 @@ pub fn unpack(debs: &[PathBuf], layer: &mut Layer) -> Result<()> {
     Ok(())
 }
 
+/// The lists of the packages' files, as dpkg keeps them.
+pub fn lists(debs: &[PathBuf], layer: &mut Layer) -> Result<()> {
+    for deb in debs {
+        let name = run(Command::new("dpkg-deb").arg("--field").arg(deb).arg("Package"))?;
+        let output = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).output()?;
+        let mut list = String::new();
+        for entry in tar::Archive::new(output.stdout.as_slice()).entries()? {
+            let path = entry?.path()?.to_string_lossy().into_owned();
+            let path = path.trim_start_matches('.').trim_end_matches('/');
+            list += if path.is_empty() { "/." } else { path };
+            list.push('\n');
+        }
+        layer.file(&format!("var/lib/dpkg/info/{}.list", name.trim()), 0o644, list);
+    }
+    Ok(())
+}
+
 /// Package database entries, as dpkg would have written them; `conffiles` names more files that
 /// belong to a package: package, path, MD5.
 pub fn status(debs: &[PathBuf], conffiles: &[(&str, &str, String)]) -> Result<String> {

@@ -89,7 +89,17 @@ fn received() -> Option<Vec<u8>> {
 /// Tells the host, and waits (a little) until it has heard. Without a channel nothing happens.
 /// Usable in a panic, unless that came from in here.
 pub fn report(status: Status<'_>) {
-    let Some(mut port) = PORT.try_lock() else { return };
+    if let Some(mut port) = PORT.try_lock() {
+        send(&mut port, status);
+    }
+}
+
+/// As [`report`], but waits for its turn: for what must not get lost. Not for panics.
+pub fn tell(status: Status<'_>) {
+    send(&mut PORT.lock(), status);
+}
+
+fn send(port: &mut Option<Port>, status: Status<'_>) {
     let Some(port) = port.as_mut() else { return };
     let mut line = alloc::string::String::new();
     // Writing to a string can't fail.

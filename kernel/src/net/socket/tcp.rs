@@ -390,6 +390,7 @@ impl Socket for TcpSocket {
         *role = Role::Listening { listener: listener.clone(), bound };
         drop(role);
         self.stack.tcp.listen(listener);
+        crate::witness::listens(addr.port());
         self.queue.wake_all(Events::empty());
         Ok(())
     }

@@ -25,6 +25,7 @@ use crate::mm::{AddressSpace, MapFlags, Prot};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
+use dock2uni_format::status::Use;
 use linux_raw_sys::auxvec::*;
 use linux_raw_sys::general::{O_RDONLY, RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK};
 use privilege::{FileCaps, FileIdentity};
@@ -62,6 +63,9 @@ fn open_path(who: &dyn Subject, path: Path) -> Result<Opened> {
     }
     perm::check(who, path.inode()?, perm::EXEC)?;
     let file = ops::open_found(&perm::Kernel, path.clone(), O_RDONLY, false)?;
+    if crate::witness::on() {
+        crate::witness::file(&path, Use::Executed);
+    }
     Ok(Opened { file, path })
 }
 

@@ -8,7 +8,7 @@ use crate::{Result, debian::run};
 pub const RECIPE: Recipe = Recipe {
     name: "nginx",
     about: "shaped like the official nginx image: Debian, nginx, entrypoint scripts",
-    version: 1,
+    version: 2,
     make,
 };
 
@@ -41,6 +41,7 @@ fn make(dir: &Path) -> Result<()> {
         step.user("nginx", 101, "/nonexistent", "/bin/false");
         Ok(())
     })?;
+    image.lists()?;
     image.copy("nginx/docker-entrypoint.sh", "/docker-entrypoint.sh", 0o755)?;
     for script in [
         "10-listen-on-ipv6-by-default.sh",

@@ -116,6 +116,14 @@ impl Steps {
         Ok(())
     }
 
+    /// The lists of what belongs to which package, in a layer of their own.
+    pub fn lists(&mut self) -> Result<()> {
+        let mut layer = Layer::default();
+        debian::lists(&self.debs, &mut layer)?;
+        self.layers.push(("dpkg's file lists".to_owned(), layer));
+        Ok(())
+    }
+
     /// Upstream version of an installed package.
     pub fn version(&self, package: &str) -> String {
         let names = self.debs.iter().filter_map(|deb| deb.file_name()?.to_str());

@@ -1,0 +1,517 @@
+//! A trial: boots an image for a moment, waits for it to serve, and says what answered.
+//!
+//! `convert --verify`, `trace` and `convert --slim` rest on it. The VM's exposed TCP ports are
+//! forwarded from loopback addresses and probed ([`probe`]); a health check is waited for where the
+//! image has one. What has neither is tried by running: it ends well, or is still there after a
+//! while. The kernel tells which ports are listened on, so a probe never takes QEMU's own accepting
+//! of a connection for an answer.
+
+pub mod probe;
+pub mod trace;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dock2uni_format::record::{Proto, Record, trailer};
+use dock2uni_format::status::Health;
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use self::probe::Answer;
+use self::trace::Trace;
+use crate::config::Publish;
+use crate::guest;
+use crate::vmm::run::{Hooks, Notice, Outcome, run_with};
+use crate::vmm::{self, Accel, Boot, Config, Drive, Machine, ports};
+
+/// Bytes of the console that are kept for messages.
+const TAIL: usize = 16 << 10;
+
+/// Why a trial could not be made at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// QEMU, or the machine.
+    #[error(transparent)]
+    Vm(#[from] vmm::Error),
+    /// The guest code.
+    #[error(transparent)]
+    NoKernel(#[from] guest::NoKernel),
+    /// Files for QEMU.
+    #[error("cannot write the files that the VM boots from")]
+    Files(#[source] io::Error),
+    /// The user's probe.
+    #[error("the probe `{command}` cannot be started")]
+    Command {
+        /// Its program.
+        command: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Error::Vm(error) => error.hint(),
+            Error::NoKernel(_) => Some("build it without D2U_KERNEL"),
+            Error::Files(_) => None,
+            Error::Command { .. } => Some("it runs on this machine, not in the guest"),
+        }
+    }
+}
+
+/// What is to be booted.
+#[derive(Debug)]
+pub struct Subject {
+    boot: Boot,
+    record: Record,
+    /// Files that `boot` names by their descriptors.
+    _files: Vec<File>,
+}
+
+impl Subject {
+    /// A disk image, booted by its own boot code.
+    pub fn disk(path: &Path, format: &'static str, cd: bool, record: Record) -> Subject {
+        let disk = Drive { file: path.to_owned(), format, cd };
+        Subject { boot: Boot::Disk { disk, firmware: None }, record, _files: Vec::new() }
+    }
+
+    /// A bare root, booted directly. The record says where the kernel finds it.
+    ///
+    /// # Errors
+    /// If there is no kernel, or no memory for its copy.
+    pub fn root(path: &Path, record: Record) -> Result<Subject, Error> {
+        let file = |name: &str, bytes: &[u8]| -> Result<File, Error> {
+            let made = memfd_create(name, MemfdFlags::empty());
+            let mut file = made.map(File::from).map_err(|error| Error::Files(error.into()))?;
+            file.write_all(bytes).map_err(Error::Files)?;
+            Ok(file)
+        };
+        let kernel = file("kernel.elf", guest::kernel()?)?;
+        let module = file("module", &trailer(&record, 0, [0; 32]))?;
+        let named = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let boot = Boot::Direct {
+            kernel: named(&kernel),
+            module: named(&module),
+            disk: Drive { file: path.to_owned(), format: "raw", cd: false },
+        };
+        Ok(Subject { boot, record, _files: vec![kernel, module] })
+    }
+}
+
+/// How a trial is made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// QEMU.
+    pub qemu: PathBuf,
+    /// Accelerator.
+    pub accel: Accel,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// How long it may take until everything has answered.
+    pub patience: Duration,
+    /// How long what can't be asked must keep running to count as working.
+    pub settle: Duration,
+    /// Record what is used ([`Trial::trace`]).
+    pub witness: bool,
+    /// A command of the user's, run on this machine once the ports have answered: its environment
+    /// says where they are (`DOCK2UNI_HOST`, `DOCK2UNI_PORT_80`).
+    pub command: Vec<String>,
+    /// As [`Config::launcher`].
+    pub launcher: Vec<PathBuf>,
+}
+
+/// One exposed port, and what came of asking it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Probed {
+    /// Port in the guest.
+    pub port: u16,
+    /// What answered; `None` if nothing did.
+    pub answer: Option<Answer>,
+    /// Milliseconds from starting QEMU to the answer.
+    pub after_ms: u64,
+}
+
+/// What a trial has shown.
+#[derive(Debug)]
+pub struct Trial {
+    /// Milliseconds from starting QEMU to the main process.
+    pub started_ms: Option<u64>,
+    /// Exposed TCP ports.
+    pub ports: Vec<Probed>,
+    /// The last word of the health check.
+    pub health: Option<Health>,
+    /// How the program ended, if it did of itself.
+    pub ended: Option<Outcome>,
+    /// Whether it had to be stopped, and how long it had run.
+    pub ran: Duration,
+    /// The user's command: whether it succeeded.
+    pub command: Option<bool>,
+    /// What was used, if that was asked for.
+    pub trace: Trace,
+    /// The end of what the console showed.
+    pub console: String,
+    /// What went wrong; `None` if all is well.
+    pub failure: Option<String>,
+}
+
+impl Trial {
+    /// What answered, a line for each.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for probed in &self.ports {
+            let seconds = probed.after_ms as f64 / 1000.0;
+            lines.push(match &probed.answer {
+                Some(answer) => {
+                    format!("port {}/tcp answered after {seconds:.1} s: {answer}", probed.port)
+                }
+                None => format!("port {}/tcp did not answer", probed.port),
+            });
+        }
+        if let Some(health) = self.health {
+            lines.push(format!("health check: {health}"));
+        }
+        match (self.ended, &self.failure) {
+            (Some(Outcome::Exited(code)), None) => {
+                lines.push(format!("the program ran to its end and exited with {code}"));
+            }
+            (None, None) if self.ports.is_empty() && self.health.is_none() => {
+                let seconds = self.ran.as_secs_f32();
+                lines.push(format!("the program was still running after {seconds:.0} s"));
+            }
+            _ => {}
+        }
+        if let Some(good) = self.command {
+            lines.push(format!("the probe {}", if good { "succeeded" } else { "failed" }));
+        }
+        lines
+    }
+}
+
+/// What the threads tell.
+enum Event {
+    Notice(Notice),
+    Answered(usize, Answer),
+    Ended(Result<Outcome, vmm::Error>),
+}
+
+/// Boots, asks, and stops.
+///
+/// # Errors
+/// If no machine could be started. What the image does wrong is in [`Trial::failure`].
+pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
+    let record = &subject.record;
+    let tcp: Vec<u16> =
+        record.ports.iter().filter(|port| port.proto == Proto::Tcp).map(|port| port.port).collect();
+    let publish: Vec<Publish> = record
+        .ports
+        .iter()
+        .filter(|port| port.proto == Proto::Tcp)
+        .map(|guest| Publish { ip: Ipv4Addr::LOCALHOST.into(), host: None, guest: guest.clone() })
+        .collect();
+    let forwards = ports::assign(&publish)?;
+    let grace = Duration::from_secs(record.stop_grace_secs.min(10).into());
+    let mut kernel_args = Vec::new();
+    if settings.witness && !matches!(subject.boot, Boot::Disk { .. }) {
+        kernel_args.push("d2u.witness".to_owned());
+    }
+    let config = Config {
+        qemu: settings.qemu.clone(),
+        machine: Machine::Q35,
+        accel: settings.accel,
+        memory_mib: settings.memory_mib,
+        cpus: settings.cpus,
+        boot: subject.boot.clone(),
+        volumes: Vec::new(),
+        shares: Vec::new(),
+        forwards: forwards.clone(),
+        kernel_args,
+        interactive: false,
+        tty: false,
+        grace,
+        launcher: settings.launcher.clone(),
+    };
+    let tail = Tail::default();
+    let (stop, stops) = mpsc::channel();
+    let (sender, events) = mpsc::channel();
+    let hooks = Hooks { console: Some(Box::new(tail.clone())), stop: Some(stops) };
+    let begun = Instant::now();
+    let vm = {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            let mut notice = |notice| drop(sender.send(Event::Notice(notice)));
+            let outcome = run_with(&config, hooks, &mut notice);
+            let _ = sender.send(Event::Ended(outcome));
+        })
+    };
+    let addresses: Vec<SocketAddr> =
+        forwards.iter().map(|forward| (forward.ip, forward.host).into()).collect();
+    let mut course = Course {
+        settings,
+        begun,
+        events,
+        sender,
+        addresses,
+        listening: BTreeSet::new(),
+        expects_health: record.healthcheck.is_some(),
+        silent: false,
+        trial: Trial {
+            started_ms: None,
+            ports: tcp.iter().map(|&port| Probed { port, answer: None, after_ms: 0 }).collect(),
+            health: None,
+            ended: None,
+            ran: Duration::ZERO,
+            command: None,
+            trace: Trace::default(),
+            console: String::new(),
+            failure: None,
+        },
+        failed: None,
+    };
+    course.wait();
+    if course.failed.is_none() && course.trial.failure.is_none() && !settings.command.is_empty() {
+        course.probe_by_command(&tcp)?;
+    }
+    course.finish(&stop);
+    drop(stop);
+    let _ = vm.join();
+    if let Some(error) = course.failed {
+        return Err(error.into());
+    }
+    let mut trial = course.trial;
+    trial.console = tail.text();
+    Ok(trial)
+}
+
+struct Course<'a> {
+    settings: &'a Settings,
+    begun: Instant,
+    events: mpsc::Receiver<Event>,
+    sender: mpsc::Sender<Event>,
+    addresses: Vec<SocketAddr>,
+    listening: BTreeSet<u16>,
+    expects_health: bool,
+    /// Whether the VM has ended.
+    silent: bool,
+    trial: Trial,
+    failed: Option<vmm::Error>,
+}
+
+impl Course<'_> {
+    /// Until all has answered, something has failed, or patience ends.
+    fn wait(&mut self) {
+        let deadline = self.begun + self.settings.patience;
+        let mut settled: Option<Instant> = None;
+        loop {
+            if self.silent || self.trial.failure.is_some() {
+                return;
+            }
+            let asked = !self.trial.ports.is_empty() || self.expects_health;
+            if asked && self.all_answered() {
+                return;
+            }
+            let until = match settled {
+                Some(at) if !asked => at.min(deadline),
+                _ => deadline,
+            };
+            match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(event) => {
+                    self.event(event);
+                    if self.trial.started_ms.is_some() {
+                        settled.get_or_insert(Instant::now() + self.settings.settle);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if !asked && settled.is_some() => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.trial.failure = Some(self.what_is_missing());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn all_answered(&self) -> bool {
+        let healthy = !self.expects_health || self.trial.health == Some(Health::Healthy);
+        healthy && self.trial.ports.iter().all(|port| port.answer.is_some())
+    }
+
+    fn what_is_missing(&self) -> String {
+        let seconds = self.settings.patience.as_secs();
+        if self.trial.started_ms.is_none() {
+            return format!("the program did not start within {seconds} s");
+        }
+        let silent: Vec<String> = self
+            .trial
+            .ports
+            .iter()
+            .filter(|port| port.answer.is_none())
+            .map(|port| format!("{}/tcp", port.port))
+            .collect();
+        if silent.is_empty() {
+            return format!("the health check did not pass within {seconds} s");
+        }
+        let mut text = format!("port {} did not answer within {seconds} s", silent.join(", "));
+        if !self.listening.is_empty() {
+            let ports: Vec<String> = self.listening.iter().map(u16::to_string).collect();
+            text.push_str(&format!("; what is listened on: {}", ports.join(", ")));
+        } else {
+            text.push_str("; nothing listens on any port");
+        }
+        text
+    }
+
+    fn event(&mut self, event: Event) {
+        let after = self.begun.elapsed();
+        match event {
+            Event::Notice(Notice::Started { after }) => {
+                self.trial.started_ms = Some(after.as_millis() as u64);
+            }
+            Event::Notice(Notice::Health(health)) => {
+                self.trial.health = Some(health);
+                if health == Health::Unhealthy {
+                    self.trial.failure = Some("the health check fails".into());
+                }
+            }
+            Event::Notice(Notice::Listens(port)) => {
+                self.listening.insert(port);
+                self.ask(port);
+            }
+            Event::Notice(Notice::Used(how, path)) => self.trial.trace.used(how, path),
+            Event::Notice(Notice::Called(number)) => self.trial.trace.called(number),
+            Event::Notice(_) => {}
+            Event::Answered(index, answer) => {
+                let port = &mut self.trial.ports[index];
+                port.answer = Some(answer);
+                port.after_ms = after.as_millis() as u64;
+            }
+            Event::Ended(outcome) => {
+                self.silent = true;
+                self.ended(outcome);
+            }
+        }
+    }
+
+    fn ended(&mut self, outcome: Result<Outcome, vmm::Error>) {
+        match outcome {
+            Ok(outcome) => {
+                self.trial.ended = Some(outcome);
+                let asked = !self.trial.ports.is_empty() || self.expects_health;
+                let what = match outcome {
+                    Outcome::Exited(code) => format!("exited with {code}"),
+                    Outcome::Killed(signal) => format!("was killed by signal {signal}"),
+                };
+                if asked && !self.all_answered() {
+                    self.trial.failure = Some(format!("the program {what} before it answered"));
+                } else if !asked && outcome != Outcome::Exited(0) {
+                    self.trial.failure = Some(format!("the program {what}"));
+                }
+            }
+            Err(error @ (vmm::Error::Failed(_) | vmm::Error::Panic(_) | vmm::Error::Silent)) => {
+                self.trial.failure = Some(error.to_string());
+            }
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// Asks a port that is listened on, on a thread of its own.
+    fn ask(&mut self, guest: u16) {
+        let asked = self.trial.ports.iter().position(|port| port.port == guest);
+        let Some(index) = asked.filter(|&index| self.trial.ports[index].answer.is_none()) else {
+            return;
+        };
+        let (address, sender) = (self.addresses[index], self.sender.clone());
+        let deadline = self.begun + self.settings.patience;
+        thread::spawn(move || {
+            if let Some(answer) = probe::ask(address, guest, deadline) {
+                let _ = sender.send(Event::Answered(index, answer));
+            }
+        });
+    }
+
+    fn probe_by_command(&mut self, tcp: &[u16]) -> Result<(), Error> {
+        let Some((program, args)) = self.settings.command.split_first() else { return Ok(()) };
+        let mut command = Command::new(program);
+        command.args(args).env("DOCK2UNI_HOST", "127.0.0.1").stdin(Stdio::null());
+        for (port, address) in tcp.iter().zip(&self.addresses) {
+            command.env(format!("DOCK2UNI_PORT_{port}"), address.port().to_string());
+        }
+        if let Some(first) = self.addresses.first() {
+            command.env("DOCK2UNI_PORT", first.port().to_string());
+        }
+        let failed = |source| Error::Command { command: program.clone(), source };
+        let status = command.status().map_err(failed)?;
+        self.trial.command = Some(status.success());
+        if !status.success() {
+            self.trial.failure = Some(format!("the probe `{program}` failed ({status})"));
+        }
+        Ok(())
+    }
+
+    /// Lets the program come to rest, stops it, and takes in what is still told.
+    fn finish(&mut self, stop: &mpsc::Sender<()>) {
+        if self.settings.witness && self.trial.failure.is_none() {
+            self.take_in(Instant::now() + self.settings.settle.min(Duration::from_secs(2)));
+        }
+        self.trial.ran = self.begun.elapsed();
+        if self.silent {
+            return;
+        }
+        let (ended, failure) = (self.trial.ended, self.trial.failure.clone());
+        let _ = stop.send(());
+        self.take_in(Instant::now() + Duration::from_secs(30));
+        if !self.silent {
+            let _ = stop.send(());
+            self.take_in(Instant::now() + Duration::from_secs(10));
+        }
+        // How it ends when it is told to is not what the trial is about.
+        (self.trial.ended, self.trial.failure) = (ended, failure);
+        self.failed = None;
+    }
+
+    fn take_in(&mut self, until: Instant) {
+        while !self.silent {
+            match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(event) => self.event(event),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// The end of a stream.
+#[derive(Clone, Default)]
+struct Tail(Arc<Mutex<Vec<u8>>>);
+
+impl Tail {
+    fn text(&self) -> String {
+        let bytes = self.0.lock().map(|bytes| bytes.clone()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Write for Tail {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Ok(mut kept) = self.0.lock() {
+            kept.extend_from_slice(bytes);
+            let more = kept.len().saturating_sub(TAIL);
+            kept.drain(..more);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

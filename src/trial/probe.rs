@@ -1,0 +1,133 @@
+//! Asks a TCP port what it speaks.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a server that speaks first is waited for, and one that answers.
+const BANNER: Duration = Duration::from_millis(400);
+const REPLY: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What answered.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "text")]
+pub enum Answer {
+    /// An HTTP status line.
+    Http(String),
+    /// The first line of something else.
+    Text(String),
+    /// Bytes that are no text, the first few in hexadecimal.
+    Bytes(String),
+    /// Nothing was said, but the connection was kept.
+    Accepts,
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Answer::Http(line) | Answer::Text(line) => f.write_str(line),
+            Answer::Bytes(hex) => write!(f, "bytes {hex}"),
+            Answer::Accepts => f.write_str("accepts connections"),
+        }
+    }
+}
+
+/// A first message for a protocol that does not greet, by the port it is usually on.
+fn opening(port: u16) -> &'static [u8] {
+    match port {
+        // SSLRequest of the PostgreSQL protocol: answered by one byte.
+        5432 => b"\0\0\0\x08\x04\xd2\x16\x2f",
+        6379 | 16379 | 26379 => b"PING\r\n",
+        11211 => b"version\r\n",
+        // ZooKeeper's four letters.
+        2181 => b"ruok",
+        _ => {
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+               User-Agent: dock2uni\r\nAccept: */*\r\n\r\n"
+        }
+    }
+}
+
+/// Asks until there is an answer; `None` if there is none before the deadline. The port is known to
+/// be listened on, so a connection that stays open is one that was accepted.
+pub fn ask(address: SocketAddr, guest: u16, deadline: Instant) -> Option<Answer> {
+    while Instant::now() < deadline {
+        if let Some(answer) = once(address, guest) {
+            return Some(answer);
+        }
+        thread::sleep(PAUSE);
+    }
+    None
+}
+
+fn once(address: SocketAddr, guest: u16) -> Option<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, REPLY).ok()?;
+    stream.set_read_timeout(Some(BANNER)).ok()?;
+    let mut bytes = vec![0; 512];
+    match stream.read(&mut bytes) {
+        Ok(0) => return None,
+        Ok(len) => return Some(answer(&bytes[..len])),
+        Err(error) if is_timeout(&error) => {}
+        Err(_) => return None,
+    }
+    stream.write_all(opening(guest)).ok()?;
+    stream.set_read_timeout(Some(REPLY)).ok()?;
+    match stream.read(&mut bytes) {
+        Ok(0) => None,
+        Ok(len) => Some(answer(&bytes[..len])),
+        Err(error) if is_timeout(&error) => Some(Answer::Accepts),
+        Err(_) => None,
+    }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
+fn answer(bytes: &[u8]) -> Answer {
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let printable = |byte: &u8| (b' '..=b'~').contains(byte) || *byte == b'\t';
+    if !line.is_empty() && line.iter().all(printable) {
+        let text: String = String::from_utf8_lossy(line).chars().take(80).collect();
+        return if text.starts_with("HTTP/") { Answer::Http(text) } else { Answer::Text(text) };
+    }
+    let hex: Vec<String> = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    Answer::Bytes(hex.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn answers_are_told_apart() {
+        assert_eq!(answer(b"HTTP/1.1 200 OK\r\nServer: x"), Answer::Http("HTTP/1.1 200 OK".into()));
+        assert_eq!(answer(b"+PONG\r\n"), Answer::Text("+PONG".into()));
+        assert_eq!(answer(b"\x4a\0\0\x01"), Answer::Bytes("4a 00 00 01".into()));
+    }
+
+    #[test]
+    fn servers_that_greet_and_servers_that_answer_are_heard_and_refusals_are_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut first, _) = listener.accept().unwrap();
+            first.write_all(b"220 ready\r\n").unwrap();
+            // One that closes at once, as QEMU does if the guest refuses.
+            drop(listener.accept().unwrap());
+            let (mut second, _) = listener.accept().unwrap();
+            let mut bytes = [0; 64];
+            let len = second.read(&mut bytes).unwrap();
+            assert!(bytes[..len].starts_with(b"GET / "));
+            second.write_all(b"HTTP/1.0 404 Not Found\r\n\r\n").unwrap();
+        });
+        let deadline = Instant::now() + Duration::from_secs(30);
+        assert_eq!(ask(address, 80, deadline), Some(Answer::Text("220 ready".into())));
+        assert_eq!(ask(address, 80, deadline), Some(Answer::Http("HTTP/1.0 404 Not Found".into())));
+        assert_eq!(ask(address, 80, Instant::now()), None);
+    }
+}

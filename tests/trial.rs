@@ -1,0 +1,103 @@
+//! Boots that look at what an image does: `convert --verify` and `trace`.
+
+mod common;
+
+use std::fs;
+use std::process::{Command, Output};
+
+use common::vm::{can_boot, dock2uni};
+use dock2uni::trial::trace::{Trace, Usage};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Runs a command in a directory of its own, with a store there: status, output, errors.
+fn run(desk: &TempDir, words: &[&str]) -> (i32, String, String) {
+    let mut command: Command = dock2uni();
+    command.args(words).current_dir(desk.path()).env("DOCK2UNI_STORE", desk.path().join("store"));
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn reference(name: &str) -> String {
+    format!("oci:{}:latest", test_images::build(name).unwrap().display())
+}
+
+#[test]
+fn a_trace_names_what_nginx_used_and_the_probe_took_part() {
+    if !can_boot() {
+        return;
+    }
+    let desk = tempfile::tempdir().unwrap();
+    let nginx = reference("nginx");
+    let fetch = "curl -sf http://$DOCK2UNI_HOST:$DOCK2UNI_PORT_80/ >page.html";
+    let trace = ["trace", &nginx, "--accel", "tcg", "-o", "t.json", "--", "sh", "-c", fetch];
+    let (code, out, err) = run(&desk, &trace);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(
+        err.contains("port 80/tcp answered after ") && err.contains("HTTP/1.1 200 OK"),
+        "{err}"
+    );
+    assert!(err.contains("the probe succeeded"), "{err}");
+    assert!(
+        fs::read_to_string(desk.path().join("page.html")).unwrap().contains("Welcome to nginx")
+    );
+
+    let trace = Trace::read(&desk.path().join("t.json")).unwrap();
+    let usage = |path: &str| trace.files.get(path.as_bytes()).copied();
+    assert_eq!(usage("/usr/sbin/nginx"), Some(Usage::Executed));
+    assert_eq!(usage("/docker-entrypoint.sh"), Some(Usage::Executed));
+    assert_eq!(usage("/etc/nginx/conf.d/default.conf"), Some(Usage::Opened));
+    assert_eq!(usage("/usr/share/nginx/html/index.html"), Some(Usage::Opened));
+    // Links on the way, and names that were only looked up.
+    assert_eq!(usage("/usr/bin/sh"), Some(Usage::Seen));
+    assert_eq!(usage("/usr/bin/apt"), None);
+    // Files that the programs made themselves are not the image's.
+    assert!(trace.files.keys().all(|path| !path.starts_with(b"/run/nginx")));
+    for call in ["execve", "epoll_wait", "accept4", "openat"] {
+        assert!(trace.calls.contains(call), "{call}");
+    }
+
+    // A probe that fails is the trace's failure.
+    let (code, _, err) = run(&desk, &["trace", &nginx, "--accel", "tcg", "-o", "u", "--", "false"]);
+    assert_eq!(code, 10, "{err}");
+    assert!(err.contains("error: the probe `false` failed"), "{err}");
+}
+
+#[test]
+fn a_conversion_is_verified_by_booting_it() {
+    if !can_boot() {
+        return;
+    }
+    let desk = tempfile::tempdir().unwrap();
+    let go = reference("go");
+    let convert = ["convert", &go, "--verify", "--accel", "tcg", "-o", "a.qcow2", "--json"];
+    let (code, out, err) = run(&desk, &convert);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let made: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(made["verified"]["ok"], true);
+    assert_eq!(made["verified"]["ports"][0]["port"], 8080);
+    assert_eq!(made["verified"]["ports"][0]["answer"]["text"], "HTTP/1.1 200 OK");
+
+    // What doesn't answer is named, with what does, and the console's last words.
+    let more = ["-p", "81:81", "--patience", "25"];
+    let convert = [&["convert", &go, "--verify", "--accel", "tcg", "-o", "b.img", "-q"][..], &more];
+    let (code, _, err) = run(&desk, &convert.concat());
+    assert_eq!(code, 10, "{err}");
+    let expected = "error: port 81/tcp did not answer within 25 s; what is listened on: 8080\n  | ";
+    assert!(err.starts_with(expected), "{err}");
+
+    // A program that ends is judged by its end.
+    let hello = reference("hello-static");
+    let (code, _, err) = run(&desk, &["convert", &hello, "--verify", "--accel", "tcg"]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(err, "the program ran to its end and exited with 0\n");
+    let shell = reference("busybox");
+    let words = ["convert", &shell, "--verify", "--accel", "tcg", "--", "sh", "-c", "exit 3"];
+    let (code, _, err) = run(&desk, &words);
+    assert_eq!(code, 10, "{err}");
+    assert!(err.starts_with("error: the program exited with 3\n"), "{err}");
+
+    let (code, _, err) = run(&desk, &["convert", &go, "--verify", "--format", "ova"]);
+    assert_eq!(code, 2, "{err}");
+}
