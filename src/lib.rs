@@ -18,6 +18,7 @@ pub mod convert;
 pub mod disk;
 pub mod dockerfile;
 pub mod erofs;
+pub mod fleet;
 pub mod guest;
 pub mod plan;
 pub mod rootfs;

@@ -55,6 +55,8 @@ pub enum Command {
     Template(Box<TemplateArgs>),
     /// See what the store takes, and make room
     System(SystemArgs),
+    /// Move whole fleets: Compose files, Kubernetes manifests, lists, registries
+    Fleet(super::fleet::FleetArgs),
     /// Say what this machine can do
     Doctor {
         /// Print it as JSON

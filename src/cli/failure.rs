@@ -48,6 +48,21 @@ impl Failure {
         self
     }
 
+    /// The failure as the reason why one image of many is not to be had.
+    pub fn into_problem(self) -> crate::fleet::plan::Problem {
+        let mut text = self.error.to_string();
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            if !text.contains(&words) {
+                // Writing to a string does not fail.
+                let _ = write!(text, ": {words}");
+            }
+            cause = error.source();
+        }
+        crate::fleet::plan::Problem { text, hint: self.hint }
+    }
+
     /// Writes the chain of causes and the hint to standard error.
     pub fn print(&self) {
         eprint!("{}", self.text());

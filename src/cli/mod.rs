@@ -10,6 +10,7 @@ mod convert;
 mod doctor;
 pub mod exit;
 mod failure;
+mod fleet;
 mod generate;
 mod image;
 mod info;
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Trace(args) => trial::trace(&args),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Fleet(args) => fleet::fleet(&args),
         Command::Image(args) => image::image(&args),
         Command::Volume(args) => volume::volume(&args),
         Command::Push(args) => push::push(&args),

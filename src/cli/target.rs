@@ -85,7 +85,8 @@ pub fn resolve_with(
     Ok(source::resolve(reference, &options, store, display)?)
 }
 
-fn options(args: &SourceArgs) -> Options {
+/// How sources are reached.
+pub fn options(args: &SourceArgs) -> Options {
     let mut options = Options::from_env();
     options.offline = args.offline;
     options.insecure_registries.extend(args.plain_http.iter().cloned());
@@ -110,7 +111,8 @@ pub fn image(
             exit::USAGE,
             format!("`{}` is a disk or root image", path.display()),
             Some(
-                "give a container image; `dock2uni run` boots disk images, and `dock2uni image                  info` looks into them",
+                "give a container image; `dock2uni run` boots disk images, and `dock2uni image info` \
+                 looks into them",
             ),
         )),
     }

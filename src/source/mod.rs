@@ -108,3 +108,17 @@ pub fn push(
     let context = Context { options, store, progress, cancelled: AtomicBool::new(false) };
     Registry::new(&context, name).push(blobs, manifest)
 }
+
+/// `HOST/REPOSITORY:TAG` of every image that a registry has below `prefix` (all, if it is empty).
+///
+/// # Errors
+/// If the registry cannot be reached, refuses to list what it has, or has more than 10,000 images.
+pub fn catalog(
+    host: &str,
+    prefix: &str,
+    options: &Options,
+    store: &Store,
+) -> Result<Vec<String>, Error> {
+    let context = Context { options, store, progress: &Quiet, cancelled: AtomicBool::new(false) };
+    registry::catalog::references(&context, host, prefix)
+}

@@ -4,6 +4,7 @@
 //! nor per-host authorities, and leaves redirects to reqwest.
 
 mod auth;
+pub(super) mod catalog;
 mod credentials;
 mod download;
 mod http;

@@ -1,0 +1,240 @@
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+use crate::fleet::{
+    Condition, Health, Image, MountKind, Restart, Severity, Value as EnvValue, Workload,
+};
+
+/// Files in a directory of their own.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new(files: &[(&str, &str)]) -> Files {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Files(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self, names: &[&str], options: &Options) -> Result<Vec<Workload>, Error> {
+        let files: Vec<PathBuf> = names.iter().map(|name| self.path(name)).collect();
+        read(&files, options)
+    }
+}
+
+fn text(workload: &Workload, name: &str) -> Option<String> {
+    let found = workload.env.iter().find(|variable| variable.name == name)?;
+    match &found.value {
+        EnvValue::Text(text) => Some(text.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_project_of_every_kind_of_key() {
+    let files = Files::new(&[
+        (".env", "TAG=16\nPASSWORD=from-env\n"),
+        ("db.env", "POSTGRES_USER=app\nPOSTGRES_PASSWORD=${PASSWORD}\n"),
+        (
+            "compose.yaml",
+            r#"
+name: shop
+x-common: &common
+  restart: unless-stopped
+  environment: &env
+    LANG: C.UTF-8
+services:
+  db:
+    <<: *common
+    image: postgres:${TAG:-15}
+    env_file: db.env
+    environment:
+      <<: *env
+      PGDATA: /data
+    volumes:
+      - data:/data
+      - type: tmpfs
+        target: /scratch
+    healthcheck:
+      test: ["CMD-SHELL", "pg_isready -U app"]
+      interval: 1m30s
+      retries: 5
+    deploy:
+      replicas: 2
+      resources: {limits: {cpus: "1.5", memory: 512M}}
+  web:
+    build: {context: ./web, target: prod, args: [VERSION=3]}
+    command: gunicorn --bind "0.0.0.0:8000" app:app
+    entrypoint: ["/entry.sh", "--quiet"]
+    ports: ["127.0.0.1:8080:8000", "9000", {target: 53, published: 53, protocol: udp}]
+    expose: [8000, "7000"]
+    depends_on:
+      db: {condition: service_healthy}
+      cache: {condition: service_started, required: false}
+    volumes: ["./conf:/etc/app:ro", "/cache"]
+    secrets: [token]
+    stop_signal: SIGINT
+    stop_grace_period: 20s
+    user: "1000:1000"
+    working_dir: /srv
+  cache:
+    image: redis
+    profiles: [fast]
+  agent:
+    image: agent
+    profiles: ["*never*"]
+volumes:
+  data: {}
+secrets:
+  token: {file: ./token}
+"#,
+        ),
+    ]);
+    let all = files.read(&["compose.yaml"], &Options::default()).unwrap();
+    assert_eq!(all.iter().map(|w| w.name.as_str()).collect::<Vec<_>>(), ["db", "web"]);
+    let (db, web) = (&all[0], &all[1]);
+    assert_eq!(db.image, Image::Reference("postgres:16".into()));
+    assert_eq!(text(db, "POSTGRES_PASSWORD").as_deref(), Some("from-env"));
+    assert_eq!(text(db, "PGDATA").as_deref(), Some("/data"));
+    assert_eq!(text(db, "LANG").as_deref(), Some("C.UTF-8"));
+    assert_eq!((db.replicas, db.restart), (2, Restart::Always));
+    assert_eq!((db.resources.milli_cpus, db.resources.memory), (Some(1500), Some(512 << 20)));
+    let kinds: Vec<_> = db.mounts.iter().map(|m| (m.kind, m.target.as_str())).collect();
+    assert_eq!(kinds, [(MountKind::Volume, "/data"), (MountKind::Scratch, "/scratch")]);
+    let Some(Health::Command { argv, interval: Some(90), retries: Some(5), .. }) = &db.health
+    else {
+        panic!("{:?}", db.health)
+    };
+    assert_eq!(argv[..], ["/bin/sh", "-c", "pg_isready -U app"]);
+
+    let Image::Build { context, target, args, .. } = &web.image else { panic!("{:?}", web.image) };
+    assert_eq!(*context, files.path("./web"));
+    assert_eq!((target.as_deref(), &args[..]), (Some("prod"), &["VERSION=3".to_owned()][..]));
+    assert_eq!(web.command.as_deref().unwrap(), ["gunicorn", "--bind", "0.0.0.0:8000", "app:app"]);
+    let overrides = web.overrides();
+    assert_eq!(overrides.entrypoint.as_deref(), Some("/entry.sh"));
+    assert_eq!(overrides.command[..2], ["--quiet", "gunicorn"]);
+    assert_eq!((overrides.stop_timeout, overrides.user.as_deref()), (Some(20), Some("1000:1000")));
+    let ports: Vec<_> = web.ports.iter().map(|p| (p.host, p.guest, p.published)).collect();
+    assert_eq!(
+        ports,
+        [(Some(8080), 8000, true), (None, 9000, true), (Some(53), 53, true), (None, 7000, false)]
+    );
+    let needs: Vec<_> = web.depends_on.iter().map(|d| (d.name.as_str(), d.condition)).collect();
+    assert_eq!(needs, [("cache", Condition::Started), ("db", Condition::Healthy)]);
+    let conf = &web.mounts[0];
+    assert_eq!((conf.kind, conf.read_only), (MountKind::Host, true));
+    assert_eq!(conf.source, files.path("conf").display().to_string());
+    assert_eq!(web.mounts[1].kind, MountKind::Anonymous);
+    assert_eq!(web.mounts[2].target, "/run/secrets/token");
+    assert!(web.notes.iter().any(|note| note.severity == Severity::Warning));
+
+    let options = Options { profiles: vec!["fast".into()], ..Options::default() };
+    assert_eq!(files.read(&["compose.yaml"], &options).unwrap().len(), 3);
+    let options = Options { profiles: vec!["*".into()], ..Options::default() };
+    assert_eq!(files.read(&["compose.yaml"], &options).unwrap().len(), 4);
+}
+
+#[test]
+fn files_are_laid_over_each_other_and_extend_and_include_others() {
+    let files = Files::new(&[
+        ("base.yaml", "services: {web: {image: a, environment: [A=1, B=2], ports: ['80:80']}}"),
+        ("over.yaml", "services: {web: {image: b, environment: {B: '3'}, ports: ['81:81']}}"),
+        (
+            "sub/common.yaml",
+            "services:\n  base: {image: c, env_file: x.env, volumes: ['./d:/d']}\n",
+        ),
+        ("sub/x.env", "X=1\n"),
+        (
+            "extend.yaml",
+            "services:\n  one: {extends: {file: sub/common.yaml, service: base}, image: d}\n  \
+             two: {extends: one, command: run}\n",
+        ),
+        ("include.yaml", "include: [sub/common.yaml]\nservices: {top: {image: t}}\n"),
+    ]);
+    let none = Options::default();
+    let all = files.read(&["base.yaml", "over.yaml"], &none).unwrap();
+    assert_eq!(all[0].image, Image::Reference("b".into()));
+    assert_eq!((text(&all[0], "A"), text(&all[0], "B")), (Some("1".into()), Some("3".into())));
+    assert_eq!(all[0].ports.len(), 2);
+
+    let all = files.read(&["extend.yaml"], &none).unwrap();
+    assert_eq!(all[1].image, Image::Reference("d".into()));
+    assert_eq!(text(&all[1], "X").as_deref(), Some("1"));
+    assert_eq!(all[1].mounts[0].source, files.path("sub/d").display().to_string());
+
+    let all = files.read(&["include.yaml"], &none).unwrap();
+    assert_eq!(all.iter().map(|w| w.name.as_str()).collect::<Vec<_>>(), ["base", "top"]);
+}
+
+#[test]
+fn what_a_vm_cannot_do_is_said() {
+    let files = Files::new(&[(
+        "c.yaml",
+        r#"
+services:
+  a: {image: i, volumes: ["/var/run/docker.sock:/var/run/docker.sock"]}
+  b: {image: i, pid: host}
+  c: {image: i, network_mode: "service:a"}
+  d: {image: i, devices: ["/dev/fuse"]}
+  e: {image: i, platform: linux/arm64}
+  f: {image: i, privileged: true, cap_add: [NET_ADMIN]}
+"#,
+    )]);
+    let all = files.read(&["c.yaml"], &Options::default()).unwrap();
+    for workload in &all[..5] {
+        let blocked = workload.notes.iter().any(|note| note.severity == Severity::Blocker);
+        assert!(blocked, "{}: {:?}", workload.name, workload.notes);
+    }
+    assert!(all[5].notes.iter().all(|note| note.severity < Severity::Blocker));
+    assert_eq!(all[5].notes.len(), 2);
+}
+
+#[test]
+fn errors_name_file_place_and_cause() {
+    for (text, expected) in [
+        ("services: {a: {}}", "services.a: neither `image` nor `build`"),
+        ("services: {a: {image: 'x:${T:?set T}'}}", "`T` is required: set T"),
+        ("services: {a: {image: 'x$'}}", "services.a.image: a `$`"),
+        ("services: {a: {image: i, ports: ['99999:1']}}", "services.a.ports: `99999`"),
+        ("services: {a: {image: i, depends_on: [b]}}", "there is no service `b`"),
+        ("services: {a: {image: i, volumes: ['v:/v']}}", "the volume `v` is not declared"),
+        ("services: {a: {image: i, restart: sometimes}}", "`sometimes` is no known policy"),
+        ("services: {a: {extends: a}}", "round in circles"),
+        ("include: [c.yaml]", "round in circles"),
+        ("services: {a: {image: i, command: !reset []}}", "`!reset` is not supported"),
+        ("services: [a]", "services: a mapping is expected"),
+        ("- a", "a Compose file is a mapping"),
+        ("a: [", "not understood as YAML"),
+    ] {
+        let files = Files::new(&[("c.yaml", text)]);
+        let error = files.read(&["c.yaml"], &Options::default()).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("c.yaml"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_bomb_of_anchors_is_refused() {
+    let mut text = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
+    for (name, of) in ["b", "c", "d", "e", "f", "g", "h", "i"].iter().zip("abcdefgh".chars()) {
+        let refs = vec![format!("*{of}"); 10].join(", ");
+        text += &format!("{name}: &{name} [{refs}]\n");
+    }
+    let files = Files::new(&[("c.yaml", &text)]);
+    let error = files.read(&["c.yaml"], &Options::default()).unwrap_err();
+    assert!(matches!(error, Error::Yaml { .. }), "{error}");
+    let deep = "[".repeat(100_000);
+    let files = Files::new(&[("c.yaml", &deep)]);
+    assert!(matches!(
+        files.read(&["c.yaml"], &Options::default()).unwrap_err(),
+        Error::Yaml { .. }
+    ));
+}

@@ -1,0 +1,100 @@
+//! What can be wrong with a description of a fleet.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a source could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is larger than any sensible description.
+    #[error("`{name}` is larger than {limit} bytes")]
+    TooLarge {
+        /// Which one.
+        name: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Not YAML, or more of it than the limits allow.
+    #[error("`{name}` is not understood as YAML: {text}")]
+    Yaml {
+        /// The file.
+        name: String,
+        /// What the parser said, with line and column.
+        text: String,
+    },
+    /// A value is not what its place asks for.
+    #[error("{name}: {place}: {text}")]
+    Value {
+        /// The file.
+        name: String,
+        /// The path of keys to the value.
+        place: String,
+        /// What is wrong with it.
+        text: String,
+    },
+    /// A `${VARIABLE:?message}` without a value.
+    #[error("{name}: {place}: the variable `{variable}` is required: {text}")]
+    Required {
+        /// The file.
+        name: String,
+        /// The path of keys to the value.
+        place: String,
+        /// The variable.
+        variable: String,
+        /// The message of the file.
+        text: String,
+    },
+    /// `extends` or `include` lead back to where they came from, or too deep.
+    #[error("{name}: `{what}` goes round in circles or deeper than {limit} levels")]
+    Nesting {
+        /// The file.
+        name: String,
+        /// What was being followed.
+        what: String,
+        /// How deep is allowed.
+        limit: usize,
+    },
+    /// A directory or stream without a single workload.
+    #[error("`{name}` describes nothing that runs")]
+    Empty {
+        /// The source.
+        name: String,
+    },
+    /// The source cannot be told.
+    #[error("`{name}` is neither a file, a directory, nor an image reference")]
+    Unknown {
+        /// What was given.
+        name: String,
+    },
+    /// The registry's catalogue.
+    #[error(transparent)]
+    Registry(#[from] crate::source::Error),
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Error::Required { .. } => "set the variable, or pass a file with `--env-file`",
+            Error::TooLarge { .. } => "split it, or name the files that matter",
+            Error::Unknown { .. } => {
+                "give a Compose file, a Kubernetes manifest or a directory of them, a `.txt` list of \
+                 references, `catalog:REGISTRY`, or `-` for manifests on standard input"
+            }
+            Error::Empty { .. } => {
+                "workloads behind Compose profiles need `--profile NAME` (`*` for all)"
+            }
+            Error::Registry(error) => return error.hint(),
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}

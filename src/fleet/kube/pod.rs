@@ -1,0 +1,443 @@
+//! Pods: one workload for each container.
+
+use serde_json::Value;
+
+use super::{Cluster, env};
+use crate::fleet::yaml::{self, Place};
+use crate::fleet::{
+    Condition, Dependency, Error, Health, Image, Kind, Mount, MountKind, PortMap, Resources,
+    Restart, Role, Severity, Workload, quantity,
+};
+use dock2uni_format::record::Proto;
+
+/// What a pod belongs to.
+pub struct Owner<'a> {
+    /// The file.
+    pub file: &'a str,
+    /// Its kind.
+    pub kind: Kind,
+    /// `namespace/kind/name`, which names of workloads start with.
+    pub prefix: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Labels of its pods.
+    pub labels: &'a Value,
+    /// Where it stands.
+    pub place: Place<'a>,
+}
+
+/// Every container of a pod.
+pub fn workloads(
+    owner: &Owner<'_>,
+    pod: &Value,
+    cluster: &Cluster<'_>,
+) -> Result<Vec<Workload>, Error> {
+    let place = owner.place.key("spec");
+    let init = yaml::list(pod, "initContainers", &place)?;
+    let main = yaml::list(pod, "containers", &place)?;
+    if main.is_empty() {
+        return Err(place.error("it has no `containers`"));
+    }
+    let mut found: Vec<Workload> = Vec::new();
+    let mut before: Vec<Dependency> = Vec::new();
+    for (list, containers) in [("initContainers", init), ("containers", main)] {
+        for (at, item) in containers.iter().enumerate() {
+            let place = place.key(list).key(at);
+            let mut workload = container(owner, pod, item, cluster, &place)?;
+            let always = item.get("restartPolicy").and_then(Value::as_str) == Some("Always");
+            workload.role = match (list, always) {
+                ("containers", _) => Role::Main,
+                (_, true) => Role::Sidecar,
+                (_, false) => Role::Init,
+            };
+            workload.depends_on = before.clone();
+            let condition = match workload.role {
+                Role::Init => Some(Condition::Completed),
+                Role::Sidecar => Some(Condition::Started),
+                Role::Main => None,
+            };
+            if let Some(condition) = condition {
+                let name = workload.name.clone();
+                before.push(Dependency { name, condition, required: true });
+            }
+            found.push(workload);
+        }
+    }
+    together(pod, &mut found);
+    Ok(found)
+}
+
+/// What containers of one pod share, and a VM each does not.
+fn together(pod: &Value, workloads: &mut [Workload]) {
+    let count = workloads.iter().filter(|workload| workload.role == Role::Main).count();
+    let sidecars = workloads.iter().filter(|workload| workload.role == Role::Sidecar).count();
+    if count + sidecars > 1 {
+        for workload in workloads.iter_mut().filter(|workload| workload.role != Role::Init) {
+            workload.note(
+                Severity::Warning,
+                "containers of one pod reach each other at localhost; as VMs they need addresses of \
+                 their own",
+            );
+        }
+    }
+    if pod.get("shareProcessNamespace").and_then(Value::as_bool) == Some(true) && count > 1 {
+        for workload in workloads.iter_mut() {
+            workload.note(
+                Severity::Blocker,
+                "the containers of its pod see each other's processes, which VMs can't",
+            );
+        }
+    }
+    // A scratch volume in two containers hands files from one to the other.
+    let shared: Vec<String> = scratch_names(workloads);
+    for workload in workloads.iter_mut() {
+        let names: Vec<String> = workload
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind == MountKind::Scratch && shared.contains(&mount.source))
+            .map(|mount| mount.source.clone())
+            .collect();
+        for name in names {
+            workload.note(
+                Severity::Warning,
+                format!(
+                    "the `emptyDir` volume `{name}` is shared with another container of its pod; \
+                     VMs need a volume on a shared filesystem for that"
+                ),
+            );
+        }
+    }
+}
+
+fn scratch_names(workloads: &[Workload]) -> Vec<String> {
+    let mut once: Vec<&str> = Vec::new();
+    let mut twice = Vec::new();
+    for workload in workloads {
+        let mut mine: Vec<&str> = workload
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind == MountKind::Scratch && !mount.source.is_empty())
+            .map(|mount| mount.source.as_str())
+            .collect();
+        mine.sort_unstable();
+        mine.dedup();
+        for name in mine {
+            match once.contains(&name) {
+                true => twice.push(name.to_owned()),
+                false => once.push(name),
+            }
+        }
+    }
+    twice
+}
+
+fn container(
+    owner: &Owner<'_>,
+    pod: &Value,
+    item: &Value,
+    cluster: &Cluster<'_>,
+    place: &Place<'_>,
+) -> Result<Workload, Error> {
+    let name = yaml::opt_text(item, "name", place)?
+        .ok_or_else(|| place.error("a container has no `name`"))?;
+    let image = yaml::opt_text(item, "image", place)?
+        .filter(|image| !image.is_empty())
+        .ok_or_else(|| place.error(format!("the container `{name}` has no `image`")))?;
+    let full = format!("{}/{name}", owner.prefix);
+    let mut workload =
+        Workload::new(full, owner.kind, owner.file.to_owned(), Image::Reference(image));
+    env::set(&mut workload, item, &owner.namespace, cluster, place)?;
+    let words = |key: &str| -> Result<Option<Vec<String>>, Error> {
+        let words = yaml::texts(item, key, place)?;
+        let words: Vec<String> =
+            words.iter().map(|word| env::expand(word, &workload.env)).collect();
+        Ok((!words.is_empty()).then_some(words))
+    };
+    (workload.entrypoint, workload.command) = (words("command")?, words("args")?);
+    workload.workdir = yaml::opt_text(item, "workingDir", place)?;
+    workload.user = user(pod, item);
+    let grace = pod.get("terminationGracePeriodSeconds").and_then(Value::as_u64);
+    workload.stop_grace = Some(grace.and_then(|grace| grace.try_into().ok()).unwrap_or(30));
+    workload.hostname = yaml::opt_text(pod, "hostname", &owner.place.key("spec"))?;
+    ports(item, owner, cluster, place, &mut workload)?;
+    mounts(pod, item, place, &mut workload)?;
+    workload.resources = resources(item, place)?;
+    workload.health = probe(item, place)?;
+    workload.restart = match pod.get("restartPolicy").and_then(Value::as_str) {
+        Some("Never") => Restart::No,
+        Some("OnFailure") => Restart::OnFailure,
+        _ => Restart::Always,
+    };
+    boundaries(pod, item, &mut workload);
+    Ok(workload)
+}
+
+/// `runAsUser` and `runAsGroup`, the container's before the pod's.
+fn user(pod: &Value, item: &Value) -> Option<String> {
+    let id = |key: &str| {
+        let at = |value: &Value| value.pointer(&format!("/securityContext/{key}"))?.as_u64();
+        at(item).or_else(|| at(pod))
+    };
+    match (id("runAsUser"), id("runAsGroup")) {
+        (Some(user), Some(group)) => Some(format!("{user}:{group}")),
+        (Some(user), None) => Some(user.to_string()),
+        _ => None,
+    }
+}
+
+fn ports(
+    item: &Value,
+    owner: &Owner<'_>,
+    cluster: &Cluster<'_>,
+    place: &Place<'_>,
+    workload: &mut Workload,
+) -> Result<(), Error> {
+    for port in yaml::list(item, "ports", place)? {
+        let place = place.key("ports");
+        let number = |key: &str| -> Result<Option<u16>, Error> {
+            let Some(text) = yaml::opt_text(port, key, &place)? else { return Ok(None) };
+            match text.parse() {
+                Ok(number) if number > 0 => Ok(Some(number)),
+                _ => Err(place.key(key).error(format!("`{text}` is no port"))),
+            }
+        };
+        let guest = number("containerPort")?
+            .ok_or_else(|| place.error("a `containerPort` is expected here"))?;
+        let proto = match port.get("protocol").and_then(Value::as_str) {
+            None | Some("TCP") => Proto::Tcp,
+            Some("UDP") => Proto::Udp,
+            Some(other) => {
+                workload.note(
+                    Severity::Blocker,
+                    format!("port {guest} speaks {other}, which the guest's kernel doesn't"),
+                );
+                continue;
+            }
+        };
+        let host = number("hostPort")?;
+        if let Some(host) = host {
+            workload.note(
+                Severity::Info,
+                format!("port {host} of the node is a matter of the VM's network"),
+            );
+        }
+        workload.ports.push(PortMap {
+            host_ip: None,
+            host,
+            published: host.is_some(),
+            guest,
+            proto,
+            name: yaml::opt_text(port, "name", &place)?,
+        });
+    }
+    // A Service in front of the pod makes a port reachable, declared or not.
+    for (namespace, service) in &cluster.services {
+        if *namespace != owner.namespace || !selects(service, owner.labels) {
+            continue;
+        }
+        for port in service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten() {
+            let target = port.get("targetPort").or_else(|| port.get("port"));
+            let Some(target) = target.and_then(yaml::scalar) else { continue };
+            for own in &mut workload.ports {
+                if own.guest.to_string() == target || own.name.as_deref() == Some(&target) {
+                    own.published = true;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn selects(service: &Value, labels: &Value) -> bool {
+    match service.pointer("/spec/selector").and_then(Value::as_object) {
+        Some(selector) if !selector.is_empty() => {
+            selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        }
+        _ => false,
+    }
+}
+
+fn mounts(
+    pod: &Value,
+    item: &Value,
+    place: &Place<'_>,
+    workload: &mut Workload,
+) -> Result<(), Error> {
+    let volumes = yaml::list(pod, "volumes", place)?;
+    for mount in yaml::list(item, "volumeMounts", place)? {
+        let place = place.key("volumeMounts");
+        let name = yaml::opt_text(mount, "name", &place)?
+            .ok_or_else(|| place.error("a mount has no `name`"))?;
+        let target = yaml::opt_text(mount, "mountPath", &place)?
+            .ok_or_else(|| place.error(format!("the mount `{name}` has no `mountPath`")))?;
+        let volume = volumes
+            .iter()
+            .find(|volume| volume.get("name").and_then(Value::as_str) == Some(name.as_str()));
+        let (kind, source) = volume_kind(volume, &name, &target, workload);
+        let read_only = yaml::flag(mount, "readOnly", &place)?
+            || matches!(kind, MountKind::Config | MountKind::Secret);
+        workload.mounts.push(Mount { kind, source, target, read_only });
+    }
+    Ok(())
+}
+
+/// What a volume of the pod is; notes say what becomes of the unusual ones.
+fn volume_kind(
+    volume: Option<&Value>,
+    name: &str,
+    target: &str,
+    workload: &mut Workload,
+) -> (MountKind, String) {
+    let text = |pointer: &str| {
+        volume.and_then(|volume| volume.pointer(pointer)).and_then(Value::as_str).map(str::to_owned)
+    };
+    let has = |key: &str| volume.and_then(|volume| volume.get(key)).is_some();
+    let own = || name.to_owned();
+    if has("emptyDir") || has("ephemeral") {
+        (MountKind::Scratch, own())
+    } else if has("configMap") {
+        (MountKind::Config, text("/configMap/name").unwrap_or_else(own))
+    } else if has("secret") {
+        (MountKind::Secret, text("/secret/secretName").unwrap_or_else(own))
+    } else if has("persistentVolumeClaim") {
+        (MountKind::Volume, text("/persistentVolumeClaim/claimName").unwrap_or_else(own))
+    } else if has("hostPath") {
+        let path = text("/hostPath/path").unwrap_or_else(own);
+        workload.note(
+            Severity::Blocker,
+            format!("it works on `{path}` of its node at `{target}`, which a VM can't reach"),
+        );
+        (MountKind::Host, path)
+    } else if has("projected") || has("downwardAPI") {
+        workload.note(
+            Severity::Warning,
+            format!("the files at `{target}` are made by the node and have to be made otherwise"),
+        );
+        (MountKind::Config, own())
+    } else {
+        // A claim template of a StatefulSet, or a driver that is not known here.
+        (MountKind::Volume, own())
+    }
+}
+
+fn resources(item: &Value, place: &Place<'_>) -> Result<Resources, Error> {
+    let place = place.key("resources");
+    let get = |key: &str, unit: f64| -> Result<Option<u64>, Error> {
+        let resources = item.get("resources").unwrap_or(&Value::Null);
+        for kind in ["limits", "requests"] {
+            let values = resources.get(kind).unwrap_or(&Value::Null);
+            if let Some(text) = yaml::opt_text(values, key, &place.key(kind))? {
+                return quantity::kubernetes(&text, unit).map(Some).ok_or_else(|| {
+                    place.key(kind).key(key).error(format!("`{text}` is no quantity"))
+                });
+            }
+        }
+        Ok(None)
+    };
+    Ok(Resources { milli_cpus: get("cpu", 1000.0)?, memory: get("memory", 1.0)? })
+}
+
+/// The probe that says most about a working container.
+fn probe(item: &Value, place: &Place<'_>) -> Result<Option<Health>, Error> {
+    for key in ["readinessProbe", "livenessProbe", "startupProbe"] {
+        let Some(probe) = item.get(key).filter(|probe| !probe.is_null()) else { continue };
+        let place = place.key(key);
+        let port = |of: &Value| of.get("port").and_then(yaml::scalar).unwrap_or_default();
+        let number = |key: &str| {
+            probe.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok())
+        };
+        if let Some(exec) = probe.get("exec") {
+            return Ok(Some(Health::Command {
+                argv: yaml::texts(exec, "command", &place)?,
+                interval: number("periodSeconds"),
+                timeout: number("timeoutSeconds"),
+                retries: number("failureThreshold"),
+                start_period: number("initialDelaySeconds"),
+            }));
+        }
+        if let Some(get) = probe.get("httpGet") {
+            let scheme = yaml::opt_text(get, "scheme", &place)?.unwrap_or_default();
+            return Ok(Some(Health::Http {
+                scheme: if scheme == "HTTPS" { "https" } else { "http" }.to_owned(),
+                port: port(get),
+                path: yaml::opt_text(get, "path", &place)?.unwrap_or_else(|| "/".to_owned()),
+            }));
+        }
+        if let Some(socket) = probe.get("tcpSocket") {
+            return Ok(Some(Health::Tcp { port: port(socket) }));
+        }
+        if let Some(grpc) = probe.get("grpc") {
+            return Ok(Some(Health::Grpc { port: port(grpc) }));
+        }
+    }
+    Ok(None)
+}
+
+/// What the pod asks for that crosses the border of a VM.
+fn boundaries(pod: &Value, item: &Value, workload: &mut Workload) {
+    let flag = |value: &Value, pointer: &str| {
+        value.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    };
+    for (key, what) in [("/hostPID", "processes"), ("/hostIPC", "shared memory")] {
+        if flag(pod, key) {
+            workload
+                .note(Severity::Blocker, format!("it shares the node's {what}, which a VM can't"));
+        }
+    }
+    if flag(pod, "/hostNetwork") {
+        workload.note(
+            Severity::Warning,
+            "it uses the node's network: a VM has its own, so publish the ports it serves",
+        );
+    }
+    if flag(item, "/securityContext/privileged") {
+        workload.note(
+            Severity::Warning,
+            "it is privileged: whatever it does to its node, it does to its own VM instead",
+        );
+    }
+    if item.get("volumeDevices").and_then(Value::as_array).is_some_and(|all| !all.is_empty()) {
+        workload.note(Severity::Warning, "raw block devices have to be attached by the VMM");
+    }
+    let limits = item.pointer("/resources/limits").and_then(Value::as_object);
+    for key in limits.into_iter().flat_map(|limits| limits.keys()) {
+        // Device plugins register names with a domain: nvidia.com/gpu, amd.com/gpu.
+        if key.contains('/') && !key.starts_with("hugepages-") {
+            workload.note(Severity::Blocker, format!("it needs `{key}`, a device that a VM lacks"));
+        }
+    }
+    let arch = pod.pointer("/nodeSelector/kubernetes.io~1arch").and_then(Value::as_str);
+    if let Some(arch) = arch.filter(|arch| *arch != "amd64") {
+        workload.note(
+            Severity::Blocker,
+            format!("it asks for `{arch}`: images for linux/amd64 are converted"),
+        );
+    }
+    let token = pod.get("automountServiceAccountToken").and_then(Value::as_bool);
+    let account = pod.get("serviceAccountName").and_then(Value::as_str);
+    if token != Some(false) && account.is_some_and(|account| account != "default") {
+        workload.note(
+            Severity::Warning,
+            "it has a service account: what calls the cluster's API finds no token in a VM",
+        );
+    }
+}
+
+/// Volumes that a StatefulSet claims for each of its pods.
+pub fn claims(object: &Value, place: &Place<'_>, workloads: &mut [Workload]) -> Result<(), Error> {
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    let templates = yaml::list(spec, "volumeClaimTemplates", &place.key("spec"))?;
+    let names: Vec<&str> = templates
+        .iter()
+        .filter_map(|template| template.pointer("/metadata/name").and_then(Value::as_str))
+        .collect();
+    for workload in workloads {
+        let mine = workload.mounts.iter().filter(|mount| {
+            mount.kind == MountKind::Volume && names.contains(&mount.source.as_str())
+        });
+        if mine.count() > 0 && workload.replicas > 1 {
+            workload.note(Severity::Info, "each of its VMs needs a volume of its own");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! Fleets: what runs today, and what of it will run as VMs.
+//!
+//! ```text
+//! Compose files ──┐
+//! Kubernetes ─────┼─> Inventory of Workloads ──> Plan: digest, verdict, sizes, notes
+//! list, registry ─┘
+//! ```
+//!
+//! Every source yields [`Workload`]s, which say in one vocabulary what is to run and what the
+//! source asked for that a VM has no counterpart for ([`Note`]). [`plan`] brings in each image once
+//! and says beforehand what will become of it.
+
+pub mod catalog;
+pub mod compose;
+mod error;
+mod html;
+pub mod kube;
+mod list;
+pub mod plan;
+mod quantity;
+mod source;
+mod workload;
+mod yaml;
+
+pub use error::Error;
+pub use html::page;
+pub use plan::{Plan, plan};
+pub use source::{Inputs, Inventory, Source, read};
+pub use workload::{
+    Condition, Dependency, Health, Image, Kind, Mount, MountKind, Note, PortMap, Resources,
+    Restart, Role, Severity, Value, Variable, Workload,
+};

@@ -1,0 +1,354 @@
+//! What a fleet consists of, in one vocabulary for every source.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Overrides;
+use dock2uni_format::record::Proto;
+
+/// One container that a source asks to be run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Unique in its inventory: a Compose service, `namespace/kind/name/container`, or a reference.
+    pub name: String,
+    /// What described it.
+    pub kind: Kind,
+    /// Its part among the containers it belongs to.
+    pub role: Role,
+    /// The file or place of the description.
+    pub source: String,
+    /// What it runs.
+    pub image: Image,
+    /// How many of it at once; 0 for what runs on demand or on every node.
+    pub replicas: u32,
+    /// Program in place of the image's entrypoint.
+    pub entrypoint: Option<Vec<String>>,
+    /// Arguments in place of the image's command.
+    pub command: Option<Vec<String>>,
+    /// Variables, in the order in which they take effect.
+    pub env: Vec<Variable>,
+    /// Working directory.
+    pub workdir: Option<String>,
+    /// User and group.
+    pub user: Option<String>,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// Signal that asks it to stop.
+    pub stop_signal: Option<String>,
+    /// Seconds that it may take to stop.
+    pub stop_grace: Option<u32>,
+    /// Ports that it serves.
+    pub ports: Vec<PortMap>,
+    /// What is mounted where.
+    pub mounts: Vec<Mount>,
+    /// What it may use.
+    pub resources: Resources,
+    /// How its health is asked for; `None`: as the image says.
+    pub health: Option<Health>,
+    /// What must be there first.
+    pub depends_on: Vec<Dependency>,
+    /// What happens when it ends.
+    pub restart: Restart,
+    /// What a VM does differently, or not at all.
+    pub notes: Vec<Note>,
+}
+
+/// Where a workload comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names are those of their sources")]
+pub enum Kind {
+    ComposeService,
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+    ReplicaSet,
+    Job,
+    CronJob,
+    Pod,
+    Reference,
+}
+
+/// The part of a container in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The container, or one of several that run side by side.
+    Main,
+    /// Runs to its end before the others start.
+    Init,
+    /// Starts before the others and runs beside them.
+    Sidecar,
+}
+
+/// What a workload runs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Image {
+    /// An image reference.
+    Reference(String),
+    /// Built from a Dockerfile.
+    Build {
+        /// The build context.
+        context: PathBuf,
+        /// The Dockerfile in it.
+        dockerfile: Option<PathBuf>,
+        /// The stage to build.
+        target: Option<String>,
+        /// Build arguments, `NAME=VALUE`.
+        args: Vec<String>,
+    },
+}
+
+impl std::fmt::Display for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Image::Reference(reference) => f.write_str(reference),
+            Image::Build { context, .. } => write!(f, "build of {}", context.display()),
+        }
+    }
+}
+
+/// One variable of the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Value,
+}
+
+/// What a variable is set to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Value {
+    /// Text.
+    Text(String),
+    /// A key of a secret, which is never shown.
+    Secret {
+        /// The secret.
+        name: String,
+        /// Its key; empty for all of them.
+        key: String,
+    },
+    /// Known only to the machine it runs on: a node's name, a pod's address, a missing file.
+    Runtime(String),
+}
+
+/// One served port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMap {
+    /// Address on the host, if published on one.
+    pub host_ip: Option<String>,
+    /// Port on the host, if published on a certain one.
+    pub host: Option<u16>,
+    /// Whether it is reachable from outside of the fleet.
+    pub published: bool,
+    /// Port in the workload.
+    pub guest: u16,
+    /// Protocol.
+    pub proto: Proto,
+    /// Its name, if the source gives one.
+    pub name: Option<String>,
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What is mounted.
+    pub kind: MountKind,
+    /// Its name, or the path on the host.
+    pub source: String,
+    /// Where, in the workload.
+    pub target: String,
+    /// Not writable.
+    pub read_only: bool,
+}
+
+/// Kinds of things that are mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountKind {
+    /// A volume that outlives the workload.
+    Volume,
+    /// A volume without a name, as old as the workload.
+    Anonymous,
+    /// A directory or file of the host.
+    Host,
+    /// Memory, or disk space that ends with the workload.
+    Scratch,
+    /// Configuration files.
+    Config,
+    /// Secret files.
+    Secret,
+}
+
+/// What a workload may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Processors, in thousandths.
+    pub milli_cpus: Option<u64>,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+}
+
+/// A health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// There is none, whatever the image says.
+    Off,
+    /// A command in the guest.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// Seconds between two checks.
+        interval: Option<u32>,
+        /// Seconds that one may take.
+        timeout: Option<u32>,
+        /// Failures in a row that count.
+        retries: Option<u32>,
+        /// Seconds after the start in which failures don't count.
+        start_period: Option<u32>,
+    },
+    /// An HTTP request from outside.
+    Http {
+        /// `http` or `https`.
+        scheme: String,
+        /// Port or its name.
+        port: String,
+        /// Path.
+        path: String,
+    },
+    /// A connection from outside.
+    Tcp {
+        /// Port or its name.
+        port: String,
+    },
+    /// gRPC health protocol.
+    Grpc {
+        /// Port.
+        port: String,
+    },
+}
+
+/// What must be there before a workload starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// The other workload.
+    pub name: String,
+    /// In which state.
+    pub condition: Condition,
+    /// Whether the workload can do without it if it isn't part of the fleet.
+    pub required: bool,
+}
+
+/// States that a dependency waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// It has been started.
+    Started,
+    /// Its health check passes.
+    Healthy,
+    /// It has ended with status 0.
+    Completed,
+}
+
+/// What happens when a workload ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Nothing.
+    #[default]
+    No,
+    /// It is started again unless it ended with status 0.
+    OnFailure,
+    /// It is started again.
+    Always,
+}
+
+/// Something to know about a workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// How bad.
+    pub severity: Severity,
+    /// What, and what to do about it.
+    pub text: String,
+}
+
+/// How bad a note is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// It runs, but something will be different.
+    Warning,
+    /// It won't run.
+    Blocker,
+}
+
+impl Workload {
+    /// A workload that runs an image as it is.
+    pub fn new(name: String, kind: Kind, source: String, image: Image) -> Workload {
+        Workload {
+            name,
+            kind,
+            role: Role::Main,
+            source,
+            image,
+            replicas: 1,
+            entrypoint: None,
+            command: None,
+            env: Vec::new(),
+            workdir: None,
+            user: None,
+            hostname: None,
+            stop_signal: None,
+            stop_grace: None,
+            ports: Vec::new(),
+            mounts: Vec::new(),
+            resources: Resources::default(),
+            health: None,
+            depends_on: Vec::new(),
+            restart: Restart::No,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Adds a note.
+    pub fn note(&mut self, severity: Severity, text: impl Into<String>) {
+        self.notes.push(Note { severity, text: text.into() });
+    }
+
+    /// The options of `docker run` that say the same.
+    ///
+    /// An entrypoint of several words gives its first one; the others lead the command, which is
+    /// what Docker makes of it. Secrets and what is known at run time only are left out.
+    pub fn overrides(&self) -> Overrides {
+        let mut command = self.command.clone().unwrap_or_default();
+        let entrypoint = self.entrypoint.as_ref().map(|words| {
+            let mut words = words.iter().cloned();
+            let first = words.next().unwrap_or_default();
+            command.splice(0..0, words);
+            first
+        });
+        let env = self.env.iter().filter_map(|variable| match &variable.value {
+            Value::Text(text) => Some(format!("{}={text}", variable.name)),
+            Value::Secret { .. } | Value::Runtime(_) => None,
+        });
+        Overrides {
+            entrypoint,
+            command,
+            env: env.collect(),
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            hostname: self.hostname.clone(),
+            stop_signal: self.stop_signal.clone(),
+            stop_timeout: self.stop_grace,
+            ..Overrides::default()
+        }
+    }
+}
