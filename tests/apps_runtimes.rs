@@ -20,7 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 fn serve(lab: &Lab, guest_port: u16, options: &[&str], command: &[&str]) -> (Vm, u16) {
     let port = free_port();
     let publish = format!("127.0.0.1:{port}:{guest_port}");
-    let vm = lab.run(&[&["-p", &publish], options].concat(), command);
+    // A loaded machine needs longer to stop well.
+    let own = ["-p", &publish, "--stop-timeout", "120"];
+    let vm = lab.run(&[&own, options].concat(), command);
     get_within(port, "/", PATIENCE);
     (vm, port)
 }
@@ -222,7 +224,8 @@ fn rabbitmq_keeps_messages_until_they_are_fetched() {
     let lab = Lab::new("rabbitmq");
     let port = free_port();
     let publish = format!("127.0.0.1:{port}:5672");
-    let mut vm = lab.run(&["-p", &publish, "--cpus", "2", "-m", "640m"], &[]);
+    let options = ["-p", &publish, "--cpus", "2", "-m", "768m", "--stop-timeout", "120"];
+    let mut vm = lab.run(&options, &[]);
     vm.wait_for("completed with 0 plugins", 2 * PATIENCE);
     let client = |program: &str, words: &[&str]| {
         let url = format!("--url=amqp://guest:guest@127.0.0.1:{port}/");
