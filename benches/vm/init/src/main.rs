@@ -149,6 +149,14 @@ fn become_program(description: &[u8]) -> Result<(), String> {
     let argv = argv.map_err(|_| broken())?;
     let program = argv.first().ok_or_else(broken)?;
     std::env::set_current_dir(&cwd).map_err(|error| format!("{cwd}: {error}"))?;
+    // A name without a slash is looked up where the image's own PATH says.
+    let path = env.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="));
+    let mut places = vec![program.clone()];
+    if !program.as_bytes().contains(&b'/') {
+        let dirs = path.unwrap_or_default().split(|&byte| byte == b':');
+        let full = dirs.map(|dir| CString::new([dir, b"/", program.as_bytes()].concat()));
+        places = full.collect::<Result<_, _>>().map_err(|_| broken())?;
+    }
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([null()]).collect()
     };
@@ -157,7 +165,9 @@ fn become_program(description: &[u8]) -> Result<(), String> {
         check(libc::setgroups(0, null()), "setgroups")?;
         check(libc::setgid(gid), "setgid")?;
         check(libc::setuid(uid), "setuid")?;
-        libc::execve(program.as_ptr(), pointers(&argv).as_ptr(), pointers(&env).as_ptr());
+        for place in &places {
+            libc::execve(place.as_ptr(), pointers(&argv).as_ptr(), pointers(&env).as_ptr());
+        }
     }
     Err(format!("{program:?}: {}", Error::last_os_error()))
 }
