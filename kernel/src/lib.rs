@@ -14,6 +14,7 @@ pub mod fs;
 #[cfg(guest)]
 pub mod init;
 pub mod io;
+pub mod ipc;
 pub mod log;
 pub mod mm;
 pub mod net;

@@ -1,5 +1,6 @@
 //! Readiness: poll, select, epoll, and the files that exist only to be waited for.
 
+pub mod aio;
 pub mod epoll;
 pub mod eventfd;
 pub mod inotify;

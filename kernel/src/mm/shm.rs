@@ -8,31 +8,17 @@ use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::memfs::MemFs;
+use crate::ipc::{Caller, PRIVATE};
 use crate::sync::Mutex;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use linux_raw_sys::general::O_RDWR;
 
-/// `IPC_PRIVATE`
-pub const PRIVATE: i32 = 0;
 /// Most segments.
 const MAX_SEGMENTS: usize = 4096;
 /// Slots whose ids differ by this number share an index, as in Linux.
 const MAX_IDS: i32 = 32768;
-
-/// Who asks: ids and capability, as credentials(7) has them.
-#[derive(Clone, Copy)]
-pub struct Caller<'a> {
-    pub euid: u32,
-    pub egid: u32,
-    pub in_group: &'a dyn Fn(u32) -> bool,
-    /// `CAP_IPC_OWNER`
-    pub override_access: bool,
-    /// `CAP_SYS_ADMIN`
-    pub admin: bool,
-    pub pid: i32,
-}
 
 /// A segment's attributes, as shmctl(2) `IPC_STAT` shows them.
 #[derive(Clone, Copy, Debug)]

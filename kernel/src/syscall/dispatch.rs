@@ -2,8 +2,9 @@
 
 use super::fs_attr::XattrTarget;
 use super::{
-    cred, event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_notify, fs_open, fs_space,
-    fs_stat, futex, misc, mm, net, numa, pidfd, process, ptrace, sched, shm, signal, time,
+    aio, cred, event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_notify, fs_open, fs_space,
+    fs_stat, futex, misc, mm, mqueue, msg, names, net, numa, pidfd, process, ptrace, sched, sem,
+    shm, signal, time,
 };
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
@@ -155,6 +156,14 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_timerfd_settime => event::timerfd_settime(i(0), u(1), a[2], a[3]),
         __NR_timerfd_gettime => event::timerfd_gettime(i(0), a[1]),
 
+        // Asynchronous I/O
+        __NR_io_setup => aio::io_setup(u(0), a[1]),
+        __NR_io_destroy => aio::io_destroy(a[0]),
+        __NR_io_submit => aio::io_submit(a[0], l(1), a[2]),
+        __NR_io_cancel => aio::io_cancel(a[0], a[1]),
+        __NR_io_getevents => aio::io_getevents(a[0], l(1), l(2), a[3], a[4]),
+        __NR_io_pgetevents => aio::io_pgetevents(a[0], l(1), l(2), a[3], a[4], a[5]),
+
         // Futexes
         __NR_futex => futex::futex(a[0], u(1), u(2), a[3], a[4], u(5)),
         __NR_futex_waitv => futex::futex_waitv(a[0], a[1], u(2), a[3], u(4)),
@@ -215,6 +224,22 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_shmat => shm::shmat(i(0), a[1], u(2)),
         __NR_shmdt => shm::shmdt(a[0]),
         __NR_shmctl => shm::shmctl(i(0), u(1), a[2]),
+
+        // Semaphores and messages
+        __NR_semget => sem::semget(i(0), i(1), u(2)),
+        __NR_semop => sem::semtimedop(i(0), a[1], a[2], 0),
+        __NR_semtimedop => sem::semtimedop(i(0), a[1], a[2], a[3]),
+        __NR_semctl => sem::semctl(i(0), i(1), u(2), a[3]),
+        __NR_msgget => msg::msgget(i(0), u(1)),
+        __NR_msgsnd => msg::msgsnd(i(0), a[1], a[2], u(3)),
+        __NR_msgrcv => msg::msgrcv(i(0), a[1], a[2], l(3), u(4)),
+        __NR_msgctl => msg::msgctl(i(0), u(1), a[2]),
+        __NR_mq_open => mqueue::mq_open(a[0], u(1), u(2), a[3]),
+        __NR_mq_unlink => mqueue::mq_unlink(a[0]),
+        __NR_mq_timedsend => mqueue::mq_timedsend(i(0), a[1], a[2], u(3), a[4]),
+        __NR_mq_timedreceive => mqueue::mq_timedreceive(i(0), a[1], a[2], a[3], a[4]),
+        __NR_mq_notify => mqueue::mq_notify(i(0), a[1]),
+        __NR_mq_getsetattr => mqueue::mq_getsetattr(i(0), a[1], a[2]),
 
         // Sockets
         __NR_socket => net::socket(u(0), u(1), u(2)),

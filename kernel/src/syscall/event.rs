@@ -80,7 +80,11 @@ pub fn ppoll(
 
 /// Runs `call` under a temporary signal mask. The old mask comes back at once, or after the handler
 /// of the signal that interrupted the call.
-fn with_mask(mask: usize, len: usize, call: impl FnOnce() -> Result<usize>) -> Result<usize> {
+pub(super) fn with_mask(
+    mask: usize,
+    len: usize,
+    call: impl FnOnce() -> Result<usize>,
+) -> Result<usize> {
     if mask == 0 {
         return call();
     }

@@ -162,9 +162,20 @@ pub fn pwritev2(fd: i32, iov: usize, count: usize, offset: i64, flags: u32) -> R
     if flags & RWF_APPEND != 0 {
         let file = writable(fd)?;
         let end = file.with_inode(|inode| inode.metadata().size);
-        return pwritev(fd, iov, count, end as i64);
+        return pwritev(fd, iov, count, end as i64).and_then(|n| sync_as_asked(fd, flags, n));
     }
-    if offset == -1 { writev(fd, iov, count) } else { pwritev(fd, iov, count, offset) }
+    let written =
+        if offset == -1 { writev(fd, iov, count) } else { pwritev(fd, iov, count, offset) };
+    written.and_then(|n| sync_as_asked(fd, flags, n))
+}
+
+/// After a write of `n` bytes: `RWF_DSYNC` and `RWF_SYNC` make it durable.
+pub fn sync_as_asked(fd: i32, flags: u32, n: usize) -> Result<usize> {
+    if flags & (RWF_DSYNC | RWF_SYNC) != 0 {
+        let file = file(fd)?;
+        file.ops.sync(&file, flags & RWF_SYNC == 0)?;
+    }
+    Ok(n)
 }
 
 /// lseek(2)

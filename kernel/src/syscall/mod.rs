@@ -1,5 +1,6 @@
 //! System calls.
 
+mod aio;
 pub mod cred;
 pub mod dispatch;
 mod entry;
@@ -18,12 +19,15 @@ pub mod futex;
 pub mod lock;
 pub mod misc;
 pub mod mm;
+pub mod mqueue;
+pub mod msg;
 pub mod net;
 pub mod numa;
 pub mod pidfd;
 pub mod process;
 pub mod ptrace;
 pub mod sched;
+pub mod sem;
 pub mod shm;
 pub mod signal;
 pub mod time;

@@ -3,10 +3,10 @@
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::io::{get_user, put_user};
-use crate::mm::shm::{self, Caller, Info};
+use crate::ipc::with_caller;
+use crate::mm::shm::{self, Info};
 use crate::mm::{MapFlags, Prot, frame};
 use crate::task::current;
-use linux_raw_sys::general::{CAP_IPC_OWNER, CAP_SYS_ADMIN};
 
 const IPC_CREAT: u32 = 0o1000;
 const IPC_EXCL: u32 = 0o2000;
@@ -24,18 +24,6 @@ const SHM_UNLOCK: u32 = 12;
 const SHM_STAT: u32 = 13;
 const SHM_INFO: u32 = 14;
 const SHM_STAT_ANY: u32 = 15;
-
-fn with_caller<R>(f: impl FnOnce(&Caller<'_>) -> Result<R>) -> Result<R> {
-    let creds = current().creds();
-    f(&Caller {
-        euid: creds.euid,
-        egid: creds.egid,
-        in_group: &|gid| creds.in_groups(gid),
-        override_access: creds.capable(CAP_IPC_OWNER),
-        admin: creds.capable(CAP_SYS_ADMIN),
-        pid: current().pid(),
-    })
-}
 
 /// shmget(2)
 pub fn shmget(key: i32, size: usize, flags: u32) -> Result<usize> {

@@ -108,6 +108,8 @@ pub(super) fn release_memory(task: &Arc<Task>) {
 fn exit_process(process: &Arc<Process>) {
     super::trace::tracer_exits(process);
     process.timers.lock().clear();
+    crate::ipc::process_exited(process);
+    drop(core::mem::take(&mut *process.aio.lock()));
     let leads = process.sid() == process.pid();
     let terminal = process.terminal.lock().take();
     if let Some(terminal) = terminal.filter(|_| leads) {

@@ -64,6 +64,8 @@ pub struct Process {
     pub(super) cpu_warned: AtomicU64,
     /// Tasks that it traces.
     pub(super) tracees: SpinLock<super::trace::Tracees>,
+    /// Contexts of asynchronous I/O.
+    pub aio: SpinLock<Vec<Arc<crate::event::aio::Context>>>,
 }
 
 /// Process group and session.
@@ -203,6 +205,7 @@ impl Process {
             membarrier: AtomicU32::new(0),
             cpu_warned: AtomicU64::new(0),
             tracees: SpinLock::default(),
+            aio: SpinLock::default(),
         });
         if let Some(pid) = &*process.pid_ref.lock() {
             pid.bind_process(&process);
@@ -338,10 +341,11 @@ impl Process {
     pub fn membarriers(&self) -> u32 {
         self.membarrier.load(Ordering::Relaxed)
     }
-    /// execve(2) deletes POSIX timers and keeps interval timers.
+    /// execve(2) deletes POSIX timers and asynchronous I/O, and keeps interval timers.
     pub(super) fn exec_timers(&self) {
         let deleted = core::mem::take(&mut self.timers.lock().posix);
         drop(deleted);
+        drop(core::mem::take(&mut *self.aio.lock()));
     }
     /// Whether it is the image's main process.
     pub fn is_init(&self) -> bool {

@@ -21,6 +21,7 @@ mod events;
 mod exec;
 mod files;
 mod isolation;
+mod ipc;
 mod memory;
 mod pidfds;
 mod pipes;
@@ -48,6 +49,7 @@ fn main() {
         isolation::CASES,
         files::CASES,
         pipes::CASES,
+        ipc::CASES,
         events::CASES,
         sockets::CASES,
         terminals::CASES,

@@ -1,0 +1,126 @@
+//! Objects by key and by id.
+
+use super::{CREAT, Caller, EXCL, PRIVATE, Perm, READ};
+use crate::errno::{Errno, Result};
+use crate::sync::Mutex;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Slots whose ids differ by this number share an index, as in Linux (`IPCMNI`).
+const MAX_IDS: i32 = 32768;
+/// Most objects of a kind (`SEMMNI`, `MSGMNI`).
+pub const LIMIT: usize = 32000;
+
+/// What has permissions.
+pub trait Object {
+    /// The present permissions.
+    fn perm(&self) -> Perm;
+}
+
+struct Slot<T> {
+    sequence: i32,
+    object: Arc<T>,
+}
+
+struct Table<T> {
+    slots: BTreeMap<i32, Slot<T>>,
+    next_sequence: i32,
+}
+
+/// All objects of one kind.
+pub struct Ids<T> {
+    table: Mutex<Table<T>>,
+}
+
+fn id_of(slot: i32, sequence: i32) -> i32 {
+    sequence.wrapping_mul(MAX_IDS).wrapping_add(slot) & i32::MAX
+}
+
+impl<T: Object> Ids<T> {
+    /// None yet.
+    pub const fn new() -> Ids<T> {
+        Ids { table: Mutex::new(Table { slots: BTreeMap::new(), next_sequence: 0 }) }
+    }
+
+    /// Finds or makes the object of a key (semget(2), msgget(2)); its id. `found` checks an object
+    /// that exists beyond its permissions.
+    pub fn get(
+        &self,
+        key: i32,
+        flags: u32,
+        caller: &Caller<'_>,
+        found: impl FnOnce(&T) -> Result<()>,
+        make: impl FnOnce(Perm) -> Result<T>,
+    ) -> Result<i32> {
+        let mut table = self.table.lock();
+        let old = table.slots.iter().find(|(_, s)| key != PRIVATE && s.object.perm().key == key);
+        if let Some((&slot, old)) = old {
+            if flags & (CREAT | EXCL) == CREAT | EXCL {
+                return Err(Errno::EEXIST);
+            }
+            found(&old.object)?;
+            old.object.perm().check(caller, flags >> 6 | flags >> 3 | flags)?;
+            return Ok(id_of(slot, old.sequence));
+        }
+        if key != PRIVATE && flags & CREAT == 0 {
+            return Err(Errno::ENOENT);
+        }
+        let object = Arc::new(make(Perm::new(key, flags, caller))?);
+        if table.slots.len() >= LIMIT {
+            return Err(Errno::ENOSPC);
+        }
+        // Lowest free slot. Sequence numbers make ids of removed objects invalid.
+        let taken = (0..).zip(table.slots.keys()).find(|(at, slot)| at != *slot);
+        let slot = taken.map_or(table.slots.len() as i32, |(at, _)| at);
+        let sequence = table.next_sequence;
+        table.next_sequence = (sequence + 1) & 0xffff;
+        table.slots.insert(slot, Slot { sequence, object });
+        Ok(id_of(slot, sequence))
+    }
+
+    /// The object with an id: EINVAL if there is none there, EIDRM if it was replaced.
+    pub fn find(&self, id: i32) -> Result<Arc<T>> {
+        let table = self.table.lock();
+        let slot = table.slots.get(&(id % MAX_IDS)).filter(|_| id >= 0).ok_or(Errno::EINVAL)?;
+        if id_of(id % MAX_IDS, slot.sequence) != id {
+            return Err(Errno::EIDRM);
+        }
+        Ok(slot.object.clone())
+    }
+
+    /// The object in a slot and its id (`SEM_STAT`, `MSG_STAT`). The permissions are checked
+    /// unless `any`.
+    pub fn at(&self, slot: i32, any: bool, caller: &Caller<'_>) -> Result<(i32, Arc<T>)> {
+        let table = self.table.lock();
+        let found = table.slots.get(&slot).ok_or(Errno::EINVAL)?;
+        if !any {
+            found.object.perm().check(caller, READ)?;
+        }
+        Ok((id_of(slot, found.sequence), found.object.clone()))
+    }
+
+    /// Takes an object out of the table, if the caller may.
+    pub fn remove(&self, id: i32, caller: &Caller<'_>) -> Result<Arc<T>> {
+        let object = self.find(id)?;
+        object.perm().check_owner(caller)?;
+        let removed = self.table.lock().slots.remove(&(id % MAX_IDS));
+        removed.map(|slot| slot.object).ok_or(Errno::EIDRM)
+    }
+
+    /// Every object with its id.
+    pub fn list(&self) -> Vec<(i32, Arc<T>)> {
+        let table = self.table.lock();
+        table.slots.iter().map(|(&at, s)| (id_of(at, s.sequence), s.object.clone())).collect()
+    }
+
+    /// The highest slot in use.
+    pub fn highest(&self) -> i32 {
+        self.table.lock().slots.keys().next_back().copied().unwrap_or(0)
+    }
+}
+
+/// The sequence number in an id.
+pub fn sequence(id: i32) -> i32 {
+    id / MAX_IDS
+}

@@ -1,0 +1,325 @@
+//! POSIX message queues (mq_overview(7)).
+//!
+//! A descriptor of a queue is a file, so poll(2) and epoll(7) work on it. There is no filesystem of
+//! the queues: a name lives in a table here until it is unlinked.
+
+use super::{READ, WRITE};
+use crate::errno::{Errno, Result};
+use crate::event::{Events, PollTable};
+use crate::fs::anon::AnonInode;
+use crate::fs::inode::mode::S_IFREG;
+use crate::fs::{File, FileOps, Inode, perm};
+use crate::io::IoDst;
+use crate::sync::{Mutex, SpinLock, WaitError, WaitMode, WaitQueue};
+use crate::task::signal::{SigInfo, Signal, code, send_to_process};
+use crate::task::{Creds, Process, current};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use linux_raw_sys::general::{CAP_SYS_RESOURCE, O_CREAT, O_EXCL, RLIMIT_MSGQUEUE};
+
+/// Priorities are below this (`MQ_PRIO_MAX`).
+pub const PRIORITIES: u32 = 32768;
+/// Messages in a queue, unless asked for otherwise; without privileges also the most.
+const DEFAULT_MESSAGES: usize = 10;
+/// The most with `CAP_SYS_RESOURCE` (`HARD_MSGMAX`).
+const MAX_MESSAGES: usize = 65536;
+/// Length of a message, likewise.
+const DEFAULT_LEN: usize = 8192;
+const MAX_LEN: usize = 16 << 20;
+/// Queues that exist at once, for the unprivileged.
+const MAX_QUEUES: usize = 256;
+/// What a message is said to need besides its text (getrlimit(2), `RLIMIT_MSGQUEUE`).
+const OVERHEAD: usize = 96;
+const NAME_MAX: usize = 255;
+
+static NAMES: Mutex<BTreeMap<Vec<u8>, Arc<Queue>>> = Mutex::new(BTreeMap::new());
+/// Bytes that queues of each user may take, by what they were made with.
+static CHARGED: SpinLock<BTreeMap<u32, u64>> = SpinLock::new(BTreeMap::new());
+
+/// Who is told when a message comes to an empty queue (mq_notify(3)).
+struct Notify {
+    process: Weak<Process>,
+    pid: i32,
+    signal: Option<Signal>,
+    value: u64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Messages by priority.
+    messages: BTreeMap<u32, VecDeque<Vec<u8>>>,
+    count: usize,
+    bytes: usize,
+    receivers: usize,
+    notify: Option<Notify>,
+}
+
+/// A queue.
+pub struct Queue {
+    /// Most messages.
+    pub max_messages: usize,
+    /// Longest message.
+    pub max_len: usize,
+    inode: Arc<AnonInode>,
+    owner: u32,
+    charge: u64,
+    state: SpinLock<State>,
+    readable: Arc<WaitQueue>,
+    writable: Arc<WaitQueue>,
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let mut charged = CHARGED.lock();
+        if let Some(sum) = charged.get_mut(&self.owner) {
+            *sum = sum.saturating_sub(self.charge);
+            if *sum == 0 {
+                charged.remove(&self.owner);
+            }
+        }
+    }
+}
+
+fn check_name(name: &[u8]) -> Result<()> {
+    match name {
+        b"" => Err(Errno::ENOENT),
+        b"." | b".." => Err(Errno::EACCES),
+        _ if name.contains(&b'/') => Err(Errno::EACCES),
+        _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
+        _ => Ok(()),
+    }
+}
+
+/// mq_open(3): `size` are the most messages and the longest, if given; `mode` has the umask
+/// applied.
+pub fn open(
+    name: &[u8],
+    flags: u32,
+    mode: u32,
+    size: Option<(i64, i64)>,
+    creds: &Creds,
+) -> Result<Arc<File>> {
+    check_name(name)?;
+    let mut names = NAMES.lock();
+    let queue = match names.get(name) {
+        Some(_) if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL => return Err(Errno::EEXIST),
+        Some(queue) => {
+            let wanted = [READ, WRITE, READ | WRITE].get((flags & 3) as usize);
+            let wanted = *wanted.ok_or(Errno::EINVAL)?;
+            perm::check_access(creds, queue.inode.access(), wanted)?;
+            queue.clone()
+        }
+        None if flags & O_CREAT == 0 => return Err(Errno::ENOENT),
+        None => {
+            if names.len() >= MAX_QUEUES && !creds.capable(CAP_SYS_RESOURCE) {
+                return Err(Errno::ENOSPC);
+            }
+            let queue = Queue::new(mode, size, creds)?;
+            names.insert(name.to_vec(), queue.clone());
+            queue
+        }
+    };
+    Ok(File::anonymous(queue, flags & !(O_CREAT | O_EXCL)))
+}
+
+/// mq_unlink(3)
+pub fn unlink(name: &[u8], creds: &Creds) -> Result<()> {
+    check_name(name)?;
+    let mut names = NAMES.lock();
+    let queue = names.get(name).ok_or(Errno::ENOENT)?;
+    // The directory of the names is sticky.
+    if !perm::owner_or_capable(creds, queue.inode.access()) {
+        return Err(Errno::EACCES);
+    }
+    let removed = names.remove(name);
+    drop(names);
+    drop(removed);
+    Ok(())
+}
+
+impl Queue {
+    fn new(mode: u32, size: Option<(i64, i64)>, creds: &Creds) -> Result<Arc<Queue>> {
+        let (max_messages, max_len) = match size {
+            None => (DEFAULT_MESSAGES, DEFAULT_LEN),
+            Some((messages, len)) => {
+                let privileged = creds.capable(CAP_SYS_RESOURCE);
+                let limits = [(DEFAULT_MESSAGES, DEFAULT_LEN), (MAX_MESSAGES, MAX_LEN)];
+                let (most, longest) = limits[usize::from(privileged)];
+                let within = |value: i64, limit: usize| {
+                    usize::try_from(value).ok().filter(|value| (1..=limit).contains(value))
+                };
+                let pair = within(messages, most).zip(within(len, longest));
+                pair.ok_or(Errno::EINVAL)?
+            }
+        };
+        let owner = creds.fsuid;
+        let charge = max_messages as u64 * (max_len + OVERHEAD) as u64;
+        let limit = current().process().rlimit(RLIMIT_MSGQUEUE);
+        {
+            let mut charged = CHARGED.lock();
+            let sum = charged.get(&owner).copied().unwrap_or(0) + charge;
+            if sum > limit {
+                return Err(Errno::EMFILE);
+            }
+            charged.insert(owner, sum);
+        }
+        Ok(Arc::new(Queue {
+            max_messages,
+            max_len,
+            inode: AnonInode::owned(S_IFREG | mode & 0o777, owner, creds.fsgid),
+            owner,
+            charge,
+            state: SpinLock::default(),
+            readable: Arc::default(),
+            writable: Arc::default(),
+        }))
+    }
+
+    /// The messages in it.
+    pub fn count(&self) -> usize {
+        self.state.lock().count
+    }
+
+    fn wait<T>(
+        &self,
+        queue: &WaitQueue,
+        file: &File,
+        deadline: Option<u64>,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
+        if file.nonblocking() {
+            return attempt().ok_or(Errno::EAGAIN);
+        }
+        queue.wait(WaitMode::Interruptible, deadline, attempt).map_err(|error| match error {
+            WaitError::TimedOut => Errno::ETIMEDOUT,
+            WaitError::Interrupted => Errno::ERESTARTSYS,
+        })
+    }
+
+    /// mq_timedsend(3), until `deadline` (monotonic nanoseconds).
+    pub fn send(
+        &self,
+        file: &File,
+        text: Vec<u8>,
+        priority: u32,
+        deadline: Option<u64>,
+    ) -> Result<()> {
+        let mut text = Some(text);
+        let notify = self.wait(&self.writable, file, deadline, || {
+            let mut state = self.state.lock();
+            if state.count >= self.max_messages {
+                return None;
+            }
+            let text = text.take().unwrap_or_default();
+            state.bytes += text.len();
+            state.count += 1;
+            state.messages.entry(priority).or_default().push_back(text);
+            // Only for a message to an empty queue that nobody waits for, and once.
+            let alone = state.count == 1 && state.receivers == 0;
+            Some(if alone { state.notify.take() } else { None })
+        })?;
+        self.readable.wake_all(Events::IN | Events::RDNORM);
+        if let Some(Notify { process, signal: Some(signal), value, .. }) = notify
+            && let Some(process) = process.upgrade()
+        {
+            let sender = current();
+            let uid = sender.with_creds(|creds| creds.uid);
+            let mut info = SigInfo::sent_by(signal, code::SI_MESGQ, sender.pid(), uid);
+            info.body[1] = value;
+            send_to_process(&process, signal, info);
+        }
+        Ok(())
+    }
+
+    /// mq_timedreceive(3): the message and its priority.
+    pub fn receive(&self, file: &File, deadline: Option<u64>) -> Result<(Vec<u8>, u32)> {
+        self.state.lock().receivers += 1;
+        let outcome = self.wait(&self.readable, file, deadline, || {
+            let mut state = self.state.lock();
+            let mut first = state.messages.last_entry()?;
+            let priority = *first.key();
+            let text = first.get_mut().pop_front()?;
+            if first.get().is_empty() {
+                first.remove();
+            }
+            state.bytes -= text.len();
+            state.count -= 1;
+            Some((text, priority))
+        });
+        self.state.lock().receivers -= 1;
+        if outcome.is_ok() {
+            self.writable.wake_all(Events::OUT | Events::WRNORM);
+        }
+        outcome
+    }
+
+    /// mq_notify(3): registers the current process for a signal with a value, or for nothing to be
+    /// sent. EBUSY if somebody is registered.
+    pub fn notify(&self, signal: Option<Signal>, value: u64) -> Result<()> {
+        let process = current().process();
+        let mut state = self.state.lock();
+        let taken = state.notify.as_ref().and_then(|notify| notify.process.upgrade());
+        if taken.is_some_and(|process| !process.is_zombie()) {
+            return Err(Errno::EBUSY);
+        }
+        let pid = process.pid();
+        state.notify = Some(Notify { process: Arc::downgrade(process), pid, signal, value });
+        Ok(())
+    }
+
+    /// Takes back the current process's registration.
+    pub fn forget(&self) {
+        let pid = current().pid();
+        let mut state = self.state.lock();
+        state.notify = state.notify.take().filter(|notify| notify.pid != pid);
+    }
+}
+
+impl FileOps for Queue {
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn read_at(&self, _file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
+        let (bytes, pid, signal) = {
+            let state = self.state.lock();
+            let notify = state.notify.as_ref();
+            let signal = notify.and_then(|n| n.signal).map_or(0, Signal::number);
+            (state.bytes, notify.map_or(0, |n| n.pid), signal)
+        };
+        let text = alloc::format!(
+            "QSIZE:{bytes:<10} NOTIFY:{:<5} SIGNO:{signal:<5} NOTIFY_PID:{pid:<6}\n",
+            0
+        );
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        dst.write(&text.as_bytes()[start..])
+    }
+
+    fn poll(&self, _file: &File, table: &mut PollTable<'_>) -> Events {
+        table.register(&self.readable);
+        table.register(&self.writable);
+        let count = self.count();
+        let mut events = Events::empty();
+        if count > 0 {
+            events |= Events::IN | Events::RDNORM;
+        }
+        if count < self.max_messages {
+            events |= Events::OUT | Events::WRNORM;
+        }
+        events
+    }
+
+    fn release(&self, _file: &File) {
+        self.forget();
+    }
+
+    fn inode(&self) -> Arc<dyn Inode> {
+        self.inode.clone()
+    }
+
+    fn describe(&self) -> String {
+        String::from("/dev/mqueue/queue")
+    }
+}
