@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod console;
+pub mod loopback;
 pub mod partition;
 #[cfg(guest)]
 pub mod pci;

@@ -5,6 +5,7 @@ use super::devices::register_char;
 use super::inode::{NewNode, Opened, make_dev, mode::*};
 use super::memfs::{MemFs, Options};
 use super::{File, FileOps, FileSystem, Inode, Path, hooks};
+use crate::drivers::loopback;
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc, put_user};
@@ -44,6 +45,14 @@ pub fn filesystem() -> Result<Arc<dyn FileSystem>> {
     let node = |mode, rdev| NewNode { mode, uid: 0, gid: 0, rdev };
     for (name, major, minor, mode) in NODES {
         root.create(name.as_bytes(), &node(S_IFCHR | mode, make_dev(major, minor)))?;
+    }
+    loopback::register();
+    let (major, minor) = loopback::CONTROL;
+    root.create(b"loop-control", &node(S_IFCHR | 0o660, make_dev(major, minor)))?;
+    for number in 0..loopback::COUNT {
+        let name = alloc::format!("loop{number}");
+        let rdev = make_dev(loopback::MAJOR, number);
+        root.create(name.as_bytes(), &node(S_IFBLK | 0o660, rdev))?;
     }
     for (name, target) in LINKS {
         root.symlink(name.as_bytes(), target.as_bytes(), &node(S_IFLNK | 0o777, 0))?;
