@@ -197,6 +197,55 @@ fn in_vm(linked: Linked, machine: &str, cpus: &str) {
     run.check(&format!("{machine} with {cpus} CPUs"));
 }
 
+/// Runs the program with these words in a VM of two processors until it says how it ended, in a
+/// line that starts with `end`; returns that line.
+fn long_run(words: &[&str], end: &str, patience: Duration) -> Option<String> {
+    if !can_boot() {
+        return None;
+    }
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let layout = Linked::Static.image();
+    let store = TempDir::new().unwrap();
+    let reference = format!("oci:{}:latest", layout.path().display());
+    let mut vm = Vm::start(
+        dock2uni()
+            .args(["run", "--accel", "tcg", "--cpus", "2", "-m", "512m", &reference, "--"])
+            .args(words)
+            .env("DOCK2UNI_STORE", store.path()),
+    );
+    let last = vm.wait_for(end, patience);
+    println!("{last}");
+    assert_eq!(vm.wait(PATIENCE), 0, "{}", vm.text());
+    Some(last)
+}
+
+#[test]
+fn a_minute_of_random_calls_leaves_nothing_behind() {
+    long_run(&["--fuzz", "60", "1"], "fuzz: ", Duration::from_secs(300));
+}
+
+/// The recorded run: `D2U_FUZZ_SEED=N cargo test --release --test guest_abi -- --ignored hour
+/// --nocapture`.
+#[test]
+#[ignore = "takes an hour"]
+fn an_hour_of_random_calls_leaves_nothing_behind() {
+    let seed = std::env::var("D2U_FUZZ_SEED").unwrap_or_else(|_| "1".into());
+    long_run(&["--fuzz", "3600", &seed], "fuzz: ", Duration::from_secs(2 * 3600));
+}
+
+#[test]
+fn requests_and_processes_leave_nothing_behind() {
+    long_run(&["--soak", "5000", "200"], "soak: 5000 requests", Duration::from_secs(300));
+}
+
+/// The recorded run: `cargo test --release --test guest_abi -- --ignored million --nocapture`.
+#[test]
+#[ignore = "takes hours"]
+fn a_million_requests_leave_nothing_behind() {
+    let words = ["--soak", "1000000", "50000"];
+    long_run(&words, "soak: 1000000 requests", Duration::from_secs(12 * 3600));
+}
+
 #[test]
 fn every_case_holds_on_linux() {
     if !rustix::process::geteuid().is_root() {

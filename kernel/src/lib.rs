@@ -15,6 +15,7 @@ pub mod fs;
 pub mod init;
 pub mod io;
 pub mod ipc;
+pub mod live;
 pub mod log;
 pub mod mm;
 pub mod net;

@@ -5,6 +5,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::{File, FileOps};
 use crate::io::IoDst;
 use crate::sync::{IrqLock, Observer, Registration, SpinLock, WaitMode, WaitQueue};
+use crate::task::timers::Schedule;
 use crate::time::{Timer, TimerTarget, clock, now_ns};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -95,12 +96,13 @@ impl TimerTarget for State {
     fn expired(&self) {
         let mut inner = self.inner.lock();
         let next = self.advance(&mut inner);
+        let schedule = Schedule { next: inner.setting.next, interval: inner.setting.interval };
         let readable = inner.count > 0;
         drop(inner);
         if let Some(owner) = self.owner.upgrade()
             && let Some(next) = next
         {
-            owner.timer.arm(next);
+            owner.timer.arm(schedule.paced(now_ns(), next));
         }
         if readable {
             self.queue.wake_all(Events::IN | Events::RDNORM);

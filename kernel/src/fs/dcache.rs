@@ -10,6 +10,7 @@
 
 use super::inode::{FileType, Inode};
 use crate::errno::{Errno, Result};
+use crate::live::{Kind, Live};
 use crate::sync::{Mutex, MutexGuard, SpinLock};
 use alloc::sync::Arc;
 use core::hash::{BuildHasher, Hasher};
@@ -35,6 +36,7 @@ pub struct Dentry {
     inode: Option<Arc<dyn Inode>>,
     kind: Option<FileType>,
     flags: AtomicU32,
+    _live: Live,
     place: SpinLock<Place>,
     children: SpinLock<HashMap<Arc<[u8]>, Arc<Dentry>, NameHash>>,
     dir: Mutex<()>,
@@ -74,6 +76,7 @@ impl Dentry {
     ) -> Arc<Dentry> {
         COUNT.fetch_add(1, Relaxed);
         Arc::new(Dentry {
+            _live: Live::new(Kind::Names),
             kind: inode.as_ref().map(|inode| inode.file_type()),
             inode,
             flags: AtomicU32::new(flags),

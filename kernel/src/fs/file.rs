@@ -4,6 +4,7 @@ use super::Inode;
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc};
+use crate::live::{Kind, Live};
 use crate::mm::PageCache;
 use crate::sync::Mutex;
 use alloc::sync::Arc;
@@ -27,6 +28,7 @@ pub struct File {
     pub watchers: crate::event::epoll::Watchers,
     /// The name it was opened by; `None` for pipes, sockets and anonymous files.
     pub path: Option<crate::fs::Path>,
+    _live: Live,
 }
 
 impl File {
@@ -38,6 +40,7 @@ impl File {
             pos: Mutex::new(0),
             watchers: Default::default(),
             path: None,
+            _live: Live::new(Kind::Files),
         })
     }
 
@@ -49,6 +52,7 @@ impl File {
             pos: Mutex::new(0),
             watchers: Default::default(),
             path: Some(path),
+            _live: Live::new(Kind::Files),
         })
     }
 

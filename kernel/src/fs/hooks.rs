@@ -225,3 +225,9 @@ pub fn nice(task: Option<&Task>) -> i32 {
 pub fn host_name() -> Vec<u8> {
     crate::uts::HOST.get()
 }
+
+/// Whether writing to a file leaves its set-user-ID and set-group-ID bits (`CAP_FSETID`).
+pub fn keeps_set_ids() -> bool {
+    // Tests run without tasks.
+    !crate::arch::cpu::current_task().is_null() && current().capable(super::perm::cap::FSETID)
+}

@@ -106,8 +106,13 @@ pub fn entry(dir: &Arc<dyn Inode>, mask: u32, name: &[u8], inode: &Arc<dyn Inode
 pub fn unlinked(dir: &Arc<dyn Inode>, name: &[u8], inode: &Arc<dyn Inode>) {
     if watched() {
         entry(dir, IN_DELETE, name, inode);
-        let gone = inode.metadata().nlink == 0;
-        tell(inode, if gone { IN_DELETE_SELF } else { IN_ATTRIB }, 0, b"");
+        // The count of links changed; that of a directory is nobody's business.
+        if dir_bit(inode) == 0 {
+            tell(inode, IN_ATTRIB, 0, b"");
+        }
+        if inode.metadata().nlink == 0 {
+            tell(inode, IN_DELETE_SELF, 0, b"");
+        }
     }
 }
 

@@ -304,6 +304,11 @@ impl FileOps for PseudoFile {
         true
     }
 
+    fn pollable(&self) -> bool {
+        // Of a process's files only those that announce changes.
+        self.inode.key.pid == 0 || matches!(self.inode.entry.name, "mounts" | "mountinfo")
+    }
+
     fn read_at(&self, _file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
         let mut slot = self.text.lock();
         if offset == 0 || slot.is_none() {

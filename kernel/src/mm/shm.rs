@@ -294,6 +294,16 @@ pub fn totals() -> (usize, usize, i32) {
     (table.len(), TOTAL.load(Ordering::Relaxed), highest)
 }
 
+/// Every segment with its id.
+pub fn list() -> alloc::vec::Vec<(i32, Info)> {
+    let mut table = TABLE.lock();
+    sweep(&mut table);
+    let entry = |(&slot, segment): (&i32, &Segment)| {
+        (id_of(slot, segment.sequence), Info { attached: segment.attached(), ..segment.info })
+    };
+    table.iter().map(entry).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -133,7 +133,9 @@ fn find(id: usize) -> Result<Arc<Context>> {
 /// io_setup(2)
 pub fn io_setup(count: u32, to: usize) -> Result<usize> {
     let old: usize = get_user(to)?;
-    if old != 0 || count == 0 {
+    /// More than this is a mistake rather than a wish.
+    const ABSURD: u32 = 0x1000_0000 / 32;
+    if old != 0 || count == 0 || count > ABSURD {
         return Err(Errno::EINVAL);
     }
     let task = current();

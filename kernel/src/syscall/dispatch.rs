@@ -3,12 +3,12 @@
 use super::fs_attr::XattrTarget;
 use super::{
     aio, cred, event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_notify, fs_open, fs_space,
-    fs_stat, futex, misc, mm, mqueue, msg, names, net, numa, pidfd, process, ptrace, sched, sem,
-    shm, signal, time,
+    fs_stat, futex, misc, mm, mqueue, msg, net, numa, pidfd, process, ptrace, sched, sem, shm,
+    signal, system, time,
 };
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
-use crate::task::{current, rseq, seccomp};
+use crate::task::{current, fork, rseq, seccomp};
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general::*;
 
@@ -195,6 +195,10 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_setdomainname => misc::setdomainname(a[0], i(1)),
         __NR_sysinfo => misc::sysinfo(a[0]),
         __NR_getrandom => misc::getrandom(a[0], a[1], u(2)),
+        __NR_clock_adjtime => system::clock_adjtime(i(0), a[1]),
+        __NR_adjtimex => system::clock_adjtime(0, a[0]),
+        __NR_syslog => system::syslog(i(0), a[1], i(2)),
+        __NR_sysfs => system::sysfs(i(0), a[1], a[2]),
         __NR_getcpu => misc::getcpu(a[0], a[1]),
 
         // Memory
@@ -297,6 +301,8 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_pidfd_getfd => pidfd::getfd(i(0), i(1), u(2)),
         __NR_kcmp => pidfd::kcmp(i(0), i(1), u(2), a[3], a[4]),
         __NR_ptrace => ptrace::ptrace(u(0), i(1), a[2], a[3]),
+        __NR_unshare => fork::unshare(u(0)),
+        __NR_setns => system::setns(i(0), u(1)),
         __NR_seccomp => seccomp::seccomp(u(0), u(1), a[2]),
 
         // Identity
@@ -341,11 +347,13 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_sched_setscheduler => sched::sched_setscheduler(i(0), Some(u(1)), a[2]),
         __NR_sched_getparam => sched::sched_getparam(i(0), a[1]),
         __NR_sched_setparam => sched::sched_setscheduler(i(0), None, a[1]),
-        __NR_sched_getattr => sched::sched_getattr(i(0), a[1], u(2)),
-        __NR_sched_setattr => sched::sched_setattr(i(0), a[1]),
+        __NR_sched_getattr => sched::sched_getattr(i(0), a[1], u(2), u(3)),
+        __NR_sched_setattr => sched::sched_setattr(i(0), a[1], u(2)),
         __NR_sched_get_priority_max => sched::sched_get_priority_max(u(0)),
         __NR_sched_get_priority_min => sched::sched_get_priority_min(u(0)),
         __NR_sched_rr_get_interval => sched::sched_rr_get_interval(i(0), a[1]),
+        __NR_ioprio_get => system::ioprio_get(u(0), i(1)),
+        __NR_ioprio_set => system::ioprio_set(u(0), i(1), u(2)),
         __NR_getpriority => sched::getpriority(u(0), i(1)),
         __NR_setpriority => sched::setpriority(u(0), i(1), i(2)),
 

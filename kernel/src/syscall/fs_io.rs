@@ -101,23 +101,27 @@ fn offset_arg(offset: i64) -> Result<u64> {
     u64::try_from(offset).map_err(|_| Errno::EINVAL)
 }
 
+/// A file with an offset. ESPIPE for one without comes before EBADF for the wrong mode.
+fn seekable(fd: i32, mode: fn(&File) -> bool) -> Result<alloc::sync::Arc<File>> {
+    let file = file(fd)?;
+    match file.ops.seekable() {
+        false => Err(Errno::ESPIPE),
+        true if mode(&file) => Ok(file),
+        true => Err(Errno::EBADF),
+    }
+}
+
 fn read_at(fd: i32, mut dst: IoDst<'_>, offset: i64) -> Result<usize> {
     let offset = offset_arg(offset)?;
-    let file = readable(fd)?;
+    let file = seekable(fd, File::readable)?;
     dst.limit(MAX_BYTES);
-    if !file.ops.seekable() {
-        return Err(Errno::ESPIPE);
-    }
     file.ops.read_at(&file, offset, &mut dst)
 }
 
 fn write_at(fd: i32, mut src: IoSrc<'_>, offset: i64) -> Result<usize> {
     let offset = offset_arg(offset)?;
-    let file = writable(fd)?;
+    let file = seekable(fd, File::writable)?;
     src.limit(MAX_BYTES);
-    if !file.ops.seekable() {
-        return Err(Errno::ESPIPE);
-    }
     limit_size(&file, offset, &mut src)?;
     let (n, _) = file.ops.write_at(&file, offset, &mut src)?;
     notify::file(&file, IN_MODIFY);

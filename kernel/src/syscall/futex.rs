@@ -122,7 +122,14 @@ pub fn get_robust_list(tid: i32, head: usize, len: usize) -> Result<usize> {
     let list = if tid == 0 {
         robust::head(current())
     } else {
-        robust::head(&*find_task(tid).ok_or(Errno::ESRCH)?)
+        let task = find_task(tid).ok_or(Errno::ESRCH)?;
+        // Who may not trace a process may not know its addresses (ptrace(2)).
+        let (mine, theirs) = (current().creds(), task.creds());
+        let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == mine.uid);
+        if !same && !mine.capable(CAP_SYS_PTRACE) {
+            return Err(Errno::EPERM);
+        }
+        robust::head(&*task)
     };
     crate::io::put_user(len, &24usize)?;
     crate::io::put_user(head, &list)?;

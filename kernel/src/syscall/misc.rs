@@ -59,6 +59,10 @@ pub fn sysinfo(to: usize) -> Result<usize> {
     // memory; unit.
     let mut out = [0u64; 14];
     out[0] = now_ns() / SECOND;
+    // Fixed point with 16 bits after it.
+    for (slot, load) in out[1..4].iter_mut().zip(hooks::load_average()) {
+        *slot = (load << 16) / 100;
+    }
     out[4] = stat.total * page;
     out[5] = stat.free * page;
     out[6] = stat.shared * page;

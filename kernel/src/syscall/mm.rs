@@ -57,6 +57,9 @@ pub fn mmap(addr: usize, len: usize, prot: u32, flags: u32, fd: i32, offset: u64
         return with_space(|space| space.mmap(addr, len, prot, Prot::all(), map_flags, None));
     }
     let file = current().with_files(|files| files.get(fd))?;
+    if len == 0 {
+        return Err(Errno::EINVAL);
+    }
     let (may, mapping) = file_mapping(file, prot, shared, offset)?;
     with_space(|space| space.mmap(addr, len, prot, may, map_flags, Some(mapping)))
 }
@@ -255,6 +258,10 @@ pub fn process_vm(
     }
     let local = get_iovecs(local.0, local.1)?;
     let remote = get_iovecs(remote.0, remote.1)?;
+    crate::io::IoDst::user_vec(&local)?;
+    if remote.iter().any(|&(_, len)| len as isize <= -1) {
+        return Err(Errno::EINVAL);
+    }
     let space = space_of(pid)?;
     let mut bytes = [0u8; 1024];
     let (mut done, mut ours, mut ours_at) = (0usize, 0, 0);

@@ -30,6 +30,7 @@ pub mod sched;
 pub mod sem;
 pub mod shm;
 pub mod signal;
+mod system;
 pub mod time;
 
 pub use dock2uni_format::syscalls::name;

@@ -75,6 +75,15 @@ fn put_address(address: &Address, addr: usize, len_addr: usize) -> Result<()> {
     put_user(len_addr, &(raw.len() as u32))
 }
 
+/// Where an address is asked for, unlike in accept(2), there must be a place for it.
+fn check_address(addr: usize, len_addr: usize) -> Result<()> {
+    let room: i32 = get_user(len_addr)?;
+    if room < 0 {
+        return Err(Errno::EINVAL);
+    }
+    if room > 0 && addr == 0 { Err(Errno::EFAULT) } else { Ok(()) }
+}
+
 fn open(socket: Arc<dyn Socket>, flags: u32) -> Result<usize> {
     let file = SocketFile::open(socket, Caller::current().cred, flags & O_NONBLOCK);
     install_file(file, flags & O_CLOEXEC != 0)
@@ -93,9 +102,16 @@ pub fn socket(family: u32, kind: u32, protocol: u32) -> Result<usize> {
 /// socketpair(2)
 pub fn socketpair(family: u32, kind: u32, protocol: u32, out: usize) -> Result<usize> {
     let (kind, flags) = (kind & !KIND_FLAGS, kind & KIND_FLAGS);
+    if kind > 10 {
+        return Err(Errno::EINVAL);
+    }
     if family != AF_UNIX {
-        return Err(match family {
-            AF_INET | AF_INET6 => Errno::EOPNOTSUPP,
+        return Err(match (family, kind, protocol) {
+            // There the pair fails last, after its sockets were made.
+            (AF_INET | AF_INET6, SOCK_STREAM, 1..=5 | 7..)
+            | (AF_INET | AF_INET6, SOCK_DGRAM, 2..=16 | 18..)
+            | (AF_INET | AF_INET6, SOCK_RAW, 0) => Errno::EPROTONOSUPPORT,
+            (AF_INET | AF_INET6, ..) => Errno::EOPNOTSUPP,
             _ => Errno::EAFNOSUPPORT,
         });
     }
@@ -171,6 +187,8 @@ pub fn connect(fd: i32, addr: usize, len: u32) -> Result<usize> {
 /// getsockname(2)
 pub fn getsockname(fd: i32, addr: usize, len: usize) -> Result<usize> {
     let file = file(fd)?;
+    socket::of(&file)?;
+    check_address(addr, len)?;
     put_address(&socket::of(&file)?.socket.local(), addr, len)?;
     Ok(0)
 }
@@ -178,6 +196,8 @@ pub fn getsockname(fd: i32, addr: usize, len: usize) -> Result<usize> {
 /// getpeername(2)
 pub fn getpeername(fd: i32, addr: usize, len: usize) -> Result<usize> {
     let file = file(fd)?;
+    socket::of(&file)?.socket.peer()?;
+    check_address(addr, len)?;
     put_address(&socket::of(&file)?.socket.peer()?, addr, len)?;
     Ok(0)
 }
@@ -496,7 +516,11 @@ pub fn getsockopt(fd: i32, level: u32, name: u32, value: usize, len: usize) -> R
     let socket = &socket::of(&file)?.socket;
     let room: i32 = get_user(len)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
-    let mut raw = socket.option(level, name)?;
+    let mut raw = match socket.option(level, name) {
+        // A level that nobody serves.
+        Err(Errno::ENOPROTOOPT) if level > 300 => return Err(Errno::EOPNOTSUPP),
+        other => other?,
+    };
     raw.truncate(room);
     put_user_slice(value, &raw)?;
     put_user(len, &(raw.len() as u32))?;

@@ -18,7 +18,7 @@ fn target(tid: i32) -> Result<Arc<Task>> {
 }
 
 /// Whether the caller may change how `task` is scheduled.
-fn check_owner(task: &Task) -> Result<()> {
+pub(super) fn check_owner(task: &Task) -> Result<()> {
     let (mine, theirs) = (current().creds(), task.creds());
     let owns = mine.euid == theirs.euid || mine.euid == theirs.uid;
     if owns || mine.capable(cap::SYS_NICE) { Ok(()) } else { Err(Errno::EPERM) }
@@ -63,9 +63,14 @@ pub fn sched_setaffinity(tid: i32, len: usize, from: usize) -> Result<usize> {
 fn priorities(class: u32) -> Result<(i32, i32)> {
     match class {
         SCHED_FIFO | SCHED_RR => Ok((1, 99)),
-        SCHED_NORMAL | SCHED_BATCH | SCHED_IDLE => Ok((0, 0)),
+        SCHED_NORMAL | SCHED_BATCH | SCHED_IDLE | SCHED_DEADLINE => Ok((0, 0)),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// Whether a task can have a policy: there are no deadlines here.
+fn check_class(class: u32) -> Result<()> {
+    if class == SCHED_DEADLINE { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
 /// sched_get_priority_max(2)
@@ -81,9 +86,13 @@ pub fn sched_get_priority_min(class: u32) -> Result<usize> {
 /// sched_setscheduler(2); `None` keeps the policy (sched_setparam(2)).
 pub fn sched_setscheduler(tid: i32, class: Option<u32>, param: usize) -> Result<usize> {
     const RESET_ON_FORK: u32 = 0x4000_0000;
+    if param == 0 || tid < 0 {
+        return Err(Errno::EINVAL);
+    }
     let priority: i32 = get_user(param)?;
     let task = target(tid)?;
     let class = class.map_or(task.sched.policy().class, |class| class & !RESET_ON_FORK);
+    check_class(class)?;
     let (min, max) = priorities(class)?;
     if !(min..=max).contains(&priority) {
         return Err(Errno::EINVAL);
@@ -104,21 +113,25 @@ pub fn sched_getscheduler(tid: i32) -> Result<usize> {
 
 /// sched_getparam(2)
 pub fn sched_getparam(tid: i32, to: usize) -> Result<usize> {
+    if to == 0 {
+        return Err(Errno::EINVAL);
+    }
     put_user(to, &target(tid)?.sched.policy().priority)?;
     Ok(0)
 }
 
 /// sched_rr_get_interval(2)
 pub fn sched_rr_get_interval(tid: i32, to: usize) -> Result<usize> {
-    target(tid)?;
-    put_user(to, &[0u64, 3_000_000])?;
+    // First come, first served: without end.
+    let fifo = target(tid)?.sched.policy().class == SCHED_FIFO;
+    put_user(to, &[0u64, if fifo { 0 } else { 3_000_000 }])?;
     Ok(0)
 }
 
 /// sched_getattr(2)
-pub fn sched_getattr(tid: i32, to: usize, size: u32) -> Result<usize> {
+pub fn sched_getattr(tid: i32, to: usize, size: u32, flags: u32) -> Result<usize> {
     const LEN: u32 = 48;
-    if size < LEN {
+    if to == 0 || size < LEN || size > 4096 || flags != 0 {
         return Err(Errno::EINVAL);
     }
     let task = target(tid)?;
@@ -129,9 +142,13 @@ pub fn sched_getattr(tid: i32, to: usize, size: u32) -> Result<usize> {
 }
 
 /// sched_setattr(2)
-pub fn sched_setattr(tid: i32, from: usize) -> Result<usize> {
+pub fn sched_setattr(tid: i32, from: usize, flags: u32) -> Result<usize> {
+    if from == 0 || tid < 0 || flags != 0 {
+        return Err(Errno::EINVAL);
+    }
     let words: [u32; 6] = get_user(from)?;
     let (class, nice, priority) = (words[1], words[4] as i32, words[5]);
+    check_class(class)?;
     let (min, max) = priorities(class)?;
     if words[0] < 48 || !(min..=max).contains(&(priority as i32)) {
         return Err(Errno::EINVAL);
@@ -148,7 +165,7 @@ pub fn sched_setattr(tid: i32, from: usize) -> Result<usize> {
 }
 
 /// The tasks that getpriority(2) and setpriority(2) mean.
-fn tasks(which: u32, who: i32) -> Result<Vec<Arc<Task>>> {
+pub(super) fn tasks(which: u32, who: i32) -> Result<Vec<Arc<Task>>> {
     let found = match which {
         PRIO_PROCESS if who == 0 => Vec::from([current_arc()]),
         PRIO_PROCESS => find_task(who).into_iter().collect(),

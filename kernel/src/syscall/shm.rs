@@ -133,9 +133,10 @@ pub fn shmctl(id: i32, command: u32, buf: usize) -> Result<usize> {
         }
         IPC_INFO => {
             let (_, _, highest) = shm::totals();
-            let most = i64::MAX as u64 & !(PAGE_SIZE as u64 - 1);
+            // Both as /proc/sys/kernel has them: bytes of one segment, pages of all.
+            let most = u64::MAX - (1 << 24);
             // shmmax, shmmin, shmmni, shmseg, shmall and four words of padding.
-            let info: [u64; 9] = [most, 1, 4096, 4096, most / PAGE_SIZE as u64, 0, 0, 0, 0];
+            let info: [u64; 9] = [most, 1, 4096, 4096, most, 0, 0, 0, 0];
             put_user(buf, &info)?;
             Ok(highest as usize)
         }

@@ -10,7 +10,7 @@ use crate::task::signal::{
     Action, ActionFlags, AltStack, MINSIGSTKSZ, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SigInfo,
     SigSet, Signal, code, deliver, frame, take,
 };
-use crate::task::{current, current_arc, find_process, find_task, signal};
+use crate::task::{current, current_arc, find_task, signal};
 
 const SET_SIZE: usize = 8;
 
@@ -249,7 +249,7 @@ pub fn info_from(addr: usize, signal: i32, to_self: bool) -> Result<SigInfo> {
 /// rt_sigqueueinfo(2)
 pub fn rt_sigqueueinfo(pid: i32, raw: i32, addr: usize) -> Result<usize> {
     let info = info_from(addr, raw, pid == current().pid())?;
-    let process = find_process(pid).ok_or(Errno::ESRCH)?;
+    let process = crate::task::pid::find_process_of(pid).ok_or(Errno::ESRCH)?;
     let wanted = number_or_none(raw)?;
     send::check_permission(&process, wanted)?;
     if let Some(signal) = wanted {

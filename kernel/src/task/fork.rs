@@ -49,6 +49,13 @@ fn check(flags: u32, exit_signal: u32) -> Result<()> {
     if needs(CLONE_THREAD, CLONE_SIGHAND) || needs(CLONE_SIGHAND, CLONE_VM) || exit_signal > 64 {
         return Err(Errno::EINVAL);
     }
+    let excluded = has(CLONE_NEWNS | CLONE_FS)
+        || has(CLONE_NEWUSER | CLONE_FS)
+        || has(CLONE_NEWIPC | CLONE_SYSVSEM)
+        || flags & CLONE_THREAD != 0 && flags & (CLONE_NEWUSER | CLONE_NEWPID) != 0;
+    if excluded {
+        return Err(Errno::EINVAL);
+    }
     if flags & NAMESPACES != 0 {
         return Err(Errno::EPERM);
     }
@@ -56,6 +63,36 @@ fn check(flags: u32, exit_signal: u32) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     Ok(())
+}
+
+/// unshare(2): what the task shared with others of its process becomes its own.
+pub fn unshare(flags: u32) -> Result<usize> {
+    const OWN: u32 = CLONE_FILES | CLONE_FS | CLONE_SYSVSEM;
+    // Threads can't part with what makes them threads.
+    const PROCESS: u32 = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM;
+    const NEWTIME: u32 = 0x80;
+    if flags & !(OWN | PROCESS | NAMESPACES | NEWTIME) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let task = current_arc();
+    if flags & PROCESS != 0 && task.process().threads().len() > 1 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & (NAMESPACES | NEWTIME) != 0 {
+        return Err(Errno::EPERM);
+    }
+    if flags & CLONE_FILES != 0 {
+        let own = Arc::new(task.files().fork()?);
+        drop(task.set_files(Some(own)));
+    }
+    if flags & CLONE_FS != 0 {
+        let own = Arc::new(task.fs().fork());
+        drop(task.set_fs(Some(own)));
+    }
+    if flags & CLONE_SYSVSEM != 0 {
+        crate::ipc::process_exited(task.process());
+    }
+    Ok(0)
 }
 
 /// Makes a task that continues where the caller is, with result 0. Returns its number.

@@ -116,6 +116,11 @@ pub fn find_process(pid: i32) -> Option<Arc<Process>> {
     weak.upgrade()
 }
 
+/// The process with this number, or the one whose thread has it: kill(2) takes either.
+pub fn find_process_of(number: i32) -> Option<Arc<Process>> {
+    find_process(number).or_else(|| Some(find_task(number)?.process().clone()))
+}
+
 /// The task (thread) with this number.
 pub fn find_task(tid: i32) -> Option<Arc<Task>> {
     let weak = TABLE.lock().entries.get(&tid)?.task.clone();

@@ -6,6 +6,7 @@ use super::signal::{Actions, Pending, SigSet};
 use super::{Task, family::Links};
 use crate::errno::Result;
 use crate::fs::Path;
+use crate::live::{Kind, Live};
 use crate::sync::{IrqLock, Once, SpinLock, WaitQueue};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -13,6 +14,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsiz
 
 /// A thread group.
 pub struct Process {
+    _live: Live,
     pid: i32,
     pub(super) pid_ref: SpinLock<Option<PidRef>>,
     /// Parent and children. Written under the family lock.
@@ -164,6 +166,7 @@ impl Process {
         exit_signal: i32,
     ) -> Arc<Process> {
         let process = Arc::new(Process {
+            _live: Live::new(Kind::Processes),
             pid: pid.as_ref().map_or(0, PidRef::number),
             pid_ref: SpinLock::new(pid),
             links: SpinLock::default(),

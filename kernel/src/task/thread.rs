@@ -9,6 +9,7 @@ use crate::arch::cpu;
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
 use crate::fs::{FdTable, FsContext};
+use crate::live::{Kind, Live};
 use crate::mm::AddressSpace;
 use crate::sync::{IrqLock, SpinLock, WaitMode, WaitQueue};
 use alloc::sync::Arc;
@@ -41,6 +42,7 @@ bitflags::bitflags! {
 
 /// One thread of execution: of a process, or of the kernel.
 pub struct Task {
+    _live: Live,
     tid: AtomicI32,
     pub(super) pid_ref: SpinLock<Option<PidRef>>,
     process: Arc<Process>,
@@ -77,6 +79,8 @@ pub struct Task {
     pub(super) vfork_done: SpinLock<Option<Arc<Completion>>>,
     /// How an interrupted sleep goes on (restart_syscall(2)).
     pub(super) restart: SpinLock<Option<super::signal::Restart>>,
+    /// Class and level of ioprio_set(2).
+    pub io_priority: AtomicU32,
     /// Exit status of a thread that ended (wait status word).
     pub(super) exit_status: AtomicI32,
 }
@@ -116,6 +120,7 @@ impl Task {
     /// Puts a task together. It does not run until the scheduler is told to wake it.
     pub fn new(parts: Parts) -> Arc<Task> {
         let task = Arc::new(Task {
+            _live: Live::new(Kind::Tasks),
             tid: AtomicI32::new(parts.pid.as_ref().map_or(0, PidRef::number)),
             pid_ref: SpinLock::new(parts.pid),
             process: parts.process,
@@ -140,6 +145,7 @@ impl Task {
             fault: [const { AtomicUsize::new(0) }; 3],
             vfork_done: SpinLock::new(None),
             restart: SpinLock::new(None),
+            io_priority: AtomicU32::new(4),
             exit_status: AtomicI32::new(0),
         });
         if let Some(pid) = &*task.pid_ref.lock() {

@@ -46,6 +46,12 @@ pub fn main(cases: &[Case]) -> i32 {
         let more = option == "--volume-load";
         return crate::volume::load(dir.as_ref(), last.parse().unwrap_or(0), more);
     }
+    match words.first().map(String::as_str) {
+        Some("--fuzz") => return crate::fuzz::main(&words[1..]),
+        Some("--soak") => return crate::soak::main(&words[1..]),
+        Some("--soak-child") => return 0,
+        _ => {}
+    }
     if words == ["--list"] {
         cases.iter().for_each(|(name, _)| println!("{}", short(name)));
         return 0;

@@ -571,6 +571,7 @@ fn aio_refuses_what_is_wrong() {
     unsafe {
         let mut context = 0u64;
         fails!(libc::syscall(libc::SYS_io_setup, 0, &mut context), EINVAL);
+        fails!(libc::syscall(libc::SYS_io_setup, u32::MAX, &mut context), EINVAL);
         fails!(libc::syscall(libc::SYS_io_setup, 1, 8), EFAULT);
         context = 5;
         fails!(libc::syscall(libc::SYS_io_setup, 1, &mut context), EINVAL);

@@ -7,6 +7,8 @@
 //! guest-tests --after NAME    run those behind that one
 //! guest-tests --times N WORD...    run them again and again
 //! guest-tests --volume-load DIR LAST    see `volume`
+//! guest-tests --fuzz SECONDS [SEED]    random system calls (fuzz.rs)
+//! guest-tests --soak REQUESTS FORKS    the same things again and again (soak.rs)
 //! ```
 //!
 //! A case is a function that panics when something isn't as Linux has it. It runs in a process of
@@ -16,12 +18,14 @@
 #[macro_use]
 mod harness;
 
+mod conformance;
 mod creds;
 mod events;
 mod exec;
 mod files;
-mod isolation;
+mod fuzz;
 mod ipc;
+mod isolation;
 mod memory;
 mod pidfds;
 mod pipes;
@@ -30,6 +34,7 @@ mod procfs;
 mod runtimes;
 mod share;
 mod signals;
+mod soak;
 mod sockets;
 mod terminals;
 mod threads;
@@ -50,6 +55,7 @@ fn main() {
         files::CASES,
         pipes::CASES,
         ipc::CASES,
+        conformance::CASES,
         events::CASES,
         sockets::CASES,
         terminals::CASES,

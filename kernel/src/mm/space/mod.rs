@@ -32,6 +32,7 @@ use super::pagetable::PageTable;
 use super::{PageCache, PageRef, tlb};
 use crate::arch::PAGE_SIZE;
 use crate::errno::Result;
+use crate::live::{Kind, Live};
 use crate::sync::{RwMutex, SpinLock};
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -79,6 +80,7 @@ impl Limits {
 /// The memory of a process (or of several that share it by vfork or `CLONE_VM`).
 pub struct AddressSpace {
     id: u64,
+    _live: Live,
     this: Weak<AddressSpace>,
     maps: RwMutex<Maps>,
     pages: SpinLock<Pages>,
@@ -104,6 +106,7 @@ impl AddressSpace {
         let table = PageTable::new()?;
         let root = table.root().clone();
         Ok(Arc::new_cyclic(|this| AddressSpace {
+            _live: Live::new(Kind::Spaces),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             this: this.clone(),
             maps: RwMutex::new(Maps::new()),

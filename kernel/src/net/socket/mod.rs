@@ -17,6 +17,7 @@ use crate::fs::anon::AnonInode;
 use crate::fs::walk::Resolver;
 use crate::fs::{File, FileOps, Inode, hooks, inode::mode::S_IFSOCK};
 use crate::io::{IoDst, IoSrc};
+use crate::live::{Kind, Live};
 use crate::sync::{WaitError, WaitMode, WaitQueue};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -208,6 +209,7 @@ pub struct SocketFile {
     /// The socket.
     pub socket: Arc<dyn Socket>,
     inode: Arc<AnonInode>,
+    _live: Live,
 }
 
 impl SocketFile {
@@ -215,7 +217,8 @@ impl SocketFile {
     pub fn open(socket: Arc<dyn Socket>, who: Ucred, flags: u32) -> Arc<File> {
         let inode = AnonInode::owned(S_IFSOCK | 0o777, who.uid, who.gid);
         let flags = linux_raw_sys::general::O_RDWR | flags;
-        File::anonymous(Arc::new(SocketFile { socket, inode }), flags)
+        let live = Live::new(Kind::Sockets);
+        File::anonymous(Arc::new(SocketFile { socket, inode, _live: live }), flags)
     }
 }
 

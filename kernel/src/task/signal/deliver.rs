@@ -59,7 +59,10 @@ pub(in crate::task) fn deliver(context: &mut UserContext) {
             }
             drop(group);
             restart(context, Some(&action));
-            handle(context, signal, &action, &info);
+            if !handle(context, signal, &action, &info) {
+                // A SIGSEGV waits now.
+                continue;
+            }
             super::recalculate(task);
             return;
         }
@@ -84,8 +87,9 @@ pub(in crate::task) fn deliver(context: &mut UserContext) {
     }
 }
 
-/// Makes the frame; a stack that can't take it costs the process its life, as on Linux.
-fn handle(context: &mut UserContext, signal: Signal, action: &Action, info: &SigInfo) {
+/// Makes the frame; a stack that can't take it is a SIGSEGV, and one for that signal costs the
+/// process its life, as on Linux. Returns whether the handler runs.
+fn handle(context: &mut UserContext, signal: Signal, action: &Action, info: &SigInfo) -> bool {
     let task = current();
     super::super::rseq::abort(context);
     let (mask, altstack) = {
@@ -95,6 +99,12 @@ fn handle(context: &mut UserContext, signal: Signal, action: &Action, info: &Sig
     };
     task.remove_work(Work::RESTORE_MASK);
     if frame::push(context, signal, action, info, mask, altstack).is_err() {
+        if signal != Signal::SEGV {
+            // Its handler may have another stack.
+            task.signal.lock().mask = mask.blockable();
+            super::send::force(Signal::SEGV, SigInfo::kernel(Signal::SEGV));
+            return false;
+        }
         report(context, Signal::SEGV, &SigInfo::kernel(Signal::SEGV));
         exit::exit_group(Signal::SEGV.number().into());
     }
@@ -107,6 +117,7 @@ fn handle(context: &mut UserContext, signal: Signal, action: &Action, info: &Sig
         blocked.add(signal);
     }
     state.mask = blocked.blockable();
+    true
 }
 
 /// Decides how an interrupted system call goes on, before a handler runs or back in the program.

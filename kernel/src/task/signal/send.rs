@@ -221,7 +221,7 @@ pub fn kill(pid: i32, signal: Option<Signal>) -> Result<()> {
         }
     };
     if pid > 0 {
-        return one(&pid::find_process(pid).ok_or(Errno::ESRCH)?);
+        return one(&pid::find_process_of(pid).ok_or(Errno::ESRCH)?);
     }
     let targets = match pid {
         -1 => {

@@ -21,14 +21,14 @@ pub struct Real {
 
 impl TimerTarget for State {
     fn expired(&self) {
-        let (expired, next) = {
+        let (expired, schedule) = {
             let mut schedule = self.schedule.lock();
-            (schedule.advance(now_ns()), schedule.next)
+            (schedule.advance(now_ns()), *schedule)
         };
-        if next != 0
+        if schedule.next != 0
             && let Some(owner) = self.owner.upgrade()
         {
-            owner.timer.arm(next);
+            owner.timer.arm(schedule.paced(now_ns(), schedule.next));
         }
         if expired > 0
             && let Some(process) = self.process.upgrade()

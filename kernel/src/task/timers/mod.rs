@@ -32,6 +32,9 @@ impl ProcessTimers {
     }
 }
 
+/// Shortest time between two interrupts for one timer, in nanoseconds.
+const SHORTEST: u64 = 200_000;
+
 /// When a timer expires next and how often after that, in nanoseconds of its clock; a `next` of
 /// zero is a disarmed timer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +57,13 @@ impl Schedule {
         expired
     }
 
+    /// When to look again, given the monotonic time of the next expiration. A period shorter than
+    /// [`SHORTEST`] is served in bundles: a program must not keep a CPU in its timer interrupt.
+    pub fn paced(&self, now: u64, deadline: u64) -> u64 {
+        let short = self.interval != 0 && self.interval < SHORTEST;
+        if short { deadline.max(now + SHORTEST) } else { deadline }
+    }
+
     /// Time to the next expiration; never zero for an armed timer, since zero means disarmed.
     pub fn left(&self, now: u64) -> u64 {
         if self.next == 0 { 0 } else { self.next.saturating_sub(now).max(1) }
@@ -70,6 +80,9 @@ mod tests {
         assert_eq!(schedule.advance(99), 0);
         assert_eq!(schedule.advance(125), 3);
         assert_eq!((schedule.next, schedule.left(125)), (130, 5));
+        let tiny = Schedule { next: 130, interval: 1 };
+        assert_eq!(tiny.paced(125, 130), 125 + super::SHORTEST);
+        assert_eq!(Schedule { next: 130, interval: super::SHORTEST }.paced(125, 130), 130);
         let mut once = Schedule { next: 5, interval: 0 };
         assert_eq!((once.advance(1000), once.next, once.left(0)), (1, 0, 0));
     }

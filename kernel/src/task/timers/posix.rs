@@ -114,14 +114,15 @@ impl State {
 
 impl TimerTarget for State {
     fn expired(&self) {
-        let (expired, next) = {
+        let (expired, schedule) = {
             let mut schedule = self.schedule.lock();
-            (schedule.advance(self.now()), schedule.next)
+            (schedule.advance(self.now()), *schedule)
         };
+        let next = schedule.next;
         if next != 0
             && let Some(owner) = self.owner.upgrade()
         {
-            owner.timer.arm(self.deadline(next));
+            owner.timer.arm(schedule.paced(now_ns(), self.deadline(next)));
         }
         if expired > 0 {
             self.notify(expired);

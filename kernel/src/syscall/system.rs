@@ -1,0 +1,132 @@
+//! What administrators ask the system: adjtimex(2), syslog(2), sysfs(2), ioprio_get(2).
+
+use super::fs_path;
+use crate::errno::{Errno, Result};
+use crate::io::{get_user, get_user_str, put_user, put_user_slice};
+use crate::task::creds::cap;
+use crate::task::{Task, current};
+use crate::time::{SECOND, realtime_ns};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// clock_adjtime(2), and adjtimex(2) for the wall clock: what the clock does can be asked; it can
+/// be stepped (`ADJ_SETOFFSET`) but runs at the rate of its source.
+pub fn clock_adjtime(clock: i32, at: usize) -> Result<usize> {
+    const CLOCK_REALTIME: i32 = 0;
+    const ADJ_SETOFFSET: u32 = 0x100;
+    const ADJ_NANO: u32 = 0x2000;
+    const STA_NANO: u64 = 0x2000;
+    const TIME_OK: usize = 0;
+    /// `struct timex` as words of 8 bytes.
+    type Timex = [u64; 26];
+    let mut timex: Timex = get_user(at)?;
+    if clock != CLOCK_REALTIME {
+        return Err(if (0..12).contains(&clock) { Errno::EOPNOTSUPP } else { Errno::EINVAL });
+    }
+    let modes = timex[0] as u32;
+    if modes != 0 && !current().capable(cap::SYS_TIME) {
+        return Err(Errno::EPERM);
+    }
+    if modes & ADJ_SETOFFSET != 0 {
+        let unit = if modes & ADJ_NANO != 0 { 1 } else { 1000 };
+        let (seconds, fraction) = (timex[9] as i64, timex[10]);
+        if fraction.saturating_mul(unit) >= SECOND {
+            return Err(Errno::EINVAL);
+        }
+        let step = i128::from(seconds) * i128::from(SECOND) + i128::from(fraction * unit);
+        let now = u64::try_from(i128::from(realtime_ns()) + step).map_err(|_| Errno::EINVAL)?;
+        crate::time::clock::set_realtime(now);
+    }
+    if modes & !(ADJ_SETOFFSET | ADJ_NANO) != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let now = realtime_ns();
+    // modes; offset, freq, maxerror, esterror; status; constant, precision, tolerance; time; tick.
+    timex = [0; 26];
+    (timex[3], timex[4]) = (16_000_000, 16_000_000);
+    timex[5] = 0x40 | STA_NANO;
+    (timex[6], timex[7], timex[8]) = (2, 1, 32_768_000);
+    (timex[9], timex[10], timex[11]) = (now / SECOND, now % SECOND, 10_000);
+    put_user(at, &timex)?;
+    Ok(TIME_OK)
+}
+
+/// syslog(2): the kernel's messages go to the console as they come, and none are kept.
+pub fn syslog(kind: i32, buf: usize, len: i32) -> Result<usize> {
+    const READ: i32 = 2;
+    const READ_CLEAR: i32 = 4;
+    const SIZE_BUFFER: i32 = 10;
+    if !(0..=SIZE_BUFFER).contains(&kind) {
+        return Err(Errno::EINVAL);
+    }
+    let creds = current().creds();
+    if !creds.capable(cap::SYSLOG) && !creds.capable(cap::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    match kind {
+        READ..=READ_CLEAR if buf == 0 || len < 0 => Err(Errno::EINVAL),
+        // CONSOLE_LEVEL
+        8 if !(1..=8).contains(&len) => Err(Errno::EINVAL),
+        _ => Ok(0),
+    }
+}
+
+/// sysfs(2): the filesystems by number and by name.
+pub fn sysfs(option: i32, a: usize, b: usize) -> Result<usize> {
+    let names = || {
+        let lines = crate::fs::procfs::FILESYSTEMS.lines();
+        lines.filter_map(|line| line.rsplit('\t').next())
+    };
+    match option {
+        1 => {
+            let wanted = get_user_str(a, crate::fs::inode::PATH_MAX, Errno::ENAMETOOLONG)?;
+            names().position(|name| name.as_bytes() == wanted).ok_or(Errno::EINVAL)
+        }
+        2 => {
+            let name = names().nth(a as u32 as usize).ok_or(Errno::EINVAL)?;
+            put_user_slice(b, name.as_bytes())?;
+            put_user(b + name.len(), &0u8)?;
+            Ok(0)
+        }
+        3 => Ok(names().count()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn ioprio_targets(which: u32, who: i32) -> Result<alloc::vec::Vec<Arc<Task>>> {
+    // IOPRIO_WHO_PROCESS and so on are PRIO_PROCESS and so on plus one.
+    super::sched::tasks(which.wrapping_sub(1), who)
+}
+
+/// ioprio_get(2): remembered for those who ask; there is one queue to the disk.
+pub fn ioprio_get(which: u32, who: i32) -> Result<usize> {
+    // No class and best effort 4 is what a task starts with.
+    let best = ioprio_targets(which, who)?.iter().map(|task| task.io_priority.load(Relaxed)).min();
+    best.map(|best| best as usize).ok_or(Errno::ESRCH)
+}
+
+/// ioprio_set(2)
+pub fn ioprio_set(which: u32, who: i32, priority: u32) -> Result<usize> {
+    let (class, level) = (priority >> 13, priority & 0x7);
+    match class {
+        // Only the classes with levels take one.
+        0 if level != 0 => return Err(Errno::EINVAL),
+        0 | 2 | 3 => {}
+        1 if !current().capable(cap::SYS_ADMIN) && !current().capable(cap::SYS_NICE) => {
+            return Err(Errno::EPERM);
+        }
+        1 => {}
+        _ => return Err(Errno::EINVAL),
+    }
+    for task in ioprio_targets(which, who)? {
+        super::sched::check_owner(&task)?;
+        task.io_priority.store(priority, Relaxed);
+    }
+    Ok(0)
+}
+
+/// setns(2): there is one namespace of each kind.
+pub fn setns(fd: i32, _kind: u32) -> Result<usize> {
+    fs_path::file(fd)?;
+    Err(Errno::EINVAL)
+}

@@ -1,0 +1,457 @@
+//! What public test suites found in the kernel, each as a case of our own.
+
+use crate::harness::{c, child, child_passes, ok, pause_ms, pipe, scratch, wait_for};
+use std::time::{Duration, Instant};
+
+cases![
+    a_timer_with_a_tiny_period_leaves_time_for_others,
+    a_signal_without_room_for_its_frame_is_a_segmentation_fault,
+    kill_takes_the_number_of_a_thread,
+    cpu_time_limit,
+    pwritev2_with_dsync_and_offset_on_pipes,
+    set_user_id_survives_a_privileged_write,
+    unlink_announces_a_changed_attribute_first,
+    proc_files_are_not_pollable,
+    unshare_gives_own_files_and_directory,
+    namespaces_are_refused_for_the_right_reason,
+    address_lengths_are_checked_first,
+    socketpair_refuses_by_kind_and_protocol,
+    options_of_unknown_levels,
+    mapping_nothing_is_invalid,
+    robust_lists_of_others_are_private,
+    scheduling_arguments,
+    io_priorities,
+    kcmp_compares,
+    process_vm_checks_its_vectors,
+    clock_adjustment_is_readable,
+    system_v_objects_are_listed,
+    loop_device_shows_a_file,
+    counters_name_what_exists,
+];
+
+fn a_timer_with_a_tiny_period_leaves_time_for_others() {
+    unsafe {
+        child_passes(|| {
+            let mut event: libc::sigevent = std::mem::zeroed();
+            (event.sigev_notify, event.sigev_signo) = (libc::SIGEV_SIGNAL, libc::SIGUSR1);
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigaddset(&mut set, libc::SIGUSR1);
+            ok(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()));
+            let mut timer: libc::timer_t = std::mem::zeroed();
+            ok(libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer));
+            let nanosecond = libc::timespec { tv_sec: 0, tv_nsec: 1 };
+            let spec = libc::itimerspec { it_interval: nanosecond, it_value: nanosecond };
+            ok(libc::timer_settime(timer, 0, &spec, std::ptr::null_mut()));
+            let fd = ok(libc::timerfd_create(libc::CLOCK_MONOTONIC, 0));
+            ok(libc::timerfd_settime(fd, 0, &spec, std::ptr::null_mut()));
+            pause_ms(20);
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            assert_eq!(libc::sigwaitinfo(&set, &mut info), libc::SIGUSR1);
+            assert!(libc::timer_getoverrun(timer) > 1_000_000);
+            let mut count = 0u64;
+            assert_eq!(libc::read(fd, (&raw mut count).cast(), 8), 8);
+            assert!(count > 1_000_000, "{count}");
+        });
+    }
+}
+
+fn a_signal_without_room_for_its_frame_is_a_segmentation_fault() {
+    extern "C" fn nothing(_: i32) {}
+    extern "C" fn end(_: i32) {
+        unsafe { libc::_exit(7) };
+    }
+    let status = wait_for(child(|| unsafe {
+        let page = libc::mmap(
+            std::ptr::null_mut(),
+            65536,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
+        let stack = libc::stack_t { ss_sp: page, ss_flags: 0, ss_size: 65536 };
+        ok(libc::sigaltstack(&stack, std::ptr::null_mut()));
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = end as *const () as usize;
+        ok(libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut()));
+        action.sa_sigaction = nothing as *const () as usize;
+        action.sa_flags = libc::SA_ONSTACK;
+        ok(libc::sigaction(libc::SIGHUP, &action, std::ptr::null_mut()));
+        libc::raise(libc::SIGHUP);
+        0
+    }));
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
+}
+
+fn kill_takes_the_number_of_a_thread() {
+    let pid = child(|| unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&mut set, libc::SIGUSR1);
+        ok(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()));
+        let (read_end, write_end) = pipe();
+        std::thread::spawn(move || {
+            let tid = libc::syscall(libc::SYS_gettid) as i32;
+            libc::write(write_end, (&raw const tid).cast(), 4);
+            loop {
+                libc::pause();
+            }
+        });
+        let mut tid = 0i32;
+        assert_eq!(libc::read(read_end, (&raw mut tid).cast(), 4), 4);
+        ok(libc::kill(tid, libc::SIGUSR1));
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        assert_eq!(libc::sigwaitinfo(&set, &mut info), libc::SIGUSR1);
+        libc::_exit(0)
+    });
+    assert_eq!(wait_for(pid), 0);
+}
+
+fn cpu_time_limit() {
+    let spend = |soft, hard| {
+        let status = wait_for(child(|| unsafe {
+            let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+            ok(libc::setrlimit(libc::RLIMIT_CPU, &limit));
+            libc::signal(libc::SIGXCPU, if hard == 1 { libc::SIG_IGN } else { libc::SIG_DFL });
+            let started = Instant::now();
+            while started.elapsed() < Duration::from_secs(50) {
+                std::hint::spin_loop();
+            }
+            0
+        }));
+        assert!(libc::WIFSIGNALED(status), "{status:#x}");
+        libc::WTERMSIG(status)
+    };
+    assert_eq!(spend(1, 2), libc::SIGXCPU);
+    assert_eq!(spend(1, 1), libc::SIGKILL);
+}
+
+fn pwritev2_with_dsync_and_offset_on_pipes() {
+    unsafe {
+        let path = c(&format!("{}/file", scratch()));
+        let fd = ok(libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CREAT, 0o600));
+        let iov = libc::iovec { iov_base: c"data".as_ptr() as *mut libc::c_void, iov_len: 4 };
+        let flags = libc::RWF_DSYNC | libc::RWF_APPEND;
+        assert_eq!(libc::pwritev2(fd, &iov, 1, 0, flags), 4);
+        assert_eq!(libc::pwritev2(fd, &iov, 1, 0, libc::RWF_SYNC), 4);
+        let (read_end, write_end) = pipe();
+        fails!(libc::pwritev2(read_end, &iov, 1, 0, 0), ESPIPE);
+        fails!(libc::preadv2(write_end, &iov, 1, 0, 0), ESPIPE);
+        let readable = ok(libc::open(path.as_ptr(), libc::O_RDONLY));
+        fails!(libc::pwritev2(readable, &iov, 1, 0, 0), EBADF);
+    }
+}
+
+fn set_user_id_survives_a_privileged_write() {
+    unsafe {
+        let path = c(&format!("{}/program", scratch()));
+        let fd = ok(libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CREAT, 0o600));
+        ok(libc::fchmod(fd, 0o6755));
+        assert_eq!(libc::write(fd, b"x".as_ptr().cast(), 1), 1);
+        let mode = |fd| {
+            let mut stat: libc::stat = std::mem::zeroed();
+            ok(libc::fstat(fd, &mut stat));
+            stat.st_mode & 0o7777
+        };
+        assert_eq!(mode(fd), 0o6755);
+        child_passes(|| {
+            ok(libc::setgid(65534));
+            ok(libc::setuid(65534));
+            assert_eq!(libc::write(fd, b"x".as_ptr().cast(), 1), 1);
+        });
+        assert_eq!(mode(fd), 0o755);
+    }
+}
+
+fn unlink_announces_a_changed_attribute_first() {
+    unsafe {
+        let path = c(&format!("{}/watched", scratch()));
+        let fd = ok(libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CREAT, 0o600));
+        libc::close(fd);
+        let notify = ok(libc::inotify_init1(libc::IN_NONBLOCK));
+        ok(libc::inotify_add_watch(notify, path.as_ptr(), libc::IN_ALL_EVENTS));
+        ok(libc::unlink(path.as_ptr()));
+        let mut events = [0u32; 64];
+        let len = ok(libc::read(notify, events.as_mut_ptr().cast(), 256)) as usize;
+        let masks: Vec<u32> = events[..len / 4].chunks(4).map(|event| event[1]).collect();
+        assert_eq!(masks, [libc::IN_ATTRIB, libc::IN_DELETE_SELF, libc::IN_IGNORED]);
+        let path = c(&format!("{}/watched-dir", scratch()));
+        ok(libc::mkdir(path.as_ptr(), 0o700));
+        ok(libc::inotify_add_watch(notify, path.as_ptr(), libc::IN_ALL_EVENTS));
+        ok(libc::rmdir(path.as_ptr()));
+        let len = ok(libc::read(notify, events.as_mut_ptr().cast(), 256)) as usize;
+        let masks: Vec<u32> = events[..len / 4].chunks(4).map(|event| event[1]).collect();
+        assert_eq!(masks, [libc::IN_DELETE_SELF, libc::IN_IGNORED]);
+    }
+}
+
+fn proc_files_are_not_pollable() {
+    unsafe {
+        let epoll = ok(libc::epoll_create1(0));
+        let add = |path: &std::ffi::CStr| {
+            let fd = ok(libc::open(path.as_ptr(), libc::O_RDONLY));
+            let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+            libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &mut event)
+        };
+        fails!(add(c"/proc/self/maps"), EPERM);
+        ok(add(c"/proc/uptime"));
+        ok(add(c"/proc/self/mounts"));
+    }
+}
+
+fn unshare_gives_own_files_and_directory() {
+    unsafe {
+        fails!(libc::unshare(1), EINVAL);
+        ok(libc::unshare(0));
+        let fd = ok(libc::open(c"/".as_ptr(), libc::O_RDONLY));
+        std::thread::spawn(move || {
+            ok(libc::unshare(libc::CLONE_FILES | libc::CLONE_FS));
+            ok(libc::close(fd));
+            ok(libc::chdir(c"/tmp".as_ptr()));
+            fails!(libc::unshare(libc::CLONE_THREAD), EINVAL);
+        })
+        .join()
+        .unwrap();
+        ok(libc::fcntl(fd, libc::F_GETFD));
+        assert_ne!(std::env::current_dir().unwrap().to_str(), Some("/tmp"));
+    }
+}
+
+fn namespaces_are_refused_for_the_right_reason() {
+    unsafe {
+        let clone = |flags: i32| {
+            libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0usize, 0usize, 0usize, 0usize)
+        };
+        fails!(clone(libc::CLONE_NEWNS | libc::CLONE_FS), EINVAL);
+        fails!(clone(libc::CLONE_NEWIPC | libc::CLONE_SYSVSEM), EINVAL);
+        fails!(libc::setns(1_000_000, 0), EBADF);
+        let fd = ok(libc::open(c"/".as_ptr(), libc::O_RDONLY));
+        fails!(libc::setns(fd, 0), EINVAL);
+    }
+}
+
+fn address_lengths_are_checked_first() {
+    unsafe {
+        let fd = ok(libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0));
+        let mut address: libc::sockaddr_in = std::mem::zeroed();
+        let at = (&raw mut address).cast::<libc::sockaddr>();
+        let mut len = 16;
+        fails!(libc::getsockname(fd, std::ptr::null_mut(), &mut len), EFAULT);
+        fails!(libc::getsockname(fd, at, std::ptr::null_mut()), EFAULT);
+        len = u32::MAX;
+        fails!(libc::getsockname(fd, at, &mut len), EINVAL);
+    }
+}
+
+fn socketpair_refuses_by_kind_and_protocol() {
+    let pair = |family, kind, protocol| unsafe {
+        libc::socketpair(family, kind, protocol, [0; 2].as_mut_ptr())
+    };
+    unsafe {
+        fails!(pair(libc::AF_INET, 75, 0), EINVAL);
+        fails!(pair(libc::AF_INET, libc::SOCK_RAW, 0), EPROTONOSUPPORT);
+        fails!(pair(libc::AF_INET, libc::SOCK_DGRAM, 17), EOPNOTSUPP);
+        fails!(pair(libc::AF_INET, libc::SOCK_DGRAM, 6), EPROTONOSUPPORT);
+        fails!(pair(libc::AF_INET, libc::SOCK_STREAM, 6), EOPNOTSUPP);
+        fails!(pair(libc::AF_INET, libc::SOCK_STREAM, 1), EPROTONOSUPPORT);
+        fails!(pair(0, libc::SOCK_STREAM, 0), EAFNOSUPPORT);
+    }
+}
+
+fn options_of_unknown_levels() {
+    unsafe {
+        let fd = ok(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+        let (mut value, mut len) = (0i32, 4);
+        let at = (&raw mut value).cast();
+        fails!(libc::getsockopt(fd, 500, 1, at, &mut len), EOPNOTSUPP);
+        fails!(libc::setsockopt(fd, 500, 1, at, len), ENOPROTOOPT);
+        fails!(libc::getsockopt(fd, libc::IPPROTO_TCP, 9999, at, &mut len), ENOPROTOOPT);
+    }
+}
+
+fn mapping_nothing_is_invalid() {
+    unsafe {
+        let path = c(&format!("{}/write-only", scratch()));
+        let fd = ok(libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CREAT, 0o600));
+        let map = |len| {
+            let prot = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd, 0) as i64
+        };
+        fails!(map(0), EINVAL);
+        fails!(map(4096), EACCES);
+    }
+}
+
+fn robust_lists_of_others_are_private() {
+    let parent = std::process::id() as i32;
+    child_passes(|| unsafe {
+        let (mut head, mut len) = (0usize, 0usize);
+        let get = |pid: i32, head: &mut usize, len: &mut usize| {
+            libc::syscall(libc::SYS_get_robust_list, pid, head, len)
+        };
+        ok(get(parent, &mut head, &mut len));
+        assert_eq!(len, 24);
+        ok(libc::setgid(65534));
+        ok(libc::setuid(65534));
+        fails!(get(1, &mut head, &mut len), EPERM);
+        ok(get(0, &mut head, &mut len));
+    });
+}
+
+fn scheduling_arguments() {
+    unsafe {
+        const DEADLINE: i32 = 6;
+        assert_eq!(libc::sched_get_priority_max(DEADLINE), 0);
+        fails!(libc::sched_get_priority_max(99), EINVAL);
+        fails!(libc::syscall(libc::SYS_sched_getparam, 0, 0usize), EINVAL);
+        fails!(libc::syscall(libc::SYS_sched_setparam, 0, 0usize), EINVAL);
+        let mut attributes = [0u32; 12];
+        let at = attributes.as_mut_ptr();
+        fails!(libc::syscall(libc::SYS_sched_getattr, 0, 0usize, 48, 0), EINVAL);
+        fails!(libc::syscall(libc::SYS_sched_getattr, 0, at, 48, 1), EINVAL);
+        fails!(libc::syscall(libc::SYS_sched_getattr, 0, at, 4097, 0), EINVAL);
+        ok(libc::syscall(libc::SYS_sched_getattr, 0, at, 48, 0));
+        child_passes(|| {
+            let param = libc::sched_param { sched_priority: 1 };
+            ok(libc::sched_setscheduler(0, libc::SCHED_FIFO, &param));
+            let mut interval: libc::timespec = std::mem::zeroed();
+            ok(libc::sched_rr_get_interval(0, &mut interval));
+            assert_eq!((interval.tv_sec, interval.tv_nsec), (0, 0));
+        });
+    }
+}
+
+fn io_priorities() {
+    unsafe {
+        let get = |which: i32, who: i32| libc::syscall(libc::SYS_ioprio_get, which, who);
+        let set = |priority: i32| libc::syscall(libc::SYS_ioprio_set, 1, 0, priority);
+        ok(set(2 << 13 | 6));
+        assert_eq!(get(1, 0), 2 << 13 | 6);
+        ok(set(3 << 13));
+        fails!(set(4 << 13), EINVAL);
+        fails!(get(4, 0), EINVAL);
+        fails!(get(1, 1_000_000_000), ESRCH);
+    }
+}
+
+fn kcmp_compares() {
+    unsafe {
+        let pid = libc::getpid();
+        let compare = |other: i32, kind: i32, a: i32, b: i32| {
+            libc::syscall(libc::SYS_kcmp, pid, other, kind, a, b)
+        };
+        let (read_end, write_end) = pipe();
+        let again = ok(libc::dup(read_end));
+        assert_eq!(compare(pid, 0, read_end, again), 0);
+        assert!([1, 2].contains(&compare(pid, 0, read_end, write_end)));
+        assert_eq!(compare(pid, 1, 0, 0), 0);
+        fails!(compare(pid, 0, read_end, 1_000_000), EBADF);
+        fails!(compare(pid, 99, 0, 0), EINVAL);
+        fails!(compare(1_000_000_000, 1, 0, 0), ESRCH);
+        child_passes(|| {
+            assert!(compare(libc::getpid(), 1, 0, 0) > 0);
+            assert_eq!(compare(libc::getpid(), 0, read_end, again), 0);
+        });
+    }
+}
+
+fn process_vm_checks_its_vectors() {
+    unsafe {
+        let mut bytes = [0u8; 8];
+        let at = bytes.as_mut_ptr().cast::<libc::c_void>();
+        let good = libc::iovec { iov_base: at, iov_len: 8 };
+        let long = libc::iovec { iov_base: at, iov_len: usize::MAX };
+        let read = |local: &libc::iovec, remote: &libc::iovec| {
+            libc::process_vm_readv(libc::getpid(), local, 1, remote, 1, 0)
+        };
+        assert_eq!(read(&good, &good), 8);
+        fails!(read(&long, &good), EINVAL);
+        fails!(read(&good, &long), EINVAL);
+    }
+}
+
+fn clock_adjustment_is_readable() {
+    unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        assert!((0..=5).contains(&libc::adjtimex(&mut timex)));
+        assert!(timex.time.tv_sec > 1_600_000_000 && timex.tick > 8000 && timex.tick < 12_000);
+        assert!((0..=5).contains(&libc::clock_adjtime(libc::CLOCK_REALTIME, &mut timex)));
+        child_passes(|| {
+            ok(libc::setuid(65534));
+            let mut timex: libc::timex = std::mem::zeroed();
+            assert!((0..=5).contains(&libc::adjtimex(&mut timex)));
+            timex.modes = libc::ADJ_SETOFFSET;
+            fails!(libc::adjtimex(&mut timex), EPERM);
+        });
+    }
+}
+
+fn system_v_objects_are_listed() {
+    unsafe {
+        let id = ok(libc::msgget(libc::IPC_PRIVATE, 0o640));
+        let text = std::fs::read_to_string("/proc/sysvipc/msg").unwrap();
+        let line =
+            text.lines().find(|line| line.split_whitespace().nth(1) == Some(&id.to_string()));
+        assert_eq!(line.unwrap().split_whitespace().nth(2), Some("640"));
+        ok(libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()));
+        for (name, column) in [("sem", "semid"), ("shm", "shmid")] {
+            let text = std::fs::read_to_string(format!("/proc/sysvipc/{name}")).unwrap();
+            assert!(text.lines().next().unwrap().contains(column), "{text}");
+        }
+    }
+}
+
+fn loop_device_shows_a_file() {
+    const SET_FD: libc::c_ulong = 0x4c00;
+    const CLR_FD: libc::c_ulong = 0x4c01;
+    const GET_STATUS64: libc::c_ulong = 0x4c05;
+    const GET_FREE: libc::c_ulong = 0x4c82;
+    const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+    unsafe {
+        let control = libc::open(c"/dev/loop-control".as_ptr(), libc::O_RDWR);
+        let number = if control < 0 { -1 } else { libc::ioctl(control, GET_FREE) };
+        let path = c(&format!("/dev/loop{number}"));
+        let device = libc::open(path.as_ptr(), libc::O_RDWR);
+        if device < 0 {
+            // A Linux without the driver, or a container without the devices.
+            return;
+        }
+        let name = c(&format!("{}/backing", scratch()));
+        let file = ok(libc::open(name.as_ptr(), libc::O_RDWR | libc::O_CREAT, 0o600));
+        ok(libc::ftruncate(file, 100_000));
+        let mut info = [0u64; 29];
+        fails!(libc::ioctl(device, GET_STATUS64, info.as_mut_ptr()), ENXIO);
+        ok(libc::ioctl(device, SET_FD, file));
+        fails!(libc::ioctl(device, SET_FD, file), EBUSY);
+        ok(libc::ioctl(device, GET_STATUS64, info.as_mut_ptr()));
+        let mut size = 0u64;
+        ok(libc::ioctl(device, BLKGETSIZE64, &mut size));
+        assert_eq!(size, 99_840, "whole sectors");
+        assert_eq!(libc::pwrite(device, b"sector".as_ptr().cast(), 6, 512), 6);
+        ok(libc::fsync(device));
+        let mut seen = [0u8; 6];
+        assert_eq!(libc::pread(file, seen.as_mut_ptr().cast(), 6, 512), 6);
+        assert_eq!(&seen, b"sector");
+        assert_eq!(libc::pread(device, seen.as_mut_ptr().cast(), 6, 99_840), 0);
+        ok(libc::ioctl(device, CLR_FD));
+        libc::close(device);
+    }
+}
+
+fn counters_name_what_exists() {
+    let Ok(before) = std::fs::read_to_string("/proc/dock2uni/counters") else {
+        // Linux has none.
+        return;
+    };
+    let number = |text: &str, name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    };
+    let (read_end, _write_end) = pipe();
+    let after = std::fs::read_to_string("/proc/dock2uni/counters").unwrap();
+    assert_eq!(number(&after, "files"), number(&before, "files") + 2);
+    assert!(number(&after, "frames_free") < number(&after, "frames_total"));
+    for name in ["frames_heap", "tasks", "processes", "address_spaces", "sockets", "names"] {
+        number(&after, name);
+    }
+    unsafe { libc::close(read_end) };
+}
