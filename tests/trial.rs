@@ -101,3 +101,27 @@ fn a_conversion_is_verified_by_booting_it() {
     let (code, _, err) = run(&desk, &["convert", &go, "--verify", "--format", "ova"]);
     assert_eq!(code, 2, "{err}");
 }
+
+#[test]
+fn a_slim_image_is_tried_before_it_is_made() {
+    if !can_boot() {
+        return;
+    }
+    let desk = tempfile::tempdir().unwrap();
+    let nginx = reference("nginx");
+    let slim = ["convert", &nginx, "--slim", "--accel", "tcg", "--json", "-o", "a.img"];
+    let (code, out, err) = run(&desk, &slim);
+    assert_eq!(code, 0, "{err}");
+    let made: Value = serde_json::from_str(&out).unwrap();
+    let bytes = |index: usize| made["slim"]["bytes"][index].as_u64().unwrap();
+    assert!(bytes(1) < bytes(0), "{}", made["slim"]);
+    assert!(!made["slim"]["dropped"].as_array().unwrap().is_empty());
+
+    // What must not go is missed by the boot, and nothing is written.
+    let more = ["--drop", "/etc/nginx/nginx.conf", "--patience", "60"];
+    let slim = ["convert", &nginx, "--slim", "--accel", "tcg", "-q", "-o", "b.img"];
+    let (code, _, err) = run(&desk, &[&slim[..], &more].concat());
+    assert_eq!(code, 10, "{err}");
+    assert!(err.contains("error: the slim image does not work when it is booted: "), "{err}");
+    assert!(!desk.path().join("b.img").exists());
+}
