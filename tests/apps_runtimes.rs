@@ -228,7 +228,7 @@ fn rabbitmq_keeps_messages_until_they_are_fetched() {
     let mut vm = lab.run(&options, &[]);
     vm.wait_for("completed with 0 plugins", 2 * PATIENCE);
     let client = |program: &str, words: &[&str]| {
-        let url = format!("--url=amqp://guest:guest@127.0.0.1:{port}/");
+        let url = format!("--url=amqp://guest:guest@127.0.0.1:{port}");
         let output = common::run(Command::new(program).arg(url).args(words));
         String::from_utf8(output.stdout).unwrap()
     };
