@@ -208,7 +208,10 @@ fn children_and_threads_of_a_tracee_are_traced_as_well() {
         starts.sort();
         assert_eq!(starts, made);
         ended.sort();
-        assert_eq!(ended, [(pid, 5), (made[0], 5), (made[1], 0)]);
+        assert_eq!(ended[..2], [(pid, 5), (made[0], 5)]);
+        // The process may end while its thread, joined already, is on its last steps.
+        let (thread, status) = ended[2];
+        assert!(thread == made[1] && (status == 0 || status == 5), "{thread} {status}");
         fails!(waitpid(-1, null_mut(), __WALL), ECHILD);
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn table_len() -> usize {
 /// Prints the call chain that starts at `rip` with frame pointer `rbp`.
 pub(super) fn print(rip: usize, rbp: usize) {
     let table = table();
-    print_frame(table.as_ref(), rip);
+    print_frame(table.as_ref(), rip, rip);
     let mut frame = rbp;
     for _ in 0..MAX_FRAMES {
         // Two words that can be read: in the kernel half, aligned, on a mapped page.
@@ -47,7 +47,9 @@ pub(super) fn print(rip: usize, rbp: usize) {
         if caller == 0 {
             return;
         }
-        print_frame(table.as_ref(), caller);
+        // A call that doesn't return may be the last instruction of its function: what it returns to
+        // is the next one's.
+        print_frame(table.as_ref(), caller, caller - 1);
         if next <= frame {
             return;
         }
@@ -63,13 +65,17 @@ pub(super) fn print_here() {
     print(print_here as *const () as usize, rbp);
 }
 
-fn print_frame(table: Option<&Table<'_>>, address: usize) {
+/// Prints one line for `address`, by the name of the function that `inside` lies in.
+fn print_frame(table: Option<&Table<'_>>, address: usize, inside: usize) {
     let text = &raw const __kernel_start as usize..&raw const __text_end as usize;
     if !text.contains(&address) {
         return emergency(format_args!("  {address:#x}\n"));
     }
-    match table.and_then(|table| table.lookup(address as u64)) {
-        Some((name, offset)) => emergency(format_args!("  {address:#x} {name}+{offset:#x}\n")),
+    match table.and_then(|table| table.lookup(inside as u64)) {
+        Some((name, offset)) => {
+            let offset = offset as usize + (address - inside);
+            emergency(format_args!("  {address:#x} {name}+{offset:#x}\n"));
+        }
         None => emergency(format_args!("  {address:#x}\n")),
     }
 }
