@@ -135,8 +135,16 @@ pub fn rt_sigtimedwait(set: usize, info: usize, timeout: usize, size: usize) -> 
         None => {
             task.set_awaited(set);
             let queue = task.process().signal_events.clone();
-            let outcome =
-                queue.wait(WaitMode::Interruptible, deadline, || signal::take_for_current(set));
+            let outcome = loop {
+                let outcome =
+                    queue.wait(WaitMode::Interruptible, deadline, || signal::take_for_current(set));
+                // A task told of a signal that another thread took has nothing to be interrupted for.
+                signal::recalculate(task);
+                let disturbed = task.wait_disturbed(WaitMode::Interruptible);
+                if disturbed || !matches!(outcome, Err(WaitError::Interrupted)) {
+                    break outcome;
+                }
+            };
             task.set_awaited(SigSet::EMPTY);
             outcome
         }
