@@ -50,17 +50,9 @@ impl Failure {
 
     /// The failure as the reason why one image of many is not to be had.
     pub fn into_problem(self) -> crate::fleet::plan::Problem {
-        let mut text = self.error.to_string();
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            let words = error.to_string();
-            if !text.contains(&words) {
-                // Writing to a string does not fail.
-                let _ = write!(text, ": {words}");
-            }
-            cause = error.source();
-        }
-        crate::fleet::plan::Problem { text, hint: self.hint }
+        let words: Vec<String> =
+            std::iter::once(self.error.to_string()).chain(self.causes()).collect();
+        crate::fleet::plan::Problem { text: words.join(": "), hint: self.hint }
     }
 
     /// Writes the chain of causes and the hint to standard error.
@@ -68,19 +60,28 @@ impl Failure {
         eprint!("{}", self.text());
     }
 
-    fn text(&self) -> String {
-        let mut text = format!("error: {}\n", self.error);
+    /// The words of the causes, without those that the one before has said: some libraries repeat
+    /// their cause in their own text.
+    fn causes(&self) -> Vec<String> {
         let mut said = self.error.to_string();
+        let mut all = Vec::new();
         let mut cause = self.error.source();
         while let Some(error) = cause {
             let words = error.to_string();
-            // Some libraries repeat their cause in their own text.
             if !said.contains(&words) {
-                // Writing to a string does not fail.
-                let _ = writeln!(text, "  because: {words}");
+                all.push(words.clone());
                 said = words;
             }
             cause = error.source();
+        }
+        all
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("error: {}\n", self.error);
+        for cause in self.causes() {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "  because: {cause}");
         }
         if let Some(hint) = &self.hint {
             let _ = writeln!(text, "hint: {hint}");

@@ -5,7 +5,7 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -202,45 +202,15 @@ impl Scan<'_> {
     }
 }
 
-/// Metadata as an image has it; `None` for sockets, which no image can hold.
+/// Metadata as a build has it, root's; `None` for sockets, which no image can hold.
 fn convert(path: &Path, found: &Metadata) -> Option<Meta> {
-    let file_type = found.file_type();
-    let kind = if file_type.is_file() {
-        Kind::File
-    } else if file_type.is_dir() {
-        Kind::Directory
-    } else if file_type.is_symlink() {
-        Kind::Symlink
-    } else if file_type.is_fifo() {
-        Kind::Fifo
-    } else if file_type.is_char_device() {
-        Kind::Char
-    } else if file_type.is_block_device() {
-        Kind::Block
-    } else {
-        return None;
-    };
-    let target = match kind {
+    let meta = Meta::of_host(found)?;
+    let target = match meta.kind {
         Kind::Symlink => fs::read_link(path).ok()?.into_os_string().into_encoded_bytes(),
         _ => Vec::new(),
     };
-    let rdev = found.rdev();
-    Some(Meta {
-        kind,
-        // Twelve bits.
-        mode: if kind == Kind::Symlink { 0o777 } else { (found.mode() & 0o7777) as u16 },
-        uid: 0,
-        gid: 0,
-        // Nanoseconds are below a thousand million.
-        mtime: (found.mtime(), found.mtime_nsec() as u32),
-        size: if kind == Kind::File { found.len() } else { 0 },
-        dev: match kind {
-            Kind::Char | Kind::Block => (rustix::fs::major(rdev), rustix::fs::minor(rdev)),
-            _ => (0, 0),
-        },
-        xattrs: if kind == Kind::File { xattrs(path) } else { Vec::new() },
-        target,
-    })
+    let xattrs = if meta.kind == Kind::File { xattrs(path) } else { Vec::new() };
+    Some(Meta { uid: 0, gid: 0, xattrs, target, ..meta })
 }
 
 /// Capabilities and the user's own attributes; others mean something on this machine only.

@@ -3,7 +3,8 @@
 //! A layer is read once for its index, which is kept beside the store; trees are put together
 //! from indexes, so a cached build reads no layer at all.
 
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,42 @@ impl Meta {
             xattrs: Vec::new(),
             target: Vec::new(),
         }
+    }
+
+    /// What the host's metadata say of a file: all but its attributes and the target of a link.
+    /// `None` for sockets, which no image can hold.
+    pub fn of_host(found: &Metadata) -> Option<Meta> {
+        let file_type = found.file_type();
+        let kind = if file_type.is_file() {
+            Kind::File
+        } else if file_type.is_dir() {
+            Kind::Directory
+        } else if file_type.is_symlink() {
+            Kind::Symlink
+        } else if file_type.is_fifo() {
+            Kind::Fifo
+        } else if file_type.is_char_device() {
+            Kind::Char
+        } else if file_type.is_block_device() {
+            Kind::Block
+        } else {
+            return None;
+        };
+        let device = matches!(kind, Kind::Char | Kind::Block);
+        let rdev = found.rdev();
+        Some(Meta {
+            kind,
+            // Twelve bits.
+            mode: if kind == Kind::Symlink { 0o777 } else { (found.mode() & 0o7777) as u16 },
+            uid: found.uid(),
+            gid: found.gid(),
+            // Nanoseconds are below a thousand million.
+            mtime: (found.mtime(), found.mtime_nsec() as u32),
+            size: if kind == Kind::File { found.len() } else { 0 },
+            dev: if device { (rustix::fs::major(rdev), rustix::fs::minor(rdev)) } else { (0, 0) },
+            xattrs: Vec::new(),
+            target: Vec::new(),
+        })
     }
 }
 

@@ -116,38 +116,13 @@ impl<W: Write> Capture<'_, W> {
 }
 
 fn convert(host: &Path, found: &Metadata) -> io::Result<Meta> {
-    let file_type = found.file_type();
-    let kind = if file_type.is_file() {
-        Kind::File
-    } else if file_type.is_dir() {
-        Kind::Directory
-    } else if file_type.is_symlink() {
-        Kind::Symlink
-    } else if file_type.is_fifo() {
-        Kind::Fifo
-    } else if file_type.is_block_device() {
-        Kind::Block
-    } else {
-        Kind::Char
+    let meta = Meta::of_host(found)
+        .ok_or_else(|| io::Error::other("a socket can't be part of an image"))?;
+    let (xattrs, target) = match meta.kind {
+        Kind::Symlink => (Vec::new(), fs::read_link(host)?.into_os_string().into_encoded_bytes()),
+        _ => (xattrs(host)?, Vec::new()),
     };
-    let device = matches!(kind, Kind::Char | Kind::Block);
-    let rdev = found.rdev();
-    Ok(Meta {
-        kind,
-        // Twelve bits.
-        mode: if kind == Kind::Symlink { 0o777 } else { (found.mode() & 0o7777) as u16 },
-        uid: found.uid(),
-        gid: found.gid(),
-        // Nanoseconds are below a thousand million.
-        mtime: (found.mtime(), found.mtime_nsec() as u32),
-        size: if kind == Kind::File { found.len() } else { 0 },
-        dev: if device { (rustix::fs::major(rdev), rustix::fs::minor(rdev)) } else { (0, 0) },
-        xattrs: if kind == Kind::Symlink { Vec::new() } else { xattrs(host)? },
-        target: match kind {
-            Kind::Symlink => fs::read_link(host)?.into_os_string().into_encoded_bytes(),
-            _ => Vec::new(),
-        },
-    })
+    Ok(Meta { xattrs, target, ..meta })
 }
 
 /// Attributes that belong to the file: not the overlay's own, nor those of this machine's policy.

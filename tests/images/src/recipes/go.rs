@@ -2,7 +2,7 @@ use std::{fs, path::Path, process::Command};
 
 use serde_json::json;
 
-use super::{PATH, Recipe, files};
+use super::{PATH, Recipe};
 use crate::{Result, cache_dir, debian::run, layer::Layer, layout};
 
 pub const RECIPE: Recipe = Recipe {
@@ -18,7 +18,8 @@ fn make(dir: &Path) -> Result<()> {
         .args(["build", "-trimpath", "-ldflags=-s -w -buildid=", "-o"])
         .arg(&program)
         .arg("main.go")
-        .current_dir(files().join("go"))
+        // The example for users, so that it is known to work.
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/go-server"))
         .envs([("CGO_ENABLED", "0"), ("GOFLAGS", "-mod=mod"), ("GO111MODULE", "off")]))?;
     let mut layer = Layer::default();
     layer.file("server", 0o755, fs::read(&program)?);
