@@ -83,19 +83,45 @@ impl Session {
         self.keyboard.write_all(text.as_bytes()).unwrap();
     }
 
+    /// Runs a command in the foreground and waits until it is there. What is typed before that
+    /// is read by the shell's line editor, as on every Unix.
+    #[track_caller]
+    fn in_front(&mut self, command: &str) {
+        self.type_in(&format!("busybox sh -c 'echo u\"\"p; exec {command}'\r"));
+        self.expect("\r\nup\r\n");
+    }
+
     /// Waits until `text` is on the screen, and forgets what was before it.
     #[track_caller]
     fn expect(&mut self, text: &str) {
+        if !self.sees(text, Instant::now() + PATIENCE) {
+            panic!("no `{text}` on the screen, but: {}", self.seen);
+        }
+    }
+
+    /// Types `keys` again and again until `text` is on the screen.
+    #[track_caller]
+    fn until(&mut self, text: &str, keys: &str) {
         let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            self.type_in(keys);
+            if self.sees(text, Instant::now() + Duration::from_secs(1)) {
+                return;
+            }
+        }
+        panic!("no `{text}` on the screen, but: {}", self.seen);
+    }
+
+    fn sees(&mut self, text: &str, deadline: Instant) -> bool {
         loop {
             if let Some(at) = self.seen.find(text) {
                 self.seen.drain(..at + text.len());
-                return;
+                return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.screen.recv_timeout(left) {
                 Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(_) => panic!("no `{text}` on the screen, but: {}", self.seen),
+                Err(_) => return false,
             }
         }
     }
@@ -144,32 +170,25 @@ fn a_shell_on_a_terminal_is_usable() {
     shell.expect("ready> ");
 
     // Lines are edited, Ctrl-D ends input, Ctrl-C reaches the foreground alone.
-    shell.type_in("busybox cat\r");
-    shell.expect("busybox cat\r\n");
+    shell.in_front("busybox cat");
     shell.type_in("abx\x7fc\r");
     shell.expect("\r\nabc\r\n");
     shell.type_in("\x04");
     shell.expect("ready> ");
-    shell.type_in("busybox sleep 1000\r");
-    shell.expect("sleep 1000\r\n");
-    std::thread::sleep(Duration::from_millis(500));
+    shell.in_front("busybox sleep 1000");
     shell.type_in("\x03");
     shell.expect("^C");
     shell.expect("ready> ");
 
     // Job control: stop, list, resume, kill.
-    shell.type_in("busybox sleep 1000\r");
-    shell.expect("sleep 1000\r\n");
-    std::thread::sleep(Duration::from_millis(500));
+    shell.in_front("busybox sleep 1000");
     shell.type_in("\x1a");
     shell.expect("Stopped");
     shell.type_in("bg; kill %1; wait; jobs; echo status $?\r");
     shell.expect("\nstatus 0\r\n");
     shell.type_in("busybox cat &\r");
     shell.expect("ready> ");
-    std::thread::sleep(Duration::from_secs(1));
-    shell.type_in("\r");
-    shell.expect("Stopped");
+    shell.until("Stopped", "\r");
     shell.type_in("kill -9 %1; wait; busybox ls /dev/pts\r");
     shell.expect("ready> ");
 

@@ -294,7 +294,7 @@ fn a_database_keeps_what_it_committed_through_a_kill() {
             .env("DOCK2UNI_VOLUMES", lab.volumes());
         Vm::start(&mut command)
     };
-    // One statement; `None` if there was no answer.
+    // One statement's answer, or why there was none.
     let query = |sql: &str| {
         let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
         let programs = versions.map(|dir| dir.unwrap().path().join("bin/psql"));
@@ -304,25 +304,29 @@ fn a_database_keeps_what_it_committed_through_a_kill() {
             .env("PGCONNECT_TIMEOUT", "60")
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success().then_some(text)
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     };
-    let until = |sql: &str| {
+    let until = |vm: &mut Vm, sql: &str| {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match query(sql) {
-                Some(answer) => return answer,
-                None => assert!(Instant::now() < deadline, "no answer"),
+                Ok(answer) => return answer,
+                Err(_) if Instant::now() < deadline => {}
+                Err(why) => {
+                    while vm.next_line(Duration::from_millis(100)).is_some() {}
+                    panic!("no answer: {why}; printed:\n{}", vm.text());
+                }
             }
             std::thread::sleep(Duration::from_millis(200));
         }
     };
     let mut vm = start();
     vm.wait_for("PostgreSQL init process complete", PATIENCE);
-    until("CREATE TABLE IF NOT EXISTS log (n int PRIMARY KEY, text text)");
+    until(&mut vm, "CREATE TABLE IF NOT EXISTS log (n int PRIMARY KEY, text text)");
     let add = "INSERT INTO log SELECT coalesce(max(n), 0) + 1, repeat('x', 3000) FROM log \
                RETURNING n";
-    let last = (0..15).filter_map(|_| query(add)?.parse::<u64>().ok()).max().unwrap();
+    let last = (0..15).filter_map(|_| query(add).ok()?.parse::<u64>().ok()).max().unwrap();
     vm.signal(Signal::KILL);
     vm.wait(PATIENCE);
     let deadline = Instant::now() + PATIENCE;
@@ -332,7 +336,7 @@ fn a_database_keeps_what_it_committed_through_a_kill() {
     }
     let mut vm = start();
     vm.wait_for("database system was not properly shut down", PATIENCE);
-    let found: u64 = until("SELECT count(*) FROM log").parse().unwrap();
+    let found: u64 = until(&mut vm, "SELECT count(*) FROM log").parse().unwrap();
     assert!(found >= last && last >= 10, "{last} were acknowledged, {found} are there");
     vm.signal(Signal::TERM);
     assert_eq!(vm.wait(PATIENCE), 0, "{}", vm.text());

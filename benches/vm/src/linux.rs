@@ -32,6 +32,7 @@ pub fn prepare(ours: &Guest) -> Result<Guest, String> {
     let initramfs = dir.join("initramfs.cpio");
     std::fs::write(&initramfs, archive.finish()).map_err(|error| error.to_string())?;
     Ok(Guest {
+        name: "linux",
         kernel,
         module: initramfs,
         root: ours.root.clone(),

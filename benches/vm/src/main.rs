@@ -115,7 +115,7 @@ fn run(options: &Options) -> Result<(), String> {
         );
     }
     for (keep_alive, connections) in
-        [(true, 1), (true, 16), (true, 64), (false, 1), (false, 16), (false, 64)]
+        [true, false].iter().flat_map(|&keep| [1, 16, 64, 512].map(|count| (keep, count)))
     {
         let name = if keep_alive { "keep-alive" } else { "close" };
         if wanted(name) {
@@ -186,5 +186,5 @@ fn requests(
 ) -> Result<f64, String> {
     let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
     http::wait_for_200(vm.port, Duration::from_secs(120))?;
-    http::wrk(vm.port, keep_alive, connections, options.seconds)
+    http::wrk(guest.name, vm.port, keep_alive, connections, options.seconds)
 }

@@ -60,6 +60,8 @@ impl Machine {
 
 /// A bootable system: kernel, initial module and root disk.
 pub struct Guest {
+    /// What the table calls it.
+    pub name: &'static str,
     /// Kernel.
     pub kernel: PathBuf,
     /// Boot record or initramfs.
@@ -129,7 +131,16 @@ pub fn prepare(image: &str, env: &[String]) -> Result<Guest, String> {
     let bytes = dock2uni::guest::kernel().map_err(|error| text(&error))?;
     std::fs::write(&kernel, bytes).map_err(|error| text(&error))?;
     let microvm_cmdline = String::new();
-    Ok(Guest { record, kernel, module, root, cmdline: "", microvm_cmdline, port: 80 })
+    Ok(Guest {
+        name: "dock2uni",
+        record,
+        kernel,
+        module,
+        root,
+        cmdline: "",
+        microvm_cmdline,
+        port: 80,
+    })
 }
 
 /// A running guest; killed when dropped.
