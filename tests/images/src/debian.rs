@@ -221,13 +221,12 @@ fn make_base() -> Result<(Layer, Vec<PathBuf>)> {
 
 /// Adds `/etc/ld.so.cache` for everything in these layers, lowest first, to the last one.
 pub fn ld_cache(below: &[&Layer], layer: &mut Layer) -> Result<()> {
-    let root = cache_dir()?.join(format!("ldconfig-{}", std::process::id()));
-    crate::remove(&root)?;
-    let copied = copy_libraries(&root, below.iter().copied().chain([&*layer]))
-        .and_then(|()| ldconfig(&root))
-        .and_then(|()| Ok(fs::read(root.join("etc/ld.so.cache"))?));
-    crate::remove(&root)?;
-    layer.file("etc/ld.so.cache", 0o644, copied?);
+    // A directory of its own: images are made side by side.
+    let root = tempfile::tempdir_in(cache_dir()?)?;
+    copy_libraries(root.path(), below.iter().copied().chain([&*layer]))?;
+    ldconfig(root.path())?;
+    let copied = fs::read(root.path().join("etc/ld.so.cache"))?;
+    layer.file("etc/ld.so.cache", 0o644, copied);
     Ok(())
 }
 
