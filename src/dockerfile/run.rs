@@ -654,11 +654,14 @@ pub fn sweep(builder: &Builder<'_>, dirs: Vec<PathBuf>) {
         return;
     }
     // The build may have been told to stop; clearing up goes on.
-    let file = std::env::temp_dir().join(format!("dock2uni-sweep-{}.json", std::process::id()));
     let job = Job { remove: left.clone(), ..Job::default() };
     let cancel = super::Cancel::default();
-    let done = sandbox::perform(&builder.options.sandbox, &job, &file, &cancel, None, &|_| {});
-    let _ = fs::remove_file(&file);
+    let done = tempfile::Builder::new().prefix("dock2uni-sweep-").tempdir();
+    let done = done.map_err(|error| Error::io("create", &std::env::temp_dir(), error));
+    let done = done.and_then(|dir| {
+        let file = dir.path().join("job.json");
+        sandbox::perform(&builder.options.sandbox, &job, &file, &cancel, None, &|_| {})
+    });
     if let Err(error) = done {
         for dir in left.iter().filter(|dir| dir.exists()) {
             builder.log.warn(&format!("`{}` can't be removed: {error}", dir.display()));
