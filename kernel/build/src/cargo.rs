@@ -82,6 +82,8 @@ impl Build {
             "-Cforce-frame-pointers=yes",
             "-Clink-arg=-static",
             "-Clink-arg=--no-pie",
+            // It moves all the same: `relocs.rs` collects what is to be mended then.
+            "-Clink-arg=--emit-relocs",
         ];
         // UEFI loads it wherever there is room.
         const MOVABLE: &[&str] =
@@ -101,13 +103,14 @@ impl Build {
             .map(|flag| (*flag).to_owned())
             .collect();
         // A linker by its own name, not through `cc`: nothing from the user's tool chain gets in.
-        let linker = if has_rust_lld() {
-            ["-Clinker=rust-lld", "-Clinker-flavor=ld.lld"]
+        let linker: &[&str] = if has_rust_lld() {
+            // Functions of the same instructions become one: instances of generic code, mostly.
+            &["-Clinker=rust-lld", "-Clinker-flavor=ld.lld", "-Clink-arg=--icf=all"]
         } else {
             // Distributions may leave rust-lld out; GNU ld takes the same script.
-            ["-Clinker=ld", "-Clinker-flavor=ld"]
+            &["-Clinker=ld", "-Clinker-flavor=ld"]
         };
-        flags.extend(linker.map(str::to_owned));
+        flags.extend(linker.iter().map(|&flag| flag.to_owned()));
         if self.profile == "guest" {
             // The same kernel whatever the path of the checkout.
             flags.push(format!("--remap-path-prefix={}=/dock2uni", self.workspace.display()));

@@ -6,7 +6,7 @@ use elf::abi::{PT_LOAD, PT_NOTE};
 use elf::segment::ProgramHeader;
 use elf::{ElfBytes, endian::LittleEndian};
 
-use crate::{Error, symbols};
+use crate::{Error, relocs, symbols};
 
 const ELF_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
@@ -15,9 +15,9 @@ const SEGMENT_ALIGN: usize = 512;
 
 /// Packs a linked kernel: program headers and the bytes they load, nothing else.
 ///
-/// If the linker script has set a section `.ksyms` aside, the symbol table goes there. Where that
-/// section has a loadable segment of its own, the segment shrinks to the table's length; elsewhere
-/// the table is written in place.
+/// If the linker script has set a section `.ksyms` aside, the symbol table goes there, and behind it
+/// the table of relocations. Where that section has a loadable segment of its own, the segment shrinks
+/// to what it holds; elsewhere it is written in place.
 ///
 /// # Errors
 /// If the ELF file is malformed or the symbol table does not fit its section.
@@ -31,7 +31,8 @@ pub fn pack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         segments.push(Segment { data: file.segment_data(&header).map_err(bad)?.to_vec(), header });
     }
     if let Some(section) = file.section_header_by_name(".ksyms").map_err(bad)? {
-        let table = symbols::table(path, &file)?;
+        let mut table = symbols::table(path, &file)?;
+        table.extend(relocs::table(path, &file)?);
         place(path, &mut segments, section.sh_addr, section.sh_size, &table)?;
     }
     let notes: Vec<_> = headers.iter().filter(|header| header.p_type == PT_NOTE).collect();

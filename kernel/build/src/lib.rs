@@ -10,6 +10,7 @@ pub mod calls;
 pub mod cargo;
 pub mod image;
 mod pe;
+mod relocs;
 mod symbols;
 
 use std::path::{Path, PathBuf};

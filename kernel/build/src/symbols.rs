@@ -8,9 +8,6 @@ use elf::{ElfBytes, endian::LittleEndian};
 
 use crate::Error;
 
-/// Names are cut to this many bytes: enough to tell functions apart in a backtrace.
-const MAX_NAME: usize = 72;
-
 /// Makes the symbol table of the code in `file`.
 pub fn table(path: &Path, file: &ElfBytes<'_, LittleEndian>) -> Result<Vec<u8>, Error> {
     let bad = |error: elf::ParseError| Error::elf(path, error.to_string());
@@ -62,10 +59,7 @@ pub fn table(path: &Path, file: &ElfBytes<'_, LittleEndian>) -> Result<Vec<u8>, 
 /// A name as backtraces show it: demangled, without what is the same in most of them.
 fn short(name: &str) -> String {
     let mut name = shorten(&format!("{:#}", rustc_demangle::demangle(name)));
-    if name.len() > MAX_NAME {
-        let cut = (0..=MAX_NAME).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
-        name.truncate(cut);
-    }
+    name.truncate(name.floor_char_boundary(ksyms::MAX_NAME));
     name
 }
 

@@ -9,7 +9,7 @@ use crate::disk::{FileType, get8, get16, get32, put8, put16, put32};
 use crate::hash::{self, name_hash};
 use crate::inode::{FLAG_INDEX, Inode};
 use crate::volume::Volume;
-use crate::{BLOCK, Error, Result};
+use crate::{BLOCK, Error, Result, sort};
 use std_alloc::sync::Arc;
 use std_alloc::vec::Vec;
 
@@ -537,7 +537,7 @@ impl Volume {
             }
             at += entry.len;
         }
-        names.sort_unstable_by_key(|&(hash, _)| hash);
+        sort::by(&mut names, |a, b| a.0 < b.0);
         let total: usize = names.iter().map(|(_, entry)| entry.used()).sum();
         let mut sum = 0;
         let middle = names

@@ -8,7 +8,7 @@ use crate::cache::new_block;
 use crate::crc::crc32c;
 use crate::disk::{FileType, be32, get8, put_be32, put8};
 use crate::volume::{Mapping, Volume};
-use crate::{BLOCK, Error, Result};
+use crate::{BLOCK, Error, Result, sort};
 use std_alloc::sync::Arc;
 use std_alloc::vec::Vec;
 
@@ -323,7 +323,7 @@ impl Volume {
             }
         }
         // The last mention of a block counts.
-        revoked.sort_unstable();
+        sort::plain(&mut revoked);
         let first = journal.running;
         let age = |id: u32| id.wrapping_sub(first);
         for transaction in &log {
@@ -393,7 +393,7 @@ impl Volume {
                 data.push((block, entry.data.clone()));
             }
         }
-        data.sort_unstable_by_key(|&(block, _)| block);
+        sort::by(&mut data, |a, b| a.0 < b.0);
         let need =
             data.len() + data.len().div_ceil(TAGS_MAX) + revoked.len().div_ceil(REVOKES_MAX) + 1;
         let journal = self.journal.as_ref().ok_or(Error::ReadOnly)?;

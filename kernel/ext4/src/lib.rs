@@ -9,7 +9,7 @@
 //! | [`volume`] | an open volume: transactions, and the calls a kernel makes |
 //! | `cache`, `journal` | blocks of metadata, and how they reach the disk all or nothing |
 //! | `alloc`, `extent`, `dir`, `xattr`, `inode` | the structures, one each |
-//! | `disk`, `crc`, `hash` | fields and numbers |
+//! | `disk`, `crc`, `hash`, [`sort`] | fields, numbers, and order |
 //!
 //! # How a volume stays whole
 //! A call changes copies of blocks; if it fails they are put back, so no half of a call is ever
@@ -37,6 +37,7 @@ mod hash;
 mod inode;
 mod journal;
 mod mkfs;
+pub mod sort;
 pub mod volume;
 mod xattr;
 

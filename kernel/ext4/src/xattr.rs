@@ -5,7 +5,7 @@ use crate::crc::crc32c;
 use crate::disk::{get8, get16, get32, put8, put16, put32};
 use crate::inode::{Inode, SIZE};
 use crate::volume::Volume;
-use crate::{BLOCK, Error, Result};
+use crate::{BLOCK, Error, Result, sort};
 use std_alloc::vec::Vec;
 
 const MAGIC: u32 = 0xea02_0000;
@@ -224,8 +224,8 @@ impl Volume {
             return Err(Error::NoSpace);
         }
         // Linux looks for names in order of prefix, length, bytes.
-        outside.sort_by(|a, b| {
-            (a.prefix, a.name.len(), &a.name).cmp(&(b.prefix, b.name.len(), &b.name))
+        sort::by(&mut outside, |a, b| {
+            (a.prefix, a.name.len(), &a.name) < (b.prefix, b.name.len(), &b.name)
         });
         let mut block = inode.xattr_block();
         if block == 0 {

@@ -2,6 +2,7 @@
 //!
 //! - [`record`]: the boot record, which tells the kernel what to run and how.
 //! - [`ksyms`]: the kernel's symbol table, for backtraces.
+//! - [`relocs`]: where the kernel holds addresses of itself, so that it can move.
 //! - [`status`]: what the kernel tells the host while it runs.
 //! - [`syscalls`]: their names, in traces of the one and reports of the other.
 //! - [`erofs`]: the on-disk structures of the read-only root filesystem.
@@ -17,5 +18,6 @@ pub mod control;
 pub mod erofs;
 pub mod ksyms;
 pub mod record;
+pub mod relocs;
 pub mod status;
 pub mod syscalls;

@@ -6,6 +6,7 @@ use crate::task::creds::{self, CapSet, Creds, MAX_GROUPS, cap};
 use crate::task::{current, find_task};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use dock2uni_ext4::sort;
 
 const KEEP: u32 = u32::MAX;
 
@@ -200,7 +201,7 @@ pub fn setgroups(size: i32, from: usize) -> Result<usize> {
         usize::try_from(size).ok().filter(|&size| size <= MAX_GROUPS).ok_or(Errno::EINVAL)?;
     let mut groups: Vec<u32> = alloc::vec![0; size];
     get_user_slice(from, &mut groups)?;
-    groups.sort_unstable();
+    sort::plain(&mut groups);
     current().set_creds(Creds { groups: Arc::new(groups), ..copy() });
     Ok(0)
 }

@@ -3,6 +3,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use dock2uni_ext4::sort;
 
 /// Largest number of supplementary groups (`NGROUPS_MAX`).
 pub const MAX_GROUPS: usize = 65536;
@@ -127,7 +128,7 @@ impl Creds {
     /// The identity a container's main process starts with: all ids the same, capabilities only for
     /// uid 0.
     pub fn for_user(uid: u32, gid: u32, mut groups: Vec<u32>) -> Creds {
-        groups.sort_unstable();
+        sort::plain(&mut groups);
         groups.dedup();
         let caps = if uid == 0 { CapSet::ALL } else { CapSet::EMPTY };
         Creds {

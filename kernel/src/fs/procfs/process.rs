@@ -14,6 +14,7 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
+use dock2uni_ext4::sort;
 
 /// The thread an entry is about: a given one, or the process's main thread.
 pub fn find(key: &Key) -> Result<Arc<Task>> {
@@ -147,7 +148,7 @@ fn find_thread(key: &Key, name: &[u8]) -> Option<(Key, &'static Entry)> {
 fn list_threads(key: &Key, from: u64, emit: Emit<'_>) {
     let Ok(process) = process(key) else { return };
     let mut tids: Vec<i32> = process.threads().iter().map(|task| task.tid()).collect();
-    tids.sort_unstable();
+    sort::plain(&mut tids);
     for tid in tids {
         let next = tid as u64 + 1;
         if next > from && !emit(next, format!("{tid}").as_bytes(), FileType::Directory) {
