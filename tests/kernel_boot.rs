@@ -145,6 +145,42 @@ fn all_cpus_work() {
 }
 
 #[test]
+fn every_boot_has_its_own_place() {
+    let moved = |machine: &[&str], words: &str| {
+        let text = boot(machine, &format!("d2u.selftest=place {words}"), false);
+        let at = text.find("moved by 0x").unwrap_or_else(|| panic!("{text}"));
+        let digits = text[at + 11..].split_whitespace().next().expect("a number");
+        u64::from_str_radix(digits, 16).expect("a number")
+    };
+    // With a generator of random numbers in the CPU, and without.
+    for cpu in ["max", "qemu64"] {
+        let machine = ["-M", "q35", "-m", "64", "-cpu", cpu];
+        let places: Vec<u64> = (0..3).map(|_| moved(&machine, "")).collect();
+        assert!(places.iter().all(|&place| place >= 1 << 30 && place < 2 << 30), "{places:x?}");
+        assert!(places.iter().all(|&place| place.is_multiple_of(4096)), "{places:x?}");
+        assert!(places[0] != places[1] || places[1] != places[2], "{places:x?}");
+    }
+    assert_eq!(moved(&["-M", "q35", "-m", "64"], "nokaslr"), 0);
+    assert!(moved(&["-M", "q35", "-m", "64"], "xnokaslr nokaslry") > 0);
+}
+
+/// What is printed of the kernel are addresses of its file, which tell nothing about where it is.
+#[test]
+fn reports_do_not_tell_where_the_kernel_is() {
+    for check in ["panic", "opcode", "text"] {
+        let text = boot(&["-M", "q35", "-m", "64"], &format!("d2u.selftest={check}"), false);
+        let high = text.split(|c: char| !c.is_ascii_hexdigit() && c != 'x').filter_map(|word| {
+            let digits = word.strip_prefix("0x").unwrap_or(word);
+            let value = u64::from_str_radix(digits, 16).ok()?;
+            (value >= 0xffff_ffff_8000_0000 && value < 0xffff_ffff_ffff_0000).then_some(value)
+        });
+        let high: Vec<u64> = high.collect();
+        assert!(!high.is_empty(), "{text}");
+        assert!(high.iter().all(|&value| value < 0xffff_ffff_c000_0000), "{text}");
+    }
+}
+
+#[test]
 fn the_power_button_is_noticed() {
     for machine in ["q35", "pc", "microvm"] {
         let text = boot(&["-M", machine, "-m", "64"], "d2u.selftest=button", true);

@@ -17,7 +17,7 @@ pub use smp::join;
 
 type Check = fn() -> Result<(), &'static str>;
 
-const CHECKS: [(&str, Check); 12] = [
+const CHECKS: [(&str, Check); 13] = [
     ("boot", || Ok(())),
     ("panic", || panic!("asked for on the boot line")),
     ("opcode", interrupts::invalid_opcode),
@@ -26,11 +26,18 @@ const CHECKS: [(&str, Check); 12] = [
     ("redzone", interrupts::red_zone),
     ("timers", timers::run),
     ("smp", smp::run),
+    ("place", place),
     ("user", user::run),
     ("button", button::run),
     ("memory", memory::run),
     ("net", crate::net::selftest::run),
 ];
+
+/// Tells how far the kernel has moved, which nothing else does.
+fn place() -> Result<(), &'static str> {
+    error!("selftest: moved by {:#x}", arch::moved());
+    Ok(())
+}
 
 /// Runs the chosen check and powers off, if one is chosen.
 pub fn run(boot: &BootInfo) {

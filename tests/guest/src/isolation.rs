@@ -52,7 +52,12 @@ fn signal_of(body: impl FnOnce()) -> i32 {
 }
 
 fn memory_of_the_kernel_is_out_of_reach() {
-    let places = [0xffff_ffff_8020_0000usize, 0xffff_8000_0000_1000, 0xffff_c000_0000_0000];
+    let places = [
+        0xffff_ffff_8020_0000usize,
+        0xffff_ffff_c020_0000,
+        0xffff_8000_0000_1000,
+        0xffff_c000_0000_0000,
+    ];
     for place in places {
         assert_eq!(signal_of(|| crate::harness::touch(place as *const u8)), SIGSEGV);
         unsafe {

@@ -14,3 +14,8 @@ impl KernelStack {
         0
     }
 }
+
+/// Frames of all stacks: none of the kernel's.
+pub fn frames() -> usize {
+    0
+}

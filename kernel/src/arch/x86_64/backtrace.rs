@@ -1,5 +1,5 @@
 //! Backtraces by frame pointers. Names come from the table that the build puts into `.ksyms`
-//! ([`dock2uni_format::ksyms`]).
+//! ([`dock2uni_format::ksyms`]). Addresses are those of the linked file, wherever the kernel runs.
 
 use crate::log::emergency;
 use core::arch::asm;
@@ -57,6 +57,11 @@ pub(super) fn print(rip: usize, rbp: usize) {
     }
 }
 
+/// What an address of the kernel was before the kernel moved; any other as it is.
+pub(super) fn linked(address: usize) -> usize {
+    if address >= super::paging::image_base() { address - super::paging::moved() } else { address }
+}
+
 /// Prints the call chain of the caller.
 pub(super) fn print_here() {
     let rbp: usize;
@@ -69,8 +74,9 @@ pub(super) fn print_here() {
 fn print_frame(table: Option<&Table<'_>>, address: usize, inside: usize) {
     let text = &raw const __kernel_start as usize..&raw const __text_end as usize;
     if !text.contains(&address) {
-        return emergency(format_args!("  {address:#x}\n"));
+        return emergency(format_args!("  {:#x}\n", linked(address)));
     }
+    let (address, inside) = (linked(address), linked(inside));
     match table.and_then(|table| table.lookup(inside as u64)) {
         Some((name, offset)) => {
             let offset = offset as usize + (address - inside);

@@ -1,7 +1,8 @@
 //! From the PVH entry (32-bit, paging off) to Rust in the high half.
 //!
 //! The boot tables map the first 4 GiB twice, in place and at the direct map, with 2 MiB pages, and
-//! the first GiB at -2 GiB. [`super::paging::init`] replaces them.
+//! the first GiB at -2 GiB. [`super::relocate`] moves the kernel on from there, and
+//! [`super::paging::init`] replaces them.
 //!
 //! Source of the entry state: Xen's `docs/misc/pvh.pandoc`; every loader of ours enters the same
 //! way.
@@ -25,6 +26,9 @@ boot_pml4:      .skip 4096
 boot_pdpt_low:  .skip 4096
 boot_pdpt_high: .skip 4096
 boot_pd:        .skip 4 * 4096
+    .globl boot_pdpt_high
+    .globl boot_moved
+boot_moved:     .skip 5 * 4096
 
     .section .boot.data, "aw"
     .balign 8
@@ -110,11 +114,20 @@ start64_high:
     rdtsc
     shlq $32, %rdx
     leaq (%rax, %rdx), %rsi
+    pushq %rdi
+    pushq %rsi
+    call {relocate}
+    popq %rsi
+    popq %rdi
+    movq $1f, %rax              /* mended by now, as is the address below */
+    jmp *%rax
+1:  movq $boot_stack_top, %rsp
     call {main}
     ud2
 "#,
     stack = const BOOT_STACK,
     main = sym start,
+    relocate = sym super::relocate::relocate,
     options(att_syntax)
 );
 

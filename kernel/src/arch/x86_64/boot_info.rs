@@ -6,6 +6,7 @@ use super::paging::phys_to_virt;
 use crate::arch::PAGE_SIZE;
 use crate::sync::Once;
 use core::ops::Range;
+use dock2uni_ext4::sort;
 
 const MAGIC: u32 = 0x336e_c578;
 const MAX_REGIONS: usize = 64;
@@ -109,6 +110,30 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
+/// Whether the boot line of the `hvm_start_info` at `paddr` has a word.
+pub(super) fn asks(paddr: usize, word: &str) -> bool {
+    let line = at::<32>(paddr as u64).map(|info| u64_at(&info, 24)).filter(|&line| line != 0);
+    let Some(line) = line else { return false };
+    let bytes = (0..MAX_CMDLINE as u64).map_while(|index| at::<1>(line.saturating_add(index)));
+    // Matches from the start of a word to its end.
+    let mut matched = Some(0);
+    for [byte] in bytes.chain([[0]]) {
+        let ends = byte == 0 || byte.is_ascii_whitespace();
+        if ends && matched == Some(word.len()) {
+            return true;
+        }
+        if byte == 0 {
+            break;
+        }
+        matched = match matched {
+            _ if ends => Some(0),
+            Some(at) if word.as_bytes().get(at) == Some(&byte) => Some(at + 1),
+            _ => None,
+        };
+    }
+    false
+}
+
 /// Copies everything from the `hvm_start_info` at `paddr`. The error says what is wrong with it.
 ///
 /// # Safety
@@ -174,6 +199,6 @@ pub(super) unsafe fn read(paddr: usize, tsc: u64) -> Result<&'static BootInfo, &
     if boot.region_count == 0 {
         return Err("the loader's memory map names no memory");
     }
-    boot.regions[..boot.region_count].sort_unstable_by_key(|region| region.base);
+    sort::by(&mut boot.regions[..boot.region_count], |a, b| a.base < b.base);
     INFO.set(boot).map_err(|_| "the start info was read twice")
 }

@@ -19,6 +19,8 @@ pub struct PerCpu {
     pub(super) kernel_rsp: usize,
     /// Holds the user's stack pointer for two instructions of the syscall entry.
     pub(super) scratch: usize,
+    /// What must still lie on top of the kernel stack when user mode is left.
+    pub(super) canary: usize,
     this: *const PerCpu,
     current: *const Task,
     preempt: u32,
@@ -48,6 +50,7 @@ impl PerCpu {
 pub(super) const USER_CONTEXT: usize = offset_of!(PerCpu, user_context);
 pub(super) const KERNEL_RSP: usize = offset_of!(PerCpu, kernel_rsp);
 pub(super) const SCRATCH: usize = offset_of!(PerCpu, scratch);
+pub(super) const CANARY: usize = offset_of!(PerCpu, canary);
 const THIS: usize = offset_of!(PerCpu, this);
 const CURRENT: usize = offset_of!(PerCpu, current);
 const PREEMPT: usize = offset_of!(PerCpu, preempt);
@@ -64,6 +67,7 @@ static SLOTS: Slots = Slots(
             user_context: 0,
             kernel_rsp: 0,
             scratch: 0,
+            canary: 0,
             this: core::ptr::null(),
             current: core::ptr::null(),
             // Nobody may be preempted before the scheduler runs.

@@ -77,9 +77,9 @@ impl Drop for KernelStack {
     }
 }
 
-/// Number of stacks that take memory.
-pub fn count() -> usize {
-    FREE.lock().used
+/// Frames of all stacks, free ones among them.
+pub fn frames() -> usize {
+    FREE.lock().used * PAGES
 }
 
 /// Whether `addr` lies in a page that is unmapped to catch overflows.

@@ -25,6 +25,7 @@ pub mod paravirt;
 pub mod port;
 pub mod power;
 pub mod random;
+mod relocate;
 pub mod serial;
 pub mod smp;
 pub mod speculation;
@@ -34,7 +35,7 @@ pub mod uaccess;
 pub mod user;
 
 pub use boot_info::BootInfo;
-pub use paging::{phys_to_virt, virt_to_phys};
+pub use paging::{moved, phys_to_virt, virt_to_phys};
 pub use paravirt::is_emulated;
 
 /// Writes to the console without locks or allocation.

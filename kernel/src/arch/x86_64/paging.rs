@@ -5,7 +5,7 @@
 //! | `0xffff_8000_0000_0000` | direct map of RAM, writable, not executable |
 //! | `0xffff_c000_0000_0000` | kernel stacks |
 //! | `0xffff_d000_0000_0000` | device memory, uncached |
-//! | `0xffff_ffff_8000_0000` | the kernel: text read-only, data not executable |
+//! | `0xffff_ffff_8000_0000` | the kernel, somewhere ([`super::relocate`]): text read-only, data not executable |
 //!
 //! All top-level entries are made at boot and never change, so user roots copy them once.
 
@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 pub const DIRECT: usize = 0xffff_8000_0000_0000;
 /// First address of device memory.
 pub const MMIO: usize = 0xffff_d000_0000_0000;
-/// Difference between virtual and physical addresses of the kernel image.
+/// First address of the region that the kernel image is in: where the linker puts physical address 0.
 pub const KERNEL: usize = 0xffff_ffff_8000_0000;
 
 const PRESENT: usize = 1;
@@ -71,8 +71,20 @@ pub const fn phys_to_virt(paddr: usize) -> usize {
 
 /// The physical address behind an address of the direct map or the kernel image.
 #[inline]
-pub const fn virt_to_phys(vaddr: usize) -> usize {
-    if vaddr >= KERNEL { vaddr - KERNEL } else { vaddr - DIRECT }
+pub fn virt_to_phys(vaddr: usize) -> usize {
+    if vaddr >= KERNEL { vaddr - image_base() } else { vaddr - DIRECT }
+}
+
+/// Difference between virtual and physical addresses of the kernel image.
+#[inline]
+pub fn image_base() -> usize {
+    // The linker's `KVMA`, wherever it has moved: an address like every other.
+    &raw const KVMA as usize
+}
+
+/// How far the kernel has moved from where it was linked.
+pub fn moved() -> usize {
+    image_base() - KERNEL
 }
 
 /// Physical address of the page table that has the kernel's half only.
@@ -183,7 +195,8 @@ fn table_for(
 }
 
 unsafe extern "C" {
-    static __phys_start: u8;
+    static KVMA: u8;
+    static __image_start: u8;
     static __kernel_start: u8;
     static __text_end: u8;
     static __rodata_end: u8;
@@ -194,9 +207,9 @@ unsafe extern "C" {
 
 /// Physical addresses of the kernel image: start, and end without and with the symbol table.
 pub(super) fn image() -> core::ops::Range<usize> {
-    let (start, end) = (&raw const __phys_start as usize, &raw const __ksyms_start as usize);
+    let (start, end) = (&raw const __image_start as usize, &raw const __ksyms_start as usize);
     let len = super::backtrace::table_len();
-    start..(end - KERNEL + len).next_multiple_of(PAGE_SIZE)
+    start - image_base()..(end - image_base() + len).next_multiple_of(PAGE_SIZE)
 }
 
 /// Builds the final tables and switches to them. `ram` are the ranges to map directly, `alloc`
@@ -226,13 +239,13 @@ pub(super) unsafe fn init(
         for vaddr in range.step_by(PAGE_SIZE).filter(|&vaddr| vaddr != guard) {
             let entry = leaf_for(vaddr, alloc).expect("start has checked that there is memory");
             // SAFETY: the boot CPU is alone; the table is new.
-            unsafe { entry.write_volatile(vaddr - KERNEL | protection.bits()) };
+            unsafe { entry.write_volatile(vaddr - image_base() | protection.bits()) };
         }
     };
     map(text..rodata, Protection::Execute);
     map(rodata..data, Protection::Read);
     map(data..end, Protection::ReadWrite);
-    map(end..KERNEL + image().end, Protection::Read);
+    map(end..image_base() + image().end, Protection::Read);
     init_cpu();
 }
 

@@ -28,6 +28,12 @@ pub fn seed() -> [u8; 32] {
     out
 }
 
+/// A word that an outsider can't predict, for what is needed before memory is set up.
+pub fn seed_word() -> usize {
+    let word = hardware().unwrap_or_else(jitter) ^ rdtsc().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (word ^ word >> 32) as usize
+}
+
 /// Differences of the cycle counter around work whose time varies.
 fn jitter() -> u64 {
     let mut sum = 0u64;

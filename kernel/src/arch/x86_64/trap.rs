@@ -376,7 +376,8 @@ fn panic_on_fault(frame: &TrapFrame, addr: usize) -> ! {
     let why = if overflow { " (kernel stack overflow)" } else { "" };
     super::panic::fatal(
         format_args!(
-            "{name} in the kernel{why}, address {addr:#x}, error {:#x}\n{frame}",
+            "{name} in the kernel{why}, address {:#x}, error {:#x}\n{frame}",
+            super::backtrace::linked(addr),
             frame.error
         ),
         frame.rip,
@@ -386,22 +387,31 @@ fn panic_on_fault(frame: &TrapFrame, addr: usize) -> ! {
 
 impl fmt::Display for TrapFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  rip {:016x} rsp {:016x} flags {:x}", self.rip, self.rsp, self.rflags)?;
-        writeln!(
-            f,
-            "  rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}",
-            self.rax, self.rbx, self.rcx, self.rdx
-        )?;
-        writeln!(
-            f,
-            "  rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}",
-            self.rsi, self.rdi, self.rbp, self.r8
-        )?;
-        writeln!(
-            f,
-            "  r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}",
-            self.r9, self.r10, self.r11, self.r12
-        )?;
-        write!(f, "  r13 {:016x} r14 {:016x} r15 {:016x}", self.r13, self.r14, self.r15)
+        let registers = [
+            ("rip", self.rip),
+            ("rsp", self.rsp),
+            ("rax", self.rax),
+            ("rbx", self.rbx),
+            ("rcx", self.rcx),
+            ("rdx", self.rdx),
+            ("rsi", self.rsi),
+            ("rdi", self.rdi),
+            ("rbp", self.rbp),
+            ("r8 ", self.r8),
+            ("r9 ", self.r9),
+            ("r10", self.r10),
+            ("r11", self.r11),
+            ("r12", self.r12),
+            ("r13", self.r13),
+            ("r14", self.r14),
+            ("r15", self.r15),
+        ];
+        write!(f, "  flags {:x}", self.rflags)?;
+        for (index, (name, value)) in registers.into_iter().enumerate() {
+            let gap = if index % 4 == 0 { "\n " } else { "" };
+            // Where the kernel is, is nobody's business: addresses as they were linked.
+            write!(f, "{gap} {name} {:016x}", super::backtrace::linked(value))?;
+        }
+        Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! User mode as a call: [`enter`] runs the program until it needs the kernel and returns why.
 
-use super::cpu::{KERNEL_RSP, SCRATCH, USER_CONTEXT};
+use super::cpu::{CANARY, KERNEL_RSP, SCRATCH, USER_CONTEXT};
 use super::fpu::FpuState;
 use super::gdt::{USER_CS, USER_DS};
 use super::insn::wrmsr;
 use super::trap::{FIRST_IRQ, PAGE_FAULT};
-use super::{cpu, insn, irq};
+use super::{cpu, insn, irq, random};
 use crate::arch::USER_END;
 use crate::errno::Result;
 use core::arch::global_asm;
@@ -172,6 +172,8 @@ user_enter:                     /* rdi: context, esi: whether SYSRET will do */
     pushq %r13
     pushq %r14
     pushq %r15
+    pushq %gs:{canary}
+    pushq $0                    /* keeps the stack aligned */
     movq %rdi, %gs:{user_context}
     movq %rsp, %gs:{kernel_rsp}
     movaps 0(%rdi), %xmm0
@@ -270,6 +272,10 @@ user_leave:
     movaps %xmm13, 208(%rdi)
     movaps %xmm14, 224(%rdi)
     movaps %xmm15, 240(%rdi)
+    addq $8, %rsp
+    popq %rcx
+    cmpq %rcx, %gs:{canary}
+    jne 2f
     popq %r15
     popq %r14
     popq %r13
@@ -277,7 +283,10 @@ user_leave:
     popq %rbx
     popq %rbp
     ret
+2:  call {damaged}
 "#,
+    damaged = sym damaged,
+    canary = const CANARY,
     user_context = const USER_CONTEXT,
     kernel_rsp = const KERNEL_RSP,
     scratch = const SCRATCH,
@@ -290,6 +299,11 @@ user_leave:
     rip = const ctx::RIP, rflags = const ctx::RFLAGS,
     options(att_syntax)
 );
+
+/// What lay on the kernel's stack while the program ran is not what was left there.
+extern "C" fn damaged() -> ! {
+    panic!("the kernel's stack was overwritten while a program ran")
+}
 
 unsafe extern "C" {
     fn user_enter(context: *mut UserContext, sysret: u32) -> u32;
@@ -357,8 +371,10 @@ pub(super) fn init_cpu() {
     const MSR_FMASK: u32 = 0xc000_0084;
     // TF IF DF NT AC IOPL
     const MASK: u64 = 0x4_7700;
-    // SAFETY: the entry code expects exactly this mask.
+    // SAFETY: the entry code expects exactly this mask. Nothing else uses the slot's canary, and this
+    // CPU hasn't been in user mode yet.
     unsafe {
+        (*cpu::this()).canary = random::seed_word();
         wrmsr(MSR_LSTAR, syscall_entry as *const () as u64);
         wrmsr(MSR_FMASK, MASK);
     }
