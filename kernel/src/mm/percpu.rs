@@ -51,6 +51,15 @@ impl<T: Initial> PerCpu<T> {
     }
 }
 
+impl<T> PerCpu<T> {
+    /// Adds up what `look` finds at every CPU's value.
+    ///
+    /// The values may change meanwhile: `look` must read plain words only, as volatile.
+    pub fn sum(&self, look: impl Fn(*const T) -> usize) -> usize {
+        self.slots.iter().map(|slot| look(slot.value.get())).sum()
+    }
+}
+
 impl<T> Slot<T> {
     /// Only this CPU uses the slot, so only an interrupt handler can get between these
     /// instructions, and that leaves the slot before it returns: no atomic exchange is needed.

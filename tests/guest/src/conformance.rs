@@ -450,7 +450,17 @@ fn counters_name_what_exists() {
     let after = std::fs::read_to_string("/proc/dock2uni/counters").unwrap();
     assert_eq!(number(&after, "files"), number(&before, "files") + 2);
     assert!(number(&after, "frames_free") < number(&after, "frames_total"));
-    for name in ["frames_heap", "tasks", "processes", "address_spaces", "sockets", "names"] {
+    for name in [
+        "frames_heap",
+        "heap_bytes",
+        "frames_stacks",
+        "frames_other",
+        "tasks",
+        "processes",
+        "address_spaces",
+        "sockets",
+        "names",
+    ] {
         number(&after, name);
     }
     unsafe { libc::close(read_end) };

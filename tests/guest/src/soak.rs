@@ -5,7 +5,7 @@
 //! guest-tests --soak REQUESTS FORKS
 //! ```
 
-use crate::fuzz::{counter, frames_in_use, grown, settle};
+use crate::fuzz::{counters, frames_in_use, grown, settle};
 use crate::harness::wait_for;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -90,13 +90,7 @@ pub fn main(words: &[String]) -> i32 {
     for piece in 1..=PIECES {
         requests(count / PIECES);
         (0..forks / PIECES).for_each(|_| fork_exec_exit());
-        println!(
-            "soak: {}0 % after {} s, frames in use {:?}, heap {:?}",
-            piece,
-            started.elapsed().as_secs(),
-            frames_in_use(),
-            counter("frames_heap")
-        );
+        println!("soak: {}0 % after {} s: {}", piece, started.elapsed().as_secs(), counters());
         let _ = std::io::stdout().flush();
     }
     let (after, frames_after) = (settle(), frames_in_use());

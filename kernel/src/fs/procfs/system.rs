@@ -1,6 +1,6 @@
 //! Numbers of the whole system.
 
-use crate::arch::PAGE_SIZE;
+use crate::arch::{PAGE_SIZE, kstack};
 use crate::errno::Result;
 use crate::fs::hooks;
 use crate::fs::pseudo::{Key, Text};
@@ -37,11 +37,16 @@ pub fn version(_key: &Key, out: &mut Text) -> Result<()> {
 /// What exists at this moment, one number a line: frames of memory, and the kernel's objects.
 pub fn counters(_key: &Key, out: &mut Text) -> Result<()> {
     let stat = hooks::memory_stat();
+    // Stacks are kept for the tasks to come.
+    let stacks = kstack::frames() as u64;
     let frames = [
         ("frames_total", stat.total),
         ("frames_free", stat.free),
         ("frames_cached", stat.cached),
         ("frames_heap", stat.slab),
+        ("frames_stacks", stacks),
+        ("frames_other", stat.anon.saturating_sub(stacks)),
+        ("heap_bytes", crate::mm::heap::used() as u64),
     ];
     for (name, count) in frames {
         say!(out, "{name} {count}\n");

@@ -72,6 +72,22 @@ impl Heap {
             + self.large.load(Relaxed)
     }
 
+    /// Bytes of objects in use: what magazines hold is not. A snapshot.
+    pub fn used(&self) -> usize {
+        let small: usize = (0..COUNT)
+            .map(|class| {
+                // SAFETY: the field of a value that exists for good; lengths of other CPUs may be out
+                // of date.
+                let at_hand = self
+                    .local
+                    .sum(|local| unsafe { (&raw const (*local).0[class].len).read_volatile() });
+                let taken = self.classes[class].lock().taken();
+                taken.saturating_sub(at_hand) * usize::from(SIZES[class])
+            })
+            .sum();
+        small + self.large.load(Relaxed) * crate::arch::PAGE_SIZE
+    }
+
     /// Empties this CPU's magazines, so that their pages can be freed.
     pub fn flush(&self) {
         for class in 0..COUNT {
@@ -225,6 +241,14 @@ pub fn pages() -> usize {
     0
 }
 
+/// Bytes of the kernel's objects in use.
+pub fn used() -> usize {
+    #[cfg(guest)]
+    return HEAP.used();
+    #[cfg(not(guest))]
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +300,7 @@ mod tests {
             unsafe { heap.dealloc(at, layout) };
         }
         heap.flush();
+        assert_eq!(heap.used(), 0);
         // One empty page per class stays.
         assert!(live_frames() - before <= COUNT as isize);
         assert_eq!(heap.pages() as isize, live_frames() - before);

@@ -23,17 +23,24 @@ pub struct Slabs {
     /// Pages whose objects are all free, on the partial list; at most one is kept.
     empty: usize,
     pages: usize,
+    /// Objects handed out.
+    taken: usize,
 }
 
 impl Slabs {
     /// No pages yet.
     pub const fn new(class: usize) -> Slabs {
-        Slabs { class, partial: NIL, empty: 0, pages: 0 }
+        Slabs { class, partial: NIL, empty: 0, pages: 0, taken: 0 }
     }
 
     /// Pages held.
     pub fn pages(&self) -> usize {
         self.pages
+    }
+
+    /// Objects handed out.
+    pub fn taken(&self) -> usize {
+        self.taken
     }
 
     fn capacity(&self) -> u32 {
@@ -59,6 +66,7 @@ impl Slabs {
         let used = page.refs.load(Relaxed) + 1;
         page.refs.store(used, Relaxed);
         self.set_first(page, next);
+        self.taken += 1;
         if used == 1 {
             self.empty -= 1;
         }
@@ -81,6 +89,7 @@ impl Slabs {
         // SAFETY: the object is free now and at least 16 bytes long.
         unsafe { object.cast::<u16>().write(first) };
         self.set_first(page, index);
+        self.taken -= 1;
         let used = page.refs.load(Relaxed) - 1;
         page.refs.store(used, Relaxed);
         if first == END {
