@@ -122,6 +122,11 @@ fn interrupts_spare_the_red_zone() {
 }
 
 #[test]
+fn interrupts_do_not_pile_up_on_the_stack() {
+    passes(&["-M", "q35", "-m", "64"], "storm");
+}
+
+#[test]
 fn timers_fire_in_order_and_never_early() {
     passes(&["-M", "q35", "-m", "64"], "timers");
     passes(&["-M", "microvm", "-m", "64"], "timers");

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Ends in a panic that names the exception.
 pub fn invalid_opcode() -> Result<(), &'static str> {
@@ -138,4 +138,43 @@ pub fn red_zone() -> Result<(), &'static str> {
         (_, 0, _) => Err("an interrupt changed the result of library code"),
         _ => Err("an interrupt changed a red zone or a vector register"),
     }
+}
+
+const STORM: u32 = 20_000;
+static LEFT: AtomicU32 = AtomicU32::new(STORM);
+/// The lowest address of a stack that the storm's interrupts ran on.
+static DEEPEST: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// The next interrupt is there as soon as this one is over.
+fn blow(vector: &AtomicU8) {
+    let here = 0u8;
+    DEEPEST.fetch_min(&raw const here as usize, Ordering::Relaxed);
+    softirq::raise(softirq::Kind::Misc);
+    if LEFT.fetch_sub(1, Ordering::Relaxed) > 1 {
+        irq::interrupt_self(vector.load(Ordering::Relaxed));
+    }
+}
+
+/// Interrupts that never pause take no more stack than two of them.
+pub fn storm() -> Result<(), &'static str> {
+    static VECTOR: AtomicU8 = AtomicU8::new(0);
+    let vector = irq::alloc_msi_vector(cpu::id(), |_| blow(&VECTOR), 0);
+    VECTOR.store(vector.map_err(|_| "there is no vector")?.1 as u8, Ordering::Relaxed);
+    softirq::register(softirq::Kind::Misc, || ());
+    let here = 0u8;
+    cpu::set_preempt_count(0);
+    irq::enable();
+    irq::interrupt_self(VECTOR.load(Ordering::Relaxed));
+    let end = clock::now_ns() + 60_000_000_000;
+    while LEFT.load(Ordering::Relaxed) > 0 && clock::now_ns() < end {
+        core::hint::spin_loop();
+    }
+    irq::disable();
+    cpu::set_preempt_count(1);
+    if LEFT.load(Ordering::Relaxed) > 0 {
+        return Err("the storm was over too soon");
+    }
+    let depth = (&raw const here as usize).saturating_sub(DEEPEST.load(Ordering::Relaxed));
+    crate::debug!("selftest: {depth} bytes of stack");
+    if depth < 4096 { Ok(()) } else { Err("interrupts pile up on the stack") }
 }

@@ -24,6 +24,7 @@ const CHECKS: [(&str, Check); 13] = [
     ("overflow", interrupts::stack_overflow),
     ("text", interrupts::write_to_text),
     ("redzone", interrupts::red_zone),
+    ("storm", interrupts::storm),
     ("timers", timers::run),
     ("smp", smp::run),
     ("place", place),

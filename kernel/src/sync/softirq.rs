@@ -41,8 +41,7 @@ pub fn raise(kind: Kind) {
 }
 
 /// Runs what is pending, then the scheduler if it was asked for. Called with a preemption count of
-/// zero, by the interrupt exit path (interrupts enabled by the caller) and by the last preemption
-/// guard.
+/// zero by the last preemption guard and where a task enters or leaves the kernel.
 ///
 /// With interrupts off it does nothing: the work stays pending until they come on again.
 pub fn run_pending() {
@@ -56,18 +55,45 @@ pub fn run_pending() {
         }
         if pending & !RESCHEDULE != 0 {
             cpu::preempt_inc();
-            for (kind, slot) in HANDLERS.iter().enumerate() {
-                let handler = slot.load(Ordering::Acquire);
-                if pending & (1 << kind) != 0 && !handler.is_null() {
-                    // SAFETY: only `register` stores here, and it stores `fn()` pointers.
-                    let handler = unsafe { core::mem::transmute::<*mut (), fn()>(handler) };
-                    handler();
-                }
-            }
+            serve(pending);
             cpu::preempt_dec();
         }
         if pending & RESCHEDULE != 0 {
             crate::task::sched::preempt();
+        }
+    }
+}
+
+/// The same at the end of an interrupt that came in kernel code, with interrupts off before and
+/// after. They are on only while a preemption count keeps further ones from doing this again: what
+/// comes between two switches of tasks would otherwise lie one interrupt deeper on the stack each
+/// time, without end where interrupts come as fast as they are served.
+pub fn finish_interrupt() {
+    while cpu::preempt_count() == 0 {
+        let pending = cpu::take_pending();
+        if pending == 0 {
+            return;
+        }
+        if pending & !RESCHEDULE != 0 {
+            cpu::preempt_inc();
+            crate::arch::irq::enable();
+            serve(pending);
+            crate::arch::irq::disable();
+            cpu::preempt_dec();
+        }
+        if pending & RESCHEDULE != 0 {
+            crate::task::sched::preempt();
+        }
+    }
+}
+
+fn serve(pending: u32) {
+    for (kind, slot) in HANDLERS.iter().enumerate() {
+        let handler = slot.load(Ordering::Acquire);
+        if pending & (1 << kind) != 0 && !handler.is_null() {
+            // SAFETY: only `register` stores here, and it stores `fn()` pointers.
+            let handler = unsafe { core::mem::transmute::<*mut (), fn()>(handler) };
+            handler();
         }
     }
 }

@@ -30,6 +30,10 @@ pub fn device_fence() {
 
 /// Interrupt flag; there are no interrupts here.
 pub mod irq {
+    /// Disables interrupts.
+    pub fn disable() {}
+    /// Enables interrupts.
+    pub fn enable() {}
     /// Disables interrupts and returns whether they were enabled.
     pub fn disable_save() -> bool {
         false

@@ -115,6 +115,11 @@ pub fn alloc_msi_vector(cpu: usize, handler: fn(usize), arg: usize) -> Result<(u
     Ok((0xfee0_0000 | u64::from(apic_id) << 12, vector as u32))
 }
 
+/// Interrupts this CPU, by a vector of [`alloc_msi_vector`].
+pub fn interrupt_self(vector: u8) {
+    apic::send(super::cpu::apic_id(super::cpu::id()), apic::Message::Vector(vector));
+}
+
 fn take_vector(vectors: &mut Vectors, handler: fn(usize), arg: usize) -> Result<usize> {
     let vector = vectors.next;
     if vector > LAST_DEVICE {

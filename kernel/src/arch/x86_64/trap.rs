@@ -294,11 +294,7 @@ pub(super) fn load_idt() {
 extern "C" fn kernel_trap(frame: &mut TrapFrame) {
     if frame.vector >= FIRST_IRQ {
         irq::dispatch(frame.vector);
-        if cpu::preempt_count() == 0 && cpu::pending() != 0 {
-            irq::enable();
-            crate::sync::softirq::run_pending();
-            irq::disable();
-        }
+        crate::sync::softirq::finish_interrupt();
         return;
     }
     if frame.vector == PAGE_FAULT {

@@ -151,8 +151,17 @@ fn schedule(stay: bool) {
     }
     switch_to(rq, here, prev, next);
     let left = finish();
-    irq::restore(was_enabled);
-    drop(left);
+    if was_enabled {
+        irq::enable();
+        drop(left);
+    } else {
+        // The end of an interrupt: see `softirq::finish_interrupt`.
+        cpu::preempt_inc();
+        irq::enable();
+        drop(left);
+        irq::disable();
+        cpu::preempt_dec();
+    }
 }
 
 static EXILED: [AtomicPtr<Task>; MAX_CPUS] = [const { AtomicPtr::new(null_mut()) }; MAX_CPUS];
