@@ -10,7 +10,7 @@ use crate::config::{self, Files, Overrides, Stat};
 use crate::disk::{self, Format, Layout, Place, RootPart, Signer};
 use crate::erofs::{ReadAt, ReadError, Reader};
 use crate::rootfs::select::Selection;
-use crate::rootfs::{self, Stats};
+use crate::rootfs::{self, Limits, Stats};
 use crate::source::image::Image;
 
 /// Why a conversion failed.
@@ -119,8 +119,23 @@ pub struct DiskOptions<'a> {
     pub place: Option<Place>,
     /// Signs the EFI loader.
     pub signer: Option<&'a Signer>,
+    /// What becomes of the root filesystem.
+    pub root: RootOptions<'a>,
+}
+
+/// How a root filesystem is to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RootOptions<'a> {
     /// The files that are kept, if not all are.
     pub selection: Option<&'a Selection>,
+    /// Bounds on what the image may ask for.
+    pub limits: Limits,
+}
+
+impl RootOptions<'_> {
+    fn build(&self) -> rootfs::Options {
+        rootfs::Options { limits: self.limits, ..rootfs::Options::default() }
+    }
 }
 
 /// Makes a raw bootable disk image of `image` at `out`. See [`disk_images`].
@@ -167,11 +182,11 @@ pub fn disk_images(
     let raw = outputs.iter().position(|output| output.format == Format::Raw);
     let base_path = &outputs[raw.unwrap_or(0)].path;
     let base = Aside::beside(base_path).map_err(write(base_path))?;
-    let root_options = rootfs::Options::default();
+    let root_options = options.root.build();
     let (layers, file) = (&image.layers, base.file());
     let root = rootfs::build_selected(
         layers,
-        options.selection,
+        options.root.selection,
         &root_options,
         file,
         layout.root,
@@ -245,24 +260,16 @@ fn with_root(mut record: Record, uuid: [u8; 16], place: Option<Place>) -> Record
 ///
 /// # Errors
 /// See [`Error`].
-pub fn root_image(image: &Image, out: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<(), Error> {
-    root_image_selected(image, None, out, progress)
-}
-
-/// As [`root_image`], with the files of a selection alone, if there is one.
-///
-/// # Errors
-/// See [`Error`].
-pub fn root_image_selected(
+pub fn root_image(
     image: &Image,
-    selection: Option<&Selection>,
+    options: &RootOptions<'_>,
     out: &Path,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(), Error> {
     let write = |source| Error::Write { path: out.to_owned(), source };
     let aside = Aside::beside(out).map_err(write)?;
-    let options = rootfs::Options::default();
-    rootfs::build_selected(&image.layers, selection, &options, aside.file(), 0, progress)?;
+    let (layers, selection) = (&image.layers, options.selection);
+    rootfs::build_selected(layers, selection, &options.build(), aside.file(), 0, progress)?;
     aside.publish(out).map_err(write)
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use dock2uni_format::record::Root as Place;
 
 use crate::config::Overrides;
-use crate::convert;
+use crate::convert::{self, RootOptions};
 use crate::erofs::{ReadAt, Reader};
 use crate::plan::root::Root;
 use crate::plan::slim::{Slim, Wishes, choose};
@@ -131,7 +131,8 @@ pub fn slim(
     let slim = choose(&plan, &files, &[trace], wishes);
     let dir = tempfile::tempdir().map_err(Error::Temporary)?;
     let path = dir.path().join("slim.erofs");
-    convert::root_image_selected(image, Some(&slim.selection), &path, &|_| {})?;
+    let options = RootOptions { selection: Some(&slim.selection), limits: wishes.limits };
+    convert::root_image(image, &options, &path, &|_| {})?;
     say("booting the slim image to see that it works");
     let trial = boot(&path, SLIM, false)?;
     Ok(Slimmed { slim, trial })

@@ -12,7 +12,8 @@ use common::layout::{ImageSpec, Layout, noise, tar};
 use common::registry::{self, Registry};
 use common::run;
 use dock2uni::source::{
-    self, Bar, Class, Compression, Digest, Error, Image, Options, Outcome, Progress, Quiet, Store,
+    self, Bar, Class, Compression, Digest, Error, Image, Options, Outcome, Progress, Quiet,
+    RegistriesFiles, Store,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -407,4 +408,147 @@ fn a_full_disk_is_told_and_leaves_room() {
     assert!(matches!(error, Error::DiskFull { .. }), "{error:?}");
     assert_eq!(error.class(), Class::DiskFull);
     assert_eq!(parts, 0);
+}
+
+/// A file in the form of containers-registries.conf(5).
+fn registries(dir: &Path, text: &str) -> RegistriesFiles {
+    let file = dir.join("registries.conf");
+    fs::write(&file, text).unwrap();
+    RegistriesFiles { main: vec![file], ..RegistriesFiles::default() }
+}
+
+/// Counts blobs and keeps what is said.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Progress for Notes {
+    fn start(&self, _: &Digest, _: u64) -> Box<dyn Bar> {
+        Box::new(Quiet)
+    }
+
+    fn note(&self, text: &str) {
+        self.0.lock().unwrap().push(text.into());
+    }
+}
+
+#[test]
+fn mirrors_stand_in_for_a_registry_and_it_for_them() {
+    let (mirror, primary) = (Registry::start(), Registry::start());
+    let (layout, digest) = layout_of(&three_layers());
+    mirror.push(layout.path(), "one", "hub/team/app:1");
+    let only = layout_of(&ImageSpec { config: json!({"Cmd": ["/b"]}), ..three_layers() });
+    primary.push(only.0.path(), "one", "team/only:1");
+    let desk = tempfile::tempdir().unwrap();
+    let conf = format!(
+        "[[registry]]\nprefix = \"registry.example/team\"\nlocation = \"{}/team\"\n\
+         [[registry.mirror]]\nlocation = \"{}/hub/team\"\n\
+         [[registry]]\nlocation = \"bad.example\"\nblocked = true\n\
+         [aliases]\nmine = \"registry.example/team/app\"\n",
+        primary.addr, mirror.addr
+    );
+    let options = Options { registries: registries(desk.path(), &conf), ..options() };
+    let (dir, store) = store();
+    // Named as the user did, wherever it came from; an alias is another name.
+    let image = resolve("registry.example/team/app:1", &options, &store).unwrap();
+    assert_eq!(
+        (image.name.as_str(), image.manifest.to_string()),
+        ("registry.example/team/app:1", digest)
+    );
+    let again = resolve("mine:1", &options, &store).unwrap();
+    assert_eq!((again.name, again.manifest), (image.name, image.manifest));
+    // What the mirror lacks comes from the registry itself, and that is said.
+    let notes = Notes::default();
+    let wanted = "registry.example/team/only:1".parse().unwrap();
+    let image = source::resolve(&wanted, &options, &store, &notes).unwrap();
+    assert_eq!(image.manifest.to_string(), only.1);
+    let said = notes.0.into_inner().unwrap();
+    assert!(
+        said.len() == 1 && said[0].contains(&format!("trying {}/team/only:1", primary.addr)),
+        "{said:?}"
+    );
+    // A mirror that is down, or whose layer is damaged, is passed over as well.
+    let layer = &image.layers[0];
+    mirror.push(only.0.path(), "one", "hub/team/only:1");
+    fs::write(mirror.blob_file(&layer.digest.hex()), b"damaged").unwrap();
+    store.discard(&layer.digest).unwrap();
+    resolve("registry.example/team/only:1", &options, &store).unwrap();
+    let addr = mirror.addr;
+    drop(mirror);
+    store.discard(&layer.digest).unwrap();
+    resolve("registry.example/team/only:1", &options, &store).unwrap();
+    // Nobody has it: all that was tried is told.
+    let error = resolve("registry.example/team/none:1", &options, &store).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Nowhere { .. }), "{text}");
+    assert!(text.contains(&addr.to_string()) && text.contains(&primary.addr.to_string()), "{text}");
+    assert_eq!(error.class(), Class::NotFound);
+    let error = resolve("bad.example/x", &options, &store).unwrap_err();
+    assert!(matches!(error, Error::Blocked { .. }), "{error}");
+    assert_eq!(part_count(dir.path()), 0);
+    // Offline, the store knows the image by the place that had it.
+    let offline = Options { offline: true, ..options };
+    resolve("registry.example/team/app:1", &offline, &store).unwrap();
+}
+
+#[test]
+fn a_registry_that_the_configuration_calls_insecure_needs_no_authority() {
+    let certs = tempfile::tempdir().unwrap();
+    let registry = Registry::start_with(certificates(certs.path()));
+    let (layout, _) = layout_of(&three_layers());
+    let reference = registry.push(layout.path(), "one", "tls:1");
+    let insecure = |value: bool| {
+        let conf = format!("[[registry]]\nlocation = \"{}\"\ninsecure = {value}\n", registry.addr);
+        Options { registries: registries(certs.path(), &conf), ..options() }
+    };
+    let (_dir, store) = store();
+    let error = resolve(&reference, &insecure(false), &store).unwrap_err();
+    assert!(matches!(error, Error::Tls { .. }), "{error}");
+    resolve(&reference, &insecure(true), &store).unwrap();
+}
+
+#[test]
+fn lazily_pulled_layers_are_layers() {
+    // zstd:chunked is made by skopeo; eStargz is gzip in pieces with a table of contents at the end,
+    // which is part of the tar stream.
+    let registry = Registry::start();
+    let (layout, _) = layout_of(&three_layers());
+    let args = ["--dest-compress-format", "zstd:chunked"];
+    let reference = registry.push_with(layout.path(), "one", "chunked:1", &args);
+    let (_dir, store) = store();
+    let image = resolve(&reference, &options(), &store).unwrap();
+    let manifest = fs::read_to_string(store.blob_path(&image.manifest)).unwrap();
+    assert!(manifest.contains("zstd-chunked.manifest-checksum"), "{manifest}");
+    let build = |image: &Image| {
+        let file = tempfile::tempfile().unwrap();
+        let options = dock2uni::rootfs::Options::default();
+        dock2uni::rootfs::build(&image.layers, &options, &file, 0, &|_| {}).unwrap().stats.files
+    };
+    assert_eq!(build(&image), 3);
+
+    let content = noise(10_000, 4);
+    let stargz = tar(&[("a", &content), ("stargz.index.json", b"{\"version\":1,\"entries\":[]}")]);
+    let mut blob = Vec::new();
+    for piece in [&stargz[..512], &stargz[512..10_752], &stargz[10_752..]] {
+        blob.extend(common::layout::compress(piece, Compression::Gzip));
+    }
+    // The footer: an empty member whose extra field says where the table is.
+    blob.extend([0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255, 26, 0, b'S', b'G', 22, 0]);
+    blob.extend(format!("{:016x}STARGZ", 10_000).into_bytes());
+    blob.extend([1, 0, 0, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mut layout = Layout::new();
+    let mut config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/a"]}});
+    config["rootfs"] = json!({"type": "layers", "diff_ids": [Digest::of(&stargz).to_string()]});
+    let config = serde_json::to_vec(&config).unwrap();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": layout.blob("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [layout.blob("application/vnd.oci.image.layer.v1.tar+gzip", &blob)],
+    });
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    let image = layout.blob("application/vnd.oci.image.manifest.v1+json", &manifest);
+    layout.name(image, "lazy");
+    let image = resolve(&format!("oci:{}:lazy", layout.path().display()), &options(), &store);
+    // The table of contents is a file of the image, as it is for Docker.
+    assert_eq!(build(&image.unwrap()), 2);
 }

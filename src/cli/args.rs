@@ -560,6 +560,46 @@ pub struct SourceArgs {
     /// Use what is in the layer store, without any network
     #[arg(long)]
     pub offline: bool,
+    /// Raise or lower a bound on what an image may ask for: entries (4m), layer-bytes (256g),
+    /// image-bytes (1t), xattr-bytes (32m), sparse-parts (1m), archive-bytes (1t)
+    #[arg(long, value_name = "NAME=SIZE", value_parser = limit)]
+    pub limit: Vec<Limit>,
+}
+
+/// A bound on images.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    pub kind: LimitKind,
+    pub value: u64,
+}
+
+/// What can be bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LimitKind {
+    /// Entries of all layers together
+    Entries,
+    /// Bytes of all layers together when inflated
+    LayerBytes,
+    /// Bytes of the root filesystem
+    ImageBytes,
+    /// Bytes of extended attributes
+    XattrBytes,
+    /// Parts with data in all sparse files together
+    SparseParts,
+    /// Bytes that an archive may inflate to
+    ArchiveBytes,
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=SIZE, such as entries=10m")?;
+    let kind = LimitKind::from_str(name, false).map_err(|_| {
+        let names: Vec<String> = LimitKind::value_variants()
+            .iter()
+            .filter_map(|kind| Some(kind.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        format!("there is no limit `{name}`, only {}", names.join(", "))
+    })?;
+    Ok(Limit { kind, value: size::size(value)? })
 }
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use super::progress::Display;
 use super::target::{self, Target};
 use super::trial::{self, Trier};
 use super::{Failure, exit, inspect, size};
-use crate::convert::{self, DiskOptions, Made, Output};
+use crate::convert::{self, DiskOptions, Made, Output, RootOptions};
 use crate::disk::{Format, Place, Signer};
 use crate::guest;
 use crate::source::{Image, Store};
@@ -43,7 +43,10 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     let options = DiskOptions {
         place: args.disk.root.map(Into::into),
         signer: signer.as_ref(),
-        selection: slimmed.as_ref().map(|slimmed| &slimmed.slim.selection),
+        root: RootOptions {
+            selection: slimmed.as_ref().map(|slimmed| &slimmed.slim.selection),
+            limits: target::limits(&args.source),
+        },
     };
     let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
     let made =

@@ -58,6 +58,10 @@ impl source::Progress for Display {
         Box::new(Blob(self.bar(digest.short(), total)))
     }
 
+    fn note(&self, text: &str) {
+        self.say(text);
+    }
+
     fn retrying(&self, reason: &str, wait: Duration) {
         self.say(&format!("{reason}; trying again in {} s", wait.as_secs_f32().ceil()));
     }

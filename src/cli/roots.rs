@@ -9,16 +9,22 @@ use super::Failure;
 use super::args::{BuildArgs, SourceArgs};
 use super::progress::Display;
 use super::target::{self, Fetch, Target};
-use crate::convert;
+use crate::convert::{self, RootOptions};
 use crate::source::{Digest, Image, Store};
 
 /// A container image's bare root: from the store, or made now. Options change the record alone, so
 /// one root serves all of them.
-pub fn of(image: &Image, store: &Store, display: &Display) -> Result<PathBuf, Failure> {
+pub fn of(
+    image: &Image,
+    args: &SourceArgs,
+    store: &Store,
+    display: &Display,
+) -> Result<PathBuf, Failure> {
     let path = path(image, store)?;
     if !path.exists() {
         let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
-        convert::root_image(image, &path, &|bytes| bar.inc(bytes))
+        let options = RootOptions { limits: target::limits(args), ..RootOptions::default() };
+        convert::root_image(image, &options, &path, &|bytes| bar.inc(bytes))
             .map_err(|error| target::conversion_failed(error, image, store))?;
     }
     Ok(path)
@@ -32,9 +38,13 @@ pub fn resolve(
     store: &Store,
     display: &Display,
 ) -> Result<(Image, PathBuf), Failure> {
-    let Target::Reference(reference) = target else {
+    let described = match target {
+        Target::Reference(reference) if !reference.is_stream() => Some(reference),
+        _ => None,
+    };
+    let Some(reference) = described else {
         let image = target::image(target, build, args, store, display)?;
-        let root = of(&image, store, display)?;
+        let root = of(&image, args, store, display)?;
         return Ok((image, root));
     };
     let image = target::resolve_with(reference, args, store, display, Fetch::Description)?;
@@ -43,7 +53,7 @@ pub fn resolve(
         return Ok((image, root));
     }
     let image = target::resolve(reference, args, store, display)?;
-    let root = of(&image, store, display)?;
+    let root = of(&image, args, store, display)?;
     Ok((image, root))
 }
 

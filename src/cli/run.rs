@@ -11,12 +11,12 @@ use dock2uni_format::record::{Record, Root, Syscalls, trailer};
 use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::Digest as _;
 
-use super::args::{AUTO, BootType, MachineArgs, RunArgs};
+use super::args::{AUTO, BootType, MachineArgs, RunArgs, SourceArgs};
 use super::progress::Display;
 use super::target::{self, Target};
 use super::{Failure, exit, mounts, roots};
 use crate::config::Overrides;
-use crate::convert::{self, Rootfs};
+use crate::convert::{self, DiskOptions, Output, RootOptions, Rootfs};
 use crate::disk::medium::{Cursor, Medium, Raw};
 use crate::disk::{self, Disk, Extent, Format, Part};
 use crate::erofs::Reader;
@@ -151,9 +151,9 @@ fn subject(
                 recording = Some(syscalls::recording(store.root(), &config));
             }
             let subject = if from_disk(args) {
-                image_disk(&image, &overrides, &store, &display)
+                image_disk(&image, &overrides, &args.source, &store, &display)
             } else {
-                image_root(&image, &overrides, &store, &display)
+                image_root(&image, &overrides, &args.source, &store, &display)
             };
             display.clear();
             subject
@@ -231,10 +231,11 @@ fn root_subject(
 fn image_root(
     image: &Image,
     overrides: &Overrides,
+    source: &SourceArgs,
     store: &Store,
     display: &Display,
 ) -> Result<Subject, Failure> {
-    let path = roots::of(image, store, display)?;
+    let path = roots::of(image, source, store, display)?;
     root_subject(path, overrides, &image.config_json, &image.config_digest.hex())
 }
 
@@ -242,6 +243,7 @@ fn image_root(
 fn image_disk(
     image: &Image,
     overrides: &Overrides,
+    source: &SourceArgs,
     store: &Store,
     display: &Display,
 ) -> Result<Subject, Failure> {
@@ -257,7 +259,10 @@ fn image_disk(
     })?;
     if !path.exists() {
         let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
-        convert::disk_image(image, overrides, &path, &|bytes| bar.inc(bytes))
+        let outputs = [Output { format: Format::Raw, path: path.clone() }];
+        let root = RootOptions { limits: target::limits(source), ..RootOptions::default() };
+        let options = DiskOptions { root, ..DiskOptions::default() };
+        convert::disk_images(image, overrides, &outputs, &options, &|bytes| bar.inc(bytes))
             .map_err(|error| target::conversion_failed(error, image, store))?;
     }
     disk_subject(&path, &Overrides::default())

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::args::{BuildArgs, SourceArgs};
+use super::args::{BuildArgs, LimitKind, SourceArgs};
 use super::progress::Display;
 use super::{Failure, build, exit};
+use crate::rootfs::Limits;
 use crate::source::{self, Image, Options, Reference, Store};
 use crate::{browse, convert, disk, dockerfile};
 
@@ -93,7 +94,27 @@ pub fn options(args: &SourceArgs) -> Options {
     if args.ca_file.is_some() {
         options.ca_file.clone_from(&args.ca_file);
     }
+    for limit in args.limit.iter().filter(|limit| limit.kind == LimitKind::ArchiveBytes) {
+        options.archive_bytes = limit.value;
+    }
     options
+}
+
+/// Bounds on images: the defaults, and what the user says.
+pub fn limits(args: &SourceArgs) -> Limits {
+    let mut limits = Limits::default();
+    for limit in &args.limit {
+        let value = limit.value;
+        match limit.kind {
+            LimitKind::Entries => limits.entries = value,
+            LimitKind::LayerBytes => limits.layer_bytes = value,
+            LimitKind::ImageBytes => limits.image_bytes = value,
+            LimitKind::XattrBytes => limits.xattr_bytes = value as usize,
+            LimitKind::SparseParts => limits.sparse_segments = value as usize,
+            LimitKind::ArchiveBytes => {}
+        }
+    }
+    limits
 }
 
 /// Resolves a reference or builds a Dockerfile, with bars.
@@ -153,10 +174,11 @@ fn reference_stem(reference: &Reference) -> Option<String> {
         Reference::OciLayout { path, name }
         | Reference::OciArchive { path, name }
         | Reference::DockerArchive { path, name } => match name {
-            Some(name) => short(name),
-            None => file_stem(path),
+            Some(name) if !name.starts_with('@') => short(name),
+            _ => file_stem(path),
         },
         Reference::Archive { path } => file_stem(path),
+        Reference::Engine { name, .. } | Reference::Containerd { name } => short(name),
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::{ConvertArgs, TraceArgs, TrialArgs};
 use super::progress::Display;
 use super::run::launcher;
-use super::target::Target;
+use super::target::{self, Target};
 use super::{Failure, exit, roots, size};
 use crate::config::Overrides;
 use crate::convert::{self, Made, Output};
@@ -90,9 +90,13 @@ pub fn slim(
 ) -> Result<Slimmed, Failure> {
     let trace = args.trace.as_deref().map(Trace::read).transpose()?;
     let settings = settings(&args.trial)?;
-    let root = roots::of(image, store, display)?;
+    let root = roots::of(image, &args.source, store, display)?;
     display.clear();
-    let wishes = Wishes { keep: args.keep.clone(), drop: args.drop.clone() };
+    let wishes = Wishes {
+        keep: args.keep.clone(),
+        drop: args.drop.clone(),
+        limits: target::limits(&args.source),
+    };
     let say = |text: &str| {
         if !quiet {
             eprintln!("{text}");

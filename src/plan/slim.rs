@@ -2,7 +2,8 @@
 //!
 //! What belongs to no package is the application and stays. Of the packages, those that own what
 //! runs stay whole (with those that were built from the same source); of the others, only what is
-//! loaded, was used in a trace, or is on the list of what traces miss. Documentation goes. The
+//! loaded, was used in a trace, or is on the list of what traces miss. Whatever machine code is kept
+//! for any of these reasons, the libraries that it loads are kept with it. Documentation goes. The
 //! choice is checked by booting the result, which is the caller's part.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +12,12 @@ use dock2uni_format::erofs::FileType;
 use serde::Serialize;
 
 use super::Plan;
+use super::elf::{Builder, How};
 use super::packages::label;
 use super::root::{Root, show};
 use super::shell::matches;
 use super::start::{Role, which};
+use crate::rootfs::Limits;
 use crate::rootfs::select::Selection;
 use crate::trial::trace::Trace;
 
@@ -28,6 +31,8 @@ pub struct Wishes {
     pub keep: Vec<String>,
     /// To be dropped, whatever else is found.
     pub drop: Vec<String>,
+    /// Bounds within which the slim image is made.
+    pub limits: Limits,
 }
 
 /// Files that go together.
@@ -149,19 +154,32 @@ pub fn choose(plan: &Plan, root: &Root<'_>, traces: &[Trace], wishes: &Wishes) -
     };
     let (mut kept, mut dropped) = (Groups::default(), Groups::default());
     let mut links = Vec::new();
+    let mut judged = Vec::new();
     for (path, node) in root.walk(b"/", MAX_FILES) {
         let text = show(&path);
-        let file_type = node.file_type();
-        if file_type == FileType::Directory {
+        if node.file_type() == FileType::Directory {
             if keeps_directory(&text) {
                 slim.selection.keep(&path);
             }
             continue;
         }
+        let verdict = judge(plan, &path, &text, &needed, &whole, wishes);
+        judged.push((path, node, verdict));
+    }
+    let code = judged.iter().filter(|(_, _, verdict)| verdict.is_ok()).map(|(path, ..)| path);
+    let loaded = loaded_with(plan, root, code);
+    for (path, node, verdict) in judged {
+        let file_type = node.file_type();
         let size = if file_type == FileType::Regular { node.inode.size } else { 0 };
         slim.bytes.0 += size;
         slim.files.0 += 1;
-        match judge(plan, &path, &text, &needed, &whole, wishes) {
+        let verdict = match verdict {
+            Err(reason) if reason != ASKED && loaded.contains(&path) => {
+                Ok("libraries of what is kept".to_owned())
+            }
+            verdict => verdict,
+        };
+        match verdict {
             Ok(reason) => {
                 slim.selection.keep(&path);
                 slim.bytes.1 += size;
@@ -194,6 +212,30 @@ pub fn choose(plan: &Plan, root: &Root<'_>, traces: &[Trace], wishes: &Wishes) -
 }
 
 const ASKED: &str = "--drop";
+
+/// The libraries of kept machine code that the plan does not know of, such as plugins: all that its
+/// loader finds, and what it may load by itself.
+fn loaded_with<'p>(
+    plan: &Plan,
+    root: &Root<'_>,
+    kept: impl Iterator<Item = &'p Vec<u8>>,
+) -> BTreeSet<Vec<u8>> {
+    let env = plan.record.iter().flat_map(|record| &record.env);
+    let library_path = env.filter_map(|entry| entry.strip_prefix(b"LD_LIBRARY_PATH=")).next();
+    let mut builder = Builder::new(root, &show(library_path.unwrap_or_default()));
+    for path in kept.filter(|path| !plan.closure.members.contains_key(*path)) {
+        let Some(found) = root.file(path) else { continue };
+        // Links to it were followed; the file itself is another path of the list.
+        let is_code = found.path == *path
+            && root.contents(&found.node, 4).is_some_and(|head| head == *b"\x7fELF");
+        if is_code {
+            builder.add(&found, How::Extension, "");
+        }
+    }
+    super::loaded_later(root, &mut builder);
+    let closure = builder.finish();
+    closure.members.into_keys().chain(closure.also).collect()
+}
 
 /// Why a file is kept (`Ok`) or dropped (`Err`).
 fn judge(

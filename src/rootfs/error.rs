@@ -90,7 +90,9 @@ impl Error {
                 Some("the image is damaged where it comes from; push it again")
             }
             Error::Entry { .. } => Some("rebuild the image without this entry"),
-            Error::Limit { .. } => Some("the bounds can be raised when the image is trusted"),
+            Error::Limit { .. } => {
+                Some("if the image is trusted, raise the bound with `--limit`, see `--help`")
+            }
             Error::Write(_) | Error::Thread(_) => None,
         }
     }

@@ -31,6 +31,12 @@ pub enum Kind {
     Roots,
     /// Disk images that `run` made.
     Images,
+    /// Which layers the steps of builds made, and what is in layers.
+    BuildSteps,
+    /// Images that builds have unpacked for RUN.
+    BuildTrees,
+    /// Caches of `RUN --mount=type=cache`.
+    BuildCaches,
 }
 
 /// A file in the store.
@@ -145,7 +151,9 @@ fn referenced(store: &Store) -> Result<HashSet<Digest>, Error> {
     let mut left = Vec::new();
     for path in files(&store.root().join("refs"))? {
         let text = fs::read_to_string(&path).unwrap_or_default();
-        left.extend(text.trim().parse::<Digest>().ok());
+        // The digest, and the name for which it stands.
+        let digest = text.split_whitespace().next().unwrap_or_default();
+        left.extend(digest.parse::<Digest>().ok());
     }
     while let Some(digest) = left.pop() {
         let path = store.blob_path(&digest);
@@ -192,7 +200,7 @@ mod tests {
         };
         let (layer, other) = (put(b"layer"), put(b"other"));
         let manifest = put(format!(r#"{{"layers":[{{"digest":"{layer}"}}]}}"#).as_bytes());
-        fs::write(dir.path().join("refs/x"), manifest.to_string()).unwrap();
+        store.set_reference("r.io/app:1", &manifest).unwrap();
         fs::write(dir.path().join("staging/y.part"), "part").unwrap();
         let held = fs::File::create(dir.path().join("staging/z.part")).unwrap();
         held.lock().unwrap();

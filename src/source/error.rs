@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::digest::Digest;
+use super::reference::Engine;
 
 /// Kinds of failure, for exit codes and for callers that decide by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,82 @@ pub enum Error {
         place: String,
         /// Names there are.
         available: Vec<String>,
+    },
+    /// An engine has no such image.
+    #[error("{engine} has no image `{image}`")]
+    NotInEngine {
+        /// Which was asked.
+        engine: Engine,
+        /// Name or ID.
+        image: String,
+    },
+    /// An engine can't be asked.
+    #[error("cannot ask {engine} ({place}): {reason}")]
+    Engine {
+        /// Which.
+        engine: Engine,
+        /// Socket or address.
+        place: String,
+        /// Cause.
+        reason: String,
+    },
+    /// containerd has no such image, or there is no containerd.
+    #[error("containerd has no image `{image}`{}", no_store(roots))]
+    NotInContainerd {
+        /// Name.
+        image: String,
+        /// Where a store was looked for, if there is none.
+        roots: Vec<PathBuf>,
+    },
+    /// containerd's files are root's.
+    #[error("cannot read containerd's database `{}`: permission denied", path.display())]
+    ContainerdDenied {
+        /// The database.
+        path: PathBuf,
+        /// Name of the image that was looked for.
+        image: String,
+    },
+    /// Several namespaces of containerd's have different images of one name.
+    #[error("containerd has different images named `{image}` in {}", namespaces.join(", "))]
+    Namespaces {
+        /// Name.
+        image: String,
+        /// The namespaces.
+        namespaces: Vec<String>,
+    },
+    /// The machine's configuration of registries can't be understood.
+    #[error("{}: {reason}", path.display())]
+    RegistriesFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The machine's configuration forbids the registry.
+    #[error("`{image}` may not be pulled: registries.conf blocks `{prefix}`")]
+    Blocked {
+        /// The full reference.
+        image: String,
+        /// What is blocked.
+        prefix: String,
+    },
+    /// A name without a registry, several to look in, and nobody to ask.
+    #[error("`{name}` names no registry, and registries.conf wants one to be chosen")]
+    ShortName {
+        /// As it was written.
+        name: String,
+        /// What it may stand for.
+        candidates: Vec<String>,
+    },
+    /// None of the places where an image may be has it.
+    #[error("`{image}` could not be had from any of its places: {others}; {last}")]
+    Nowhere {
+        /// The full reference.
+        image: String,
+        /// What all but the last have said.
+        others: String,
+        /// What the last has said.
+        last: Box<Error>,
     },
     /// A blob that a manifest names is missing at the source.
     #[error("{origin} lacks the blob {digest} that the image names")]
@@ -277,6 +354,11 @@ pub enum Error {
     Cancelled,
 }
 
+fn no_store(roots: &[PathBuf]) -> String {
+    let roots: Vec<String> = roots.iter().map(|root| format!("`{}`", root.display())).collect();
+    if roots.is_empty() { String::new() } else { format!(": no store in {}", roots.join(", ")) }
+}
+
 fn message_suffix(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
@@ -296,12 +378,21 @@ impl Error {
     /// The kind of failure.
     pub fn class(&self) -> Class {
         match self {
-            Self::Reference { .. } | Self::Option { .. } | Self::Ambiguous { .. } => Class::Usage,
+            Self::Reference { .. }
+            | Self::Option { .. }
+            | Self::Ambiguous { .. }
+            | Self::Namespaces { .. }
+            | Self::RegistriesFile { .. }
+            | Self::Blocked { .. }
+            | Self::ShortName { .. } => Class::Usage,
+            Self::Nowhere { last, .. } => last.class(),
             Self::PathNotFound { .. }
             | Self::TagUnknown { .. }
             | Self::RepositoryUnknown { .. }
             | Self::NameUnknown { .. }
             | Self::BlobUnknown { .. }
+            | Self::NotInEngine { .. }
+            | Self::NotInContainerd { .. }
             | Self::NotCached { .. } => Class::NotFound,
             Self::CredentialsMissing { .. }
             | Self::AccessDenied { .. }
@@ -312,13 +403,16 @@ impl Error {
             | Self::Tls { .. }
             | Self::Transfer { .. }
             | Self::RateLimited { .. }
+            | Self::Engine { .. }
             | Self::Status { .. } => Class::Network,
             Self::DigestMismatch { .. }
             | Self::SizeMismatch { .. }
             | Self::Malformed { .. }
             | Self::TooLarge { .. } => Class::Corrupt,
             Self::WrongPlatform { .. } | Self::Unsupported { .. } => Class::Unsupported,
-            Self::Io { .. } | Self::NoStore | Self::Cancelled => Class::Io,
+            Self::Io { .. } | Self::ContainerdDenied { .. } | Self::NoStore | Self::Cancelled => {
+                Class::Io
+            }
             Self::DiskFull { .. } => Class::DiskFull,
         }
     }
@@ -328,7 +422,8 @@ impl Error {
         Some(match self {
             Self::Reference { .. } => {
                 "write `nginx:1.27`, `registry.example.com:5000/app@sha256:...`, `oci:DIR`, \
-                 `oci-archive:FILE` or `docker-archive:FILE`"
+                 `oci-archive:FILE`, `docker-archive:FILE`, `docker-daemon:NAME`, `podman:NAME` or \
+                 `containerd:NAME`"
                     .into()
             }
             Self::PathNotFound { .. } => "check the path, or give an image reference".into(),
@@ -342,6 +437,49 @@ impl Error {
             }
             Self::NameUnknown { available, .. } | Self::Ambiguous { available, .. } => {
                 format!("name one of these after a `:`: {}", available.join(", "))
+            }
+            Self::NotInEngine { engine: Engine::Docker, .. } => {
+                "`docker images` lists those there are; without `docker-daemon:` the image comes \
+                 from its registry"
+                    .into()
+            }
+            Self::NotInEngine { engine: Engine::Podman, .. } => {
+                "`podman images` lists those there are; without `podman:` the image comes from its \
+                 registry"
+                    .into()
+            }
+            Self::Engine { engine: Engine::Docker, .. } => {
+                "start it, or name its socket with DOCKER_HOST; a socket that is root's opens to \
+                 members of the group `docker`; `docker save NAME | dock2uni convert -` needs none"
+                    .into()
+            }
+            Self::Engine { engine: Engine::Podman, .. } => {
+                "start its service with `systemctl --user start podman.socket`, or name its socket \
+                 with CONTAINER_HOST; `podman save NAME | dock2uni convert -` needs none"
+                    .into()
+            }
+            Self::NotInContainerd { .. } => {
+                "`ctr namespaces ls` and `ctr -n NAMESPACE images ls` list what there is; \
+                 DOCK2UNI_CONTAINERD_ROOT says where another containerd keeps its files"
+                    .into()
+            }
+            Self::ContainerdDenied { image, .. } => format!(
+                "run as root, or let root write an archive: `sudo ctr images export - {image} | \
+                 dock2uni convert -`"
+            ),
+            Self::Namespaces { .. } => "set CONTAINERD_NAMESPACE to one of them".into(),
+            Self::RegistriesFile { .. } => {
+                "correct the file; containers-registries.conf(5) describes it".into()
+            }
+            Self::Blocked { .. } => "ask whoever keeps the machine's registries.conf".into(),
+            Self::ShortName { candidates, .. } => {
+                format!("write the full name: {}", candidates.join(", "))
+            }
+            Self::Nowhere { last, .. } => return last.hint(),
+            Self::BlobUnknown { origin, .. } if origin.starts_with("containerd") => {
+                "containerd may have dropped what it has unpacked, or never fetched it: pull the \
+                 image again with `ctr images pull --all-platforms`, or from its registry"
+                    .into()
             }
             Self::BlobUnknown { .. } => "push or save the image again".into(),
             Self::NotCached { .. } => "run once without `--offline`".into(),

@@ -17,6 +17,8 @@ use super::store::BUFFER;
 pub(super) struct Layout<'a> {
     context: &'a Context<'a>,
     path: &'a Path,
+    /// Its name in messages.
+    place: String,
 }
 
 impl<'a> Layout<'a> {
@@ -29,7 +31,7 @@ impl<'a> Layout<'a> {
         if !path.exists() {
             return Err(Error::PathNotFound { path: path.into() });
         }
-        let layout = Self { context, path };
+        let layout = Self::at(context, path, format!("`{}`", path.display()));
         let what = format!("index.json of {}", layout.name());
         let file = path.join("index.json");
         let bytes = match read_document(&file, &what) {
@@ -43,6 +45,11 @@ impl<'a> Layout<'a> {
         };
         let root = select(&layout, &what, &bytes, name)?;
         Ok((layout, root))
+    }
+
+    /// A directory whose blobs lie as in a layout.
+    pub(super) fn at(context: &'a Context<'a>, path: &'a Path, place: String) -> Self {
+        Self { context, path, place }
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -99,7 +106,7 @@ impl<'a> Layout<'a> {
 
 impl Origin for Layout<'_> {
     fn name(&self) -> String {
-        format!("`{}`", self.path.display())
+        self.place.clone()
     }
 
     fn manifest(&self, blob: &Blob) -> Result<Vec<u8>, Error> {
@@ -151,7 +158,13 @@ pub(super) fn select(
     let index: ImageIndex =
         serde_json::from_slice(index_json).map_err(|e| malformed(e.to_string()))?;
     let entries: Vec<_> = index.manifests().iter().filter(|d| manifest::is_image(d)).collect();
-    let named = |wanted: &str| entries.iter().copied().find(|d| goes_by(d, wanted));
+    let named = |wanted: &str| {
+        match wanted.strip_prefix('@').and_then(|number| number.parse::<usize>().ok()) {
+            // As skopeo counts: all entries, images or not.
+            Some(number) => index.manifests().get(number).filter(|d| manifest::is_image(d)),
+            None => entries.iter().copied().find(|d| goes_by(d, wanted)),
+        }
+    };
     let entry = match (name, entries.as_slice()) {
         (Some(name), _) => named(name).ok_or_else(|| Error::NameUnknown {
             place: origin.name().trim_matches('`').into(),

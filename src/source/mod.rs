@@ -1,8 +1,8 @@
-//! Where images come from: registries, OCI layouts, archives.
+//! Where images come from: registries, OCI layouts, archives, and the stores of container engines.
 //!
 //! Every source yields the same [`Image`]: a checked configuration and an ordered list of layer
-//! blobs that lie, verified, in the content-addressed [`store`] (or, for a layout directory, in
-//! place).
+//! blobs that lie, verified, in the content-addressed [`store`] (or, for a layout directory and for
+//! containerd's store, in place).
 //!
 //! ```no_run
 //! use dock2uni::source::{self, Options, Quiet, Reference, Store};
@@ -18,7 +18,9 @@ mod archive;
 mod assemble;
 mod built;
 pub mod clean;
+mod containerd;
 pub mod digest;
+mod engine;
 mod error;
 pub mod image;
 mod layout;
@@ -27,6 +29,7 @@ mod options;
 mod platform;
 mod progress;
 mod reference;
+mod registries;
 mod registry;
 pub(crate) mod store;
 
@@ -34,12 +37,14 @@ use std::sync::atomic::AtomicBool;
 
 pub(crate) use self::built::built;
 pub use self::digest::Digest;
+pub use self::engine::Sockets;
 pub use self::error::{Class, Error};
 pub use self::image::{Compression, Image, Layer};
 pub use self::options::Options;
 pub use self::platform::Platform;
 pub use self::progress::{Bar, Outcome, Progress, Quiet};
-pub use self::reference::{Name, Reference};
+pub use self::reference::{Engine, Name, Reference};
+pub use self::registries::Files as RegistriesFiles;
 pub use self::registry::Upload;
 pub use self::store::Store;
 
@@ -74,11 +79,7 @@ pub fn resolve(
     let context = Context { options, store, progress, cancelled: AtomicBool::new(false) };
     let name = reference.to_string();
     match reference {
-        Reference::Registry(wanted) => {
-            let registry = Registry::new(&context, wanted);
-            let root = registry.root()?;
-            assemble(&context, &registry, name, root)
-        }
+        Reference::Registry(wanted) => registries::resolve(&context, wanted),
         Reference::OciLayout { path, name: wanted } => {
             let (layout, root) = Layout::open(&context, path, wanted.as_deref())?;
             assemble(&context, &layout, name, root)
@@ -90,7 +91,49 @@ pub fn resolve(
             archive::resolve(&context, path, Some(archive::Kind::Docker), wanted.as_deref(), name)
         }
         Reference::Archive { path } => archive::resolve(&context, path, None, None, name),
+        Reference::Engine { engine, name: wanted } => {
+            engine::resolve(&context, *engine, wanted, name)
+        }
+        Reference::Containerd { name: wanted } => containerd::resolve(&context, wanted, name),
     }
+}
+
+/// For fuzzing: a document as whatever it may be.
+pub(crate) fn parse_any(bytes: &[u8]) {
+    for media_type in [None, Some("application/vnd.oci.image.index.v1+json")] {
+        if let Ok(manifest::Document::Index(index)) =
+            manifest::Document::parse("fuzz", bytes, media_type)
+        {
+            for entry in index.manifests().iter().filter(|entry| manifest::is_image(entry)) {
+                let _ = (manifest::blob(entry), Platform::of_descriptor(entry));
+            }
+        }
+    }
+    if let Ok(manifest::Document::Manifest(found)) = manifest::Document::parse("fuzz", bytes, None)
+    {
+        for layer in found.layers() {
+            let _ = (manifest::blob(layer), manifest::compression(layer));
+        }
+    }
+    if let Ok((config, _)) = manifest::config("fuzz", bytes) {
+        let _ = Platform::of_config(&config);
+    }
+}
+
+/// For fuzzing: a file as `registries.conf`.
+pub(crate) fn registries_any(path: &std::path::Path) {
+    let files = RegistriesFiles { main: vec![path.into()], ..RegistriesFiles::default() };
+    if let Ok(registries) = files.load() {
+        for name in ["nginx", "r.example/a/b:c"] {
+            let name: Result<Name, _> = name.parse();
+            let _ = name.map(|name| registries.places(&name));
+        }
+    }
+}
+
+/// For fuzzing: a file as containerd's database.
+pub(crate) fn containerd_any(path: &std::path::Path) {
+    let _ = containerd::entries(path);
 }
 
 /// Brings blobs and a manifest, given with its media type, to a registry, where `name` says.
@@ -106,7 +149,9 @@ pub fn push(
     progress: &dyn Progress,
 ) -> Result<(), Error> {
     let context = Context { options, store, progress, cancelled: AtomicBool::new(false) };
-    Registry::new(&context, name).push(blobs, manifest)
+    // A push goes to where the name says, whatever stands in its place for pulls.
+    let insecure = options.registries.load()?.places(name)?.iter().any(|p| !p.mirror && p.insecure);
+    Registry::new(&context, name, insecure).push(blobs, manifest)
 }
 
 /// `HOST/REPOSITORY:TAG` of every image that a registry has below `prefix` (all, if it is empty).

@@ -4,7 +4,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::containerd;
+use super::engine::Sockets;
 use super::platform::Platform;
+use super::registries::Files;
 
 /// Settings of a resolution. [`Options::default`] looks at nothing of the user's;
 /// [`Options::from_env`] is what a command line starts from.
@@ -22,6 +25,16 @@ pub struct Options {
     pub plain_http: bool,
     /// Registries (`host` or `host:port`) to speak plain HTTP to.
     pub insecure_registries: Vec<String>,
+    /// The machine's configuration of registries, mirrors and short names.
+    pub registries: Files,
+    /// Where dockerd listens.
+    pub docker: Sockets,
+    /// Where Podman's service listens.
+    pub podman: Sockets,
+    /// Directories that may be containerd's.
+    pub containerd_roots: Vec<PathBuf>,
+    /// The one namespace of containerd's to look in; all if there is none.
+    pub containerd_namespace: Option<String>,
     /// A PEM file with authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
     /// Directories with `HOST[:PORT]/*.crt` authorities and `*.cert`, `*.key` client
@@ -39,6 +52,8 @@ pub struct Options {
     pub retry_delay: Duration,
     /// Longest wait a server may ask for with `Retry-After`.
     pub max_wait: Duration,
+    /// Most bytes that an archive may inflate to.
+    pub archive_bytes: u64,
     /// Longest time to connect.
     pub connect_timeout: Duration,
     /// Longest time without an answer or further bytes.
@@ -53,6 +68,11 @@ impl Default for Options {
             layers: true,
             plain_http: false,
             insecure_registries: Vec::new(),
+            registries: Files::default(),
+            docker: Sockets::default(),
+            podman: Sockets::default(),
+            containerd_roots: Vec::new(),
+            containerd_namespace: None,
             ca_file: None,
             certs_dirs: vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()],
             auth_files: Vec::new(),
@@ -61,6 +81,7 @@ impl Default for Options {
             retries: 5,
             retry_delay: Duration::from_millis(500),
             max_wait: Duration::from_secs(120),
+            archive_bytes: 1 << 40,
             connect_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_secs(60),
         }
@@ -69,7 +90,9 @@ impl Default for Options {
 
 impl Options {
     /// The defaults with the user's credentials and authorities: `DOCK2UNI_CA_FILE`,
-    /// `REGISTRY_AUTH_FILE`, `DOCKER_CONFIG`, `~/.docker/config.json` and podman's `auth.json`.
+    /// `REGISTRY_AUTH_FILE`, `DOCKER_CONFIG`, `~/.docker/config.json` and podman's `auth.json`; the
+    /// machine's `registries.conf`; and the engines that are here: `DOCKER_HOST`, `CONTAINER_HOST`,
+    /// `CONTAINERD_NAMESPACE`, `DOCK2UNI_CONTAINERD_ROOT`.
     pub fn from_env() -> Self {
         let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let home = var("HOME");
@@ -80,7 +103,22 @@ impl Options {
             let uid = std::fs::metadata("/proc/self").ok()?.uid();
             Some(PathBuf::from(format!("/run/containers/{uid}")))
         });
-        let mut options = Self { ca_file: var("DOCK2UNI_CA_FILE"), ..Self::default() };
+        let under_home = |dir: &str| home.as_ref().map(|home| home.join(dir));
+        let cache = var("XDG_CACHE_HOME").or_else(|| under_home(".cache"));
+        let data = var("XDG_DATA_HOME").or_else(|| under_home(".local/share"));
+        let namespace = std::env::var("CONTAINERD_NAMESPACE").ok().filter(|v| !v.is_empty());
+        let mut options = Self {
+            ca_file: var("DOCK2UNI_CA_FILE"),
+            registries: Files::of_user(config.as_deref(), cache.as_deref()),
+            docker: Sockets::docker(docker.as_deref()),
+            podman: Sockets::podman(),
+            containerd_roots: match var("DOCK2UNI_CONTAINERD_ROOT") {
+                Some(root) => vec![root],
+                None => containerd::roots(data.as_deref()),
+            },
+            containerd_namespace: namespace,
+            ..Self::default()
+        };
         options.auth_files.extend(var("REGISTRY_AUTH_FILE"));
         options.auth_files.extend(docker.map(|dir| dir.join("config.json")));
         options.auth_files.extend(runtime.map(|dir| dir.join("auth.json")));

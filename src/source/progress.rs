@@ -9,6 +9,11 @@ pub trait Progress: Sync {
     /// A blob of `total` bytes is about to be brought in or checked.
     fn start(&self, digest: &Digest, total: u64) -> Box<dyn Bar>;
 
+    /// Something happened that people may want to know.
+    fn note(&self, text: &str) {
+        let _ = text;
+    }
+
     /// A request failed and is repeated after `wait`.
     fn retrying(&self, reason: &str, wait: Duration) {
         let _ = (reason, wait);

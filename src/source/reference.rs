@@ -22,27 +22,57 @@ pub enum Reference {
     },
     /// In an OCI layout packed into a tar file, compressed or not.
     OciArchive {
-        /// The file.
+        /// The file; `-` is standard input.
         path: PathBuf,
         /// `org.opencontainers.image.ref.name` of the image.
         name: Option<String>,
     },
     /// In a file as `docker save` writes it, compressed or not.
     DockerArchive {
-        /// The file.
+        /// The file; `-` is standard input.
         path: PathBuf,
         /// A name and tag out of its `manifest.json`.
         name: Option<String>,
     },
     /// A tar file of either form; its content tells.
     Archive {
-        /// The file.
+        /// The file; `-` is standard input.
         path: PathBuf,
+    },
+    /// In an engine on this machine, or one that its environment variables name.
+    Engine {
+        /// Which.
+        engine: Engine,
+        /// The image's name or ID there.
+        name: String,
+    },
+    /// In containerd's image store.
+    Containerd {
+        /// The image's name there, as it is or as Docker would complete it.
+        name: String,
     },
 }
 
+/// A daemon that keeps images and hands them out over its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// dockerd.
+    Docker,
+    /// `podman system service`.
+    Podman,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "the Docker daemon",
+            Self::Podman => "Podman",
+        })
+    }
+}
+
 /// The name of an image in a registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Name {
     /// Registry as `host` or `host:port`; `docker.io` stands for Docker Hub.
     pub host: String,
@@ -52,9 +82,34 @@ pub struct Name {
     pub tag: Option<String>,
     /// The digest of a manifest or index. Wins over the tag.
     pub digest: Option<Digest>,
+    /// The repository as it was written, if no registry was: `nginx`. What it stands for is Docker
+    /// Hub's, unless the machine's configuration of registries says otherwise.
+    pub short: Option<String>,
 }
 
+/// Names are equal if they mean the same, however they were written.
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |name: &Self| (name.digest, name.tag.clone());
+        (&self.host, &self.repository, parts(self))
+            == (&other.host, &other.repository, parts(other))
+    }
+}
+
+impl Eq for Name {}
+
 impl Reference {
+    /// Whether it can be read once only, or costs as much each time.
+    pub fn is_stream(&self) -> bool {
+        match self {
+            Self::Engine { .. } => true,
+            Self::Archive { path }
+            | Self::OciArchive { path, .. }
+            | Self::DockerArchive { path, .. } => path == Path::new(STDIN) || is_pipe(path),
+            Self::Registry(_) | Self::OciLayout { .. } | Self::Containerd { .. } => false,
+        }
+    }
+
     /// Reads a reference; a text that names an existing OCI layout directory or file means that.
     ///
     /// # Errors
@@ -62,11 +117,15 @@ impl Reference {
     /// (`/…`, `./…`, `../…`) and isn't there.
     pub fn detect(text: &str) -> Result<Self, Error> {
         let path = Path::new(text);
+        if text == STDIN {
+            return Ok(Self::Archive { path: path.into() });
+        }
         if !has_transport(text) {
             if path.join("oci-layout").is_file() || path.join("index.json").is_file() {
                 return Ok(Self::OciLayout { path: path.into(), name: None });
             }
-            if path.is_file() {
+            // A pipe, as the shell's `<(docker save app)` makes one, holds an archive, too.
+            if path.is_file() || is_pipe(path) {
                 return Ok(Self::Archive { path: path.into() });
             }
             if ["/", "./", "../"].iter().any(|prefix| text.starts_with(prefix)) {
@@ -83,17 +142,45 @@ impl Reference {
     }
 }
 
+/// What stands for standard input.
+pub(super) const STDIN: &str = "-";
+
+/// What may stand before a reference, with a colon; `docker:` only with two slashes.
+const TRANSPORTS: [&str; 8] = [
+    "docker://",
+    "oci:",
+    "oci-archive:",
+    "docker-archive:",
+    "docker-daemon:",
+    "podman:",
+    "containerd:",
+    "containers-storage:",
+];
+
 fn has_transport(text: &str) -> bool {
-    ["docker://", "oci:", "oci-archive:", "docker-archive:"].iter().any(|t| text.starts_with(t))
+    TRANSPORTS.iter().any(|t| text.starts_with(t))
 }
 
-/// `PATH[:NAME]`. A path with a colon works if it exists as a whole.
+fn is_pipe(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
+}
+
+/// `PATH[:NAME]`, `PATH@DIGEST` or `PATH@INDEX`. A path with such characters works if it exists as
+/// a whole.
 fn path_and_name(text: &str, rest: &str) -> Result<(PathBuf, Option<String>), Error> {
     if rest.is_empty() || rest.starts_with(':') {
         return Err(Error::Reference { text: text.into(), reason: "the path is missing" });
     }
     if Path::new(rest).exists() {
         return Ok((rest.into(), None));
+    }
+    if let Some((path, selector)) = rest.rsplit_once('@')
+        && !path.is_empty()
+        && !path.contains(':')
+        && (selector.parse::<Digest>().is_ok() || selector.parse::<usize>().is_ok())
+    {
+        return Ok((path.into(), Some(format!("@{selector}"))));
     }
     Ok(match rest.split_once(':') {
         Some((path, name)) if !name.is_empty() => (path.into(), Some(name.into())),
@@ -118,6 +205,20 @@ impl FromStr for Reference {
             let (path, name) = path_and_name(text, rest)?;
             return Ok(Self::DockerArchive { path, name });
         }
+        for (prefix, engine) in [("docker-daemon:", Engine::Docker), ("podman:", Engine::Podman)] {
+            if let Some(name) = text.strip_prefix(prefix) {
+                return Ok(Self::Engine { engine, name: local_name(text, name)? });
+            }
+        }
+        if let Some(name) = text.strip_prefix("containerd:") {
+            return Ok(Self::Containerd { name: local_name(text, name)? });
+        }
+        if text.starts_with("containers-storage:") {
+            return Err(Error::Reference {
+                text: text.into(),
+                reason: "Podman's storage is read through its service: write `podman:NAME`",
+            });
+        }
         let name = text.strip_prefix("docker://").unwrap_or(text);
         parse_name(name)
             .map(Self::Registry)
@@ -125,17 +226,43 @@ impl FromStr for Reference {
     }
 }
 
+/// A name as local stores have it. It becomes part of a URL's path.
+fn local_name(text: &str, name: &str) -> Result<String, Error> {
+    let reason = if name.is_empty() {
+        "the image's name is missing"
+    } else if name.len() > 1024 {
+        "the name is too long"
+    } else if name.bytes().any(|b| !b.is_ascii_graphic() || matches!(b, b'?' | b'#' | b'%' | b'\\'))
+        || name.split('/').any(|part| matches!(part, "" | "." | ".."))
+    {
+        "the name has characters that no image's name has"
+    } else {
+        return Ok(name.into());
+    };
+    Err(Error::Reference { text: text.into(), reason })
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (transport, path, name) = match self {
             Self::Registry(name) => return name.fmt(f),
+            Self::Archive { path } if path == Path::new(STDIN) => return f.write_str(STDIN),
             Self::Archive { path } => return path.display().fmt(f),
+            Self::Engine { engine: Engine::Docker, name } => {
+                return write!(f, "docker-daemon:{name}");
+            }
+            Self::Engine { engine: Engine::Podman, name } => return write!(f, "podman:{name}"),
+            Self::Containerd { name } => return write!(f, "containerd:{name}"),
             Self::OciLayout { path, name } => ("oci", path, name),
             Self::OciArchive { path, name } => ("oci-archive", path, name),
             Self::DockerArchive { path, name } => ("docker-archive", path, name),
         };
         write!(f, "{transport}:{}", path.display())?;
-        name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
+        match name {
+            Some(name) if name.starts_with('@') => f.write_str(name),
+            Some(name) => write!(f, ":{name}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -217,6 +344,7 @@ fn parse_name(text: &str) -> Result<Name, &'static str> {
         return Err("a tag has up to 128 letters, digits, `_`, `.` and `-`, and starts with \
                     neither `.` nor `-`");
     }
+    let mut short = None;
     let (host, path) = match rest.split_once('/') {
         Some((first, path)) if looks_like_host(first) => {
             if !is_host(first) {
@@ -224,7 +352,10 @@ fn parse_name(text: &str) -> Result<Name, &'static str> {
             }
             (first, path.to_string())
         }
-        _ => ("docker.io", rest.to_string()),
+        _ => {
+            short = Some(rest.to_string());
+            ("docker.io", rest.to_string())
+        }
     };
     let (host, path) = match host {
         "docker.io" | "index.docker.io" | "registry-1.docker.io" if !path.contains('/') => {
@@ -245,7 +376,7 @@ fn parse_name(text: &str) -> Result<Name, &'static str> {
         (None, Some(_)) => None,
         (None, None) => Some("latest".into()),
     };
-    Ok(Name { host: host.into(), repository: path, tag, digest })
+    Ok(Name { host: host.into(), repository: path, tag, digest, short })
 }
 
 fn looks_like_host(first: &str) -> bool {
@@ -382,8 +513,52 @@ mod tests {
             Reference::DockerArchive { path: "a.tar".into(), name: Some("nginx:1".into()) }
         );
         assert_eq!(full("oci-archive:x.tar"), "oci-archive:x.tar");
+        let digest = format!("@sha256:{}", "0a".repeat(32));
+        assert_eq!(
+            format!("oci:dir{digest}").parse::<Reference>().unwrap(),
+            Reference::OciLayout { path: "dir".into(), name: Some(digest.clone()) }
+        );
+        assert_eq!(full(&format!("oci:dir{digest}")), format!("oci:dir{digest}"));
+        assert_eq!(
+            "docker-archive:a.tar@1".parse::<Reference>().unwrap(),
+            Reference::DockerArchive { path: "a.tar".into(), name: Some("@1".into()) }
+        );
+        assert_eq!(
+            "oci-archive:-:v1".parse::<Reference>().unwrap(),
+            Reference::OciArchive { path: "-".into(), name: Some("v1".into()) }
+        );
+        assert_eq!(Reference::detect("-").unwrap(), Reference::Archive { path: "-".into() });
         assert!("oci:".parse::<Reference>().is_err());
         assert!(matches!(Reference::detect("./no/such"), Err(Error::PathNotFound { .. })));
+    }
+
+    #[test]
+    fn engines_have_names_of_their_own() {
+        for text in ["docker-daemon:app", "podman:localhost/app:1", "containerd:docker.io/x/y:z"] {
+            assert_eq!(full(text), text);
+        }
+        let podman: Reference = "podman:app".parse().unwrap();
+        assert_eq!(podman, Reference::Engine { engine: Engine::Podman, name: "app".into() });
+        for text in [
+            "podman:",
+            "docker-daemon:a b",
+            "docker-daemon:../../info",
+            "podman:a?x=y",
+            "podman:a%2f",
+            "containerd:a//b",
+            "containers-storage:app",
+        ] {
+            assert!(text.parse::<Reference>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn names_without_a_registry_are_known_and_equal_full_ones() {
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        assert_eq!(name("nginx").short.as_deref(), Some("nginx"));
+        assert_eq!(name("team/app:1").short.as_deref(), Some("team/app"));
+        assert_eq!(name("docker.io/nginx").short, None);
+        assert_eq!(name("nginx"), name("docker.io/library/nginx:latest"));
     }
 
     #[test]

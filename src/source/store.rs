@@ -297,6 +297,11 @@ impl Writer {
         self.resumed
     }
 
+    /// Says what the content must prove to be, for a writer of [`Store::import`].
+    pub(super) fn expect(&mut self, digest: Digest, size: u64) {
+        self.expected = Some((digest, size));
+    }
+
     /// Appends bytes. More than the expected size is an error of the caller's making that
     /// [`Writer::commit`] reports.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Archive, Stream, normal};
+use super::spool::Data;
+use super::{Archive, normal};
 use crate::source::digest::Digest;
 use crate::source::error::Error;
 use crate::source::image::{Compression, Image, Layer};
@@ -17,7 +18,6 @@ use crate::source::manifest;
 use crate::source::platform::Platform;
 use crate::source::progress::Outcome;
 use crate::source::reference::Name;
-use crate::source::store::Slot;
 
 /// One image of `manifest.json`.
 #[derive(Deserialize)]
@@ -111,7 +111,7 @@ fn choose<'a>(
     items: &'a [Item],
     wanted: Option<&str>,
 ) -> Result<&'a Item, Error> {
-    let place = || archive.path.display().to_string();
+    let place = || archive.place.trim_matches('`').to_owned();
     let tags = || items.iter().flat_map(|item| item.repo_tags.iter().flatten()).cloned().collect();
     let Some(wanted) = wanted else {
         return match items {
@@ -120,6 +120,13 @@ fn choose<'a>(
             _ => Err(Error::Ambiguous { place: place(), available: tags() }),
         };
     };
+    if let Some(index) = wanted.strip_prefix('@').and_then(|index| index.parse::<usize>().ok()) {
+        return items.get(index).ok_or_else(|| Error::NameUnknown {
+            place: place(),
+            wanted: wanted.into(),
+            available: tags(),
+        });
+    }
     let goes_by = |tag: &String| {
         // `nginx` and `docker.io/library/nginx:latest` are one name.
         tag == wanted
@@ -130,10 +137,11 @@ fn choose<'a>(
     })
 }
 
-/// The digest in `<hex>.json` and `blobs/sha256/<hex>`.
-fn digest_in_name(name: &str) -> Option<Digest> {
+/// The digest in `<hex>.json`, `<hex>.tar` and `blobs/sha256/<hex>`.
+pub(super) fn digest_in_name(name: &str) -> Option<Digest> {
     let file = name.rsplit('/').next().unwrap_or(name);
-    Digest::from_hex(file.strip_suffix(".json").unwrap_or(file)).ok()
+    let file = file.strip_suffix(".json").or(file.strip_suffix(".tar")).unwrap_or(file);
+    Digest::from_hex(file).ok()
 }
 
 /// Copies what the store lacks into it, in one pass.
@@ -152,33 +160,17 @@ fn bring_in(
         done.insert(name.clone(), Done { digest, path });
         false
     });
-    if !todo.is_empty() {
-        archive.each(&mut |name, _, stream| {
-            if let Some(layer) = todo.remove(name) {
-                done.insert(name.into(), bring_in_one(archive, &layer, stream)?);
-            }
-            Ok(())
-        })?;
-    }
+    archive.bring(todo, &mut |name, layer, data| {
+        done.insert(name.into(), bring_in_one(archive, &layer, data)?);
+        Ok(())
+    })?;
     Ok(done)
 }
 
-fn bring_in_one(archive: &Archive<'_>, layer: &Wanted, stream: &mut Stream) -> Result<Done, Error> {
-    let (store, progress) = (archive.context.store, archive.context.progress);
-    let mut bar = progress.start(&layer.digest.unwrap_or(layer.diff_id), layer.size);
-    let mut writer = match layer.digest {
-        None => store.import()?,
-        Some(digest) => match store.slot(&digest, layer.size)? {
-            Slot::Present(path) => {
-                bar.finish(Outcome::Cached);
-                return Ok(Done { digest, path });
-            }
-            Slot::Vacant(writer) => writer,
-        },
-    };
-    writer.restart()?;
-    archive.copy(stream, &mut writer, bar.as_mut())?;
-    let (digest, path) = writer.commit("layer", &archive.name())?;
-    bar.finish(Outcome::Fetched);
+fn bring_in_one(archive: &Archive<'_>, layer: &Wanted, data: Data<'_>) -> Result<Done, Error> {
+    let label = layer.digest.unwrap_or(layer.diff_id);
+    let mut bar = archive.context.progress.start(&label, layer.size);
+    let (digest, path, outcome) = archive.keep(data, layer.digest, layer.size, bar.as_mut())?;
+    bar.finish(outcome);
     Ok(Done { digest, path })
 }

@@ -3,21 +3,27 @@
 //! A compressed tar file can only be read from its start. So one pass notes what there is and
 //! keeps the small documents, and a second one copies the layers that the store lacks into it;
 //! nothing but layers is unpacked, and memory is bounded.
+//!
+//! A pipe or a socket can't be read twice: there the first pass sets aside in the store what may be
+//! a layer, and what was one is given its name afterwards ([`spool`]).
 
 mod docker;
 mod oci;
+mod spool;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _, Seek as _};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
+use self::spool::Data;
 use super::assemble::Context;
 use super::error::Error;
 use super::image::{Compression, Image};
 use super::manifest::MAX_DOCUMENT;
-use super::progress::Bar;
+use super::reference::STDIN;
 use super::store::{BUFFER, Writer};
 use crate::rootfs::tar::{Entry, Fault, Kind as EntryKind, Reader};
 
@@ -27,8 +33,6 @@ const MAX_ENTRIES: usize = 1 << 16;
 const SMALL: u64 = 256 << 10;
 /// All that are kept together.
 const MAX_SMALL: u64 = 32 << 20;
-/// Most bytes that an archive may inflate to.
-const MAX_BYTES: u64 = 1 << 40;
 /// Links followed from one name; Docker's archives have chains of one.
 const MAX_LINKS: u32 = 8;
 
@@ -41,8 +45,16 @@ pub(super) enum Kind {
     Docker,
 }
 
-/// Reads an image out of an archive; without a `kind` its content tells. Docker's newer archives
-/// are both: as an OCI layout every layer has a digest.
+/// Where an archive's bytes come from.
+enum Input {
+    /// A file that can be read as often as is needed.
+    File(PathBuf),
+    /// A stream that can be read once.
+    Stream,
+}
+
+/// Reads an image out of an archive file, a pipe, or standard input (`-`); without a `kind` its
+/// content tells. Docker's newer archives are both: as an OCI layout every layer has a digest.
 pub(super) fn resolve(
     context: &Context<'_>,
     path: &Path,
@@ -50,15 +62,49 @@ pub(super) fn resolve(
     wanted: Option<&str>,
     name: String,
 ) -> Result<Image, Error> {
-    let archive = Archive::scan(context, path)?;
+    let archive = if path == Path::new(STDIN) {
+        Archive::scan_stream(context, "standard input".into(), Box::new(io::stdin()))?
+    } else {
+        let io = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound => Error::PathNotFound { path: path.into() },
+            _ => Error::io("read", path, e),
+        };
+        use std::os::unix::fs::FileTypeExt as _;
+        let file_type = std::fs::metadata(path).map_err(io)?.file_type();
+        let place = format!("`{}`", path.display());
+        if file_type.is_file() {
+            Archive::scan_file(context, place, path)?
+        } else if file_type.is_fifo() {
+            Archive::scan_stream(context, place, Box::new(File::open(path).map_err(io)?))?
+        } else {
+            return Err(Error::Unsupported { what: place, reason: "it is not a file".into() });
+        }
+    };
+    choose(&archive, kind, wanted, name)
+}
+
+/// Reads the only image out of an archive that `stream` brings from `place`.
+pub(super) fn resolve_stream(
+    context: &Context<'_>,
+    place: String,
+    stream: Box<dyn Read>,
+    name: String,
+) -> Result<Image, Error> {
+    choose(&Archive::scan_stream(context, place, stream)?, None, None, name)
+}
+
+fn choose(
+    archive: &Archive<'_>,
+    kind: Option<Kind>,
+    wanted: Option<&str>,
+    name: String,
+) -> Result<Image, Error> {
     let has = |file: &str| archive.files.contains_key(file);
     match kind {
         Some(Kind::Oci) | None if has("index.json") && has("oci-layout") => {
-            oci::resolve(&archive, wanted, name)
+            oci::resolve(archive, wanted, name)
         }
-        Some(Kind::Docker) | None if has("manifest.json") => {
-            docker::resolve(&archive, wanted, name)
-        }
+        Some(Kind::Docker) | None if has("manifest.json") => docker::resolve(archive, wanted, name),
         kind => Err(Error::Unsupported {
             what: archive.name(),
             reason: match kind {
@@ -74,10 +120,14 @@ pub(super) fn resolve(
 /// A tar file and what it holds.
 struct Archive<'a> {
     context: &'a Context<'a>,
-    path: &'a Path,
+    /// Its name in messages.
+    place: String,
+    input: Input,
     files: HashMap<String, Noted>,
     /// Names that are links, and the names they stand for.
     links: HashMap<String, String>,
+    /// Files of a stream that were set aside.
+    aside: Mutex<HashMap<String, Writer>>,
 }
 
 /// A file seen in the first pass.
@@ -90,10 +140,33 @@ struct Noted {
 type Stream = Reader<Box<dyn BufRead>>;
 
 impl<'a> Archive<'a> {
-    /// The first pass.
-    fn scan(context: &'a Context<'a>, path: &'a Path) -> Result<Self, Error> {
-        let mut archive = Self { context, path, files: HashMap::new(), links: HashMap::new() };
+    fn scan_file(context: &'a Context<'a>, place: String, path: &Path) -> Result<Self, Error> {
+        let mut archive = Self::new(context, place, Input::File(path.into()));
         let mut stream = archive.open()?;
+        archive.scan(&mut stream)?;
+        Ok(archive)
+    }
+
+    fn scan_stream(
+        context: &'a Context<'a>,
+        place: String,
+        bytes: Box<dyn Read>,
+    ) -> Result<Self, Error> {
+        let mut archive = Self::new(context, place, Input::Stream);
+        let mut stream = archive.inflate(bytes)?;
+        archive.scan(&mut stream)?;
+        spool::drain(stream.into_source());
+        Ok(archive)
+    }
+
+    fn new(context: &'a Context<'a>, place: String, input: Input) -> Self {
+        let (files, links, aside) = (HashMap::new(), HashMap::new(), Mutex::default());
+        Self { context, place, input, files, links, aside }
+    }
+
+    /// The first pass.
+    fn scan(&mut self, stream: &mut Stream) -> Result<(), Error> {
+        let archive = self;
         let mut entry = Entry::default();
         let mut kept = 0;
         let mut first = true;
@@ -101,7 +174,7 @@ impl<'a> Archive<'a> {
             match stream.next(&mut entry) {
                 Ok(true) => first = false,
                 Ok(false) if first => return Err(archive.malformed("it is empty")),
-                Ok(false) => return Ok(archive),
+                Ok(false) => return Ok(()),
                 Err(Fault::Checksum | Fault::Truncated) if first => {
                     return Err(Error::Unsupported {
                         what: archive.name(),
@@ -109,6 +182,9 @@ impl<'a> Archive<'a> {
                     });
                 }
                 Err(fault) => return Err(archive.fault(fault)),
+            }
+            if archive.context.cancelled.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
             }
             if archive.files.len() + archive.links.len() >= MAX_ENTRIES {
                 return Err(archive.malformed("it has too many entries for an image"));
@@ -125,8 +201,12 @@ impl<'a> Archive<'a> {
                         size <= SMALL && kept + size <= MAX_SMALL
                     };
                     let want = if keep { size } else { size.min(4) };
-                    let content = read(&mut stream, want).map_err(|e| archive.fault(e))?;
+                    let content = read(stream, want).map_err(|e| archive.fault(e))?;
                     let compression = Compression::detect(&content);
+                    if !keep && matches!(archive.input, Input::Stream) {
+                        let writer = archive.set_aside(&name, size, &content, stream)?;
+                        archive.aside().insert(name.clone(), writer);
+                    }
                     let content = keep.then_some(content);
                     kept += content.as_ref().map_or(0, |_| size);
                     archive.files.insert(name, Noted { size, compression, content });
@@ -146,7 +226,12 @@ impl<'a> Archive<'a> {
 
     /// Its name in messages.
     fn name(&self) -> String {
-        format!("`{}`", self.path.display())
+        self.place.clone()
+    }
+
+    fn aside(&self) -> std::sync::MutexGuard<'_, HashMap<String, Writer>> {
+        // Entries are put in and taken out whole, so a poisoned lock is as good as any.
+        self.aside.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn malformed(&self, reason: impl Into<String>) -> Error {
@@ -156,7 +241,9 @@ impl<'a> Archive<'a> {
     fn fault(&self, fault: Fault) -> Error {
         match fault {
             // What decompressors say has no system error code; what the disk says has one.
-            Fault::Io(e) if e.raw_os_error().is_some() => Error::io("read", self.path, e),
+            Fault::Io(e) if e.raw_os_error().is_some() => {
+                Error::io("read", Path::new(self.place.trim_matches('`')), e)
+            }
             Fault::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 self.malformed("it is truncated")
             }
@@ -167,18 +254,19 @@ impl<'a> Archive<'a> {
 
     /// The tar stream from its start.
     fn open(&self) -> Result<Stream, Error> {
-        let io = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound => Error::PathNotFound { path: self.path.into() },
-            _ => Error::io("read", self.path, e),
+        let Input::File(path) = &self.input else {
+            return Err(self.malformed("it can't be read twice"));
         };
-        if !std::fs::metadata(self.path).map_err(io)?.is_file() {
-            let reason = "it is not a file".into();
-            return Err(Error::Unsupported { what: self.name(), reason });
-        }
-        let mut file = File::open(self.path).map_err(io)?;
+        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+        self.inflate(Box::new(file))
+    }
+
+    /// The tar stream that these bytes hold, compressed or not.
+    fn inflate(&self, mut bytes: Box<dyn Read>) -> Result<Stream, Error> {
+        let io = |e: io::Error| self.fault(Fault::Io(e));
         let mut head = Vec::new();
-        (&mut file).take(6).read_to_end(&mut head).map_err(io)?;
-        file.rewind().map_err(io)?;
+        (&mut bytes).take(6).read_to_end(&mut head).map_err(io)?;
+        let file = io::Cursor::new(head.clone()).chain(bytes);
         let file = BufReader::with_capacity(BUFFER, file);
         let plain: Box<dyn io::Read> = match Compression::detect(&head) {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
@@ -198,7 +286,8 @@ impl<'a> Archive<'a> {
                 Box::new(file)
             }
         };
-        let plain = BufReader::with_capacity(BUFFER, plain.take(MAX_BYTES));
+        let limit = self.context.options.archive_bytes;
+        let plain = BufReader::with_capacity(BUFFER, spool::Bounded::new(plain, limit));
         Ok(Reader::new(Box::new(plain) as Box<dyn BufRead>, 0))
     }
 
@@ -234,7 +323,7 @@ impl<'a> Archive<'a> {
         Ok(found)
     }
 
-    /// A further pass over all regular files.
+    /// A further pass over all regular files of an archive that can be read again.
     fn each(
         &self,
         visit: &mut dyn FnMut(&str, &Entry, &mut Stream) -> Result<(), Error>,
@@ -253,23 +342,35 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
-    /// Copies the current entry's data into a writer.
-    fn copy(
+    /// The data of the `wanted` files, by the names that [`Archive::file`] gave, each once. Returns
+    /// the wishes that nothing in the archive meets.
+    fn bring<T>(
         &self,
-        stream: &mut Stream,
-        writer: &mut Writer,
-        bar: &mut dyn Bar,
-    ) -> Result<(), Error> {
-        loop {
-            let data = stream.data(u64::MAX).map_err(|e| self.fault(e))?;
-            let len = data.len();
-            if len == 0 {
-                return Ok(());
+        mut wanted: HashMap<String, T>,
+        visit: &mut dyn FnMut(&str, T, Data<'_>) -> Result<(), Error>,
+    ) -> Result<HashMap<String, T>, Error> {
+        // Small files are in memory, and those of a stream in the store.
+        let (mut names, mut aside): (Vec<_>, _) = (wanted.keys().cloned().collect(), self.aside());
+        names.sort();
+        for name in names {
+            let content = self.files.get(&name).and_then(|noted| noted.content.as_deref());
+            let data = match (content, aside.remove(&name)) {
+                (Some(bytes), _) => Data::Bytes(bytes),
+                (None, Some(writer)) => Data::Aside(writer),
+                (None, None) => continue,
+            };
+            if let Some(wish) = wanted.remove(&name) {
+                visit(&name, wish, data)?;
             }
-            writer.write(data)?;
-            bar.advance(len as u64);
-            stream.consume(len);
         }
+        drop(aside);
+        if !wanted.is_empty() && matches!(self.input, Input::File(_)) {
+            self.each(&mut |name, _, stream| match wanted.remove(name) {
+                Some(wish) => visit(name, wish, Data::Stream(stream)),
+                None => Ok(()),
+            })?;
+        }
+        Ok(wanted)
     }
 }
 

@@ -11,7 +11,6 @@ use crate::source::image::Image;
 use crate::source::layout::select;
 use crate::source::manifest::Blob;
 use crate::source::progress::Outcome;
-use crate::source::store::Slot;
 
 pub(super) fn resolve(
     archive: &Archive<'_>,
@@ -78,22 +77,13 @@ impl Origin for OciArchive<'_> {
             }
             wanted.insert(name.to_string(), *blob);
         }
-        if !wanted.is_empty() {
-            archive.each(&mut |name, _, stream| {
-                let Some(blob) = wanted.remove(name) else { return Ok(()) };
-                let mut bar = archive.context.progress.start(&blob.digest, blob.size);
-                match store.slot(&blob.digest, blob.size)? {
-                    Slot::Present(_) => bar.finish(Outcome::Cached),
-                    Slot::Vacant(mut writer) => {
-                        writer.restart()?;
-                        archive.copy(stream, &mut writer, bar.as_mut())?;
-                        writer.commit("layer", &archive.name())?;
-                        bar.finish(Outcome::Fetched);
-                    }
-                }
-                Ok(())
-            })?;
-        }
+        let wanted = archive.bring(wanted, &mut |_, blob, data| {
+            let mut bar = archive.context.progress.start(&blob.digest, blob.size);
+            let (digest, size) = (Some(blob.digest), blob.size);
+            let (_, _, outcome) = archive.keep(data, digest, size, bar.as_mut())?;
+            bar.finish(outcome);
+            Ok(())
+        })?;
         if let Some(blob) = wanted.values().next() {
             return Err(self.missing(blob));
         }

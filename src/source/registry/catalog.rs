@@ -30,14 +30,14 @@ pub(in crate::source) fn references(
 ) -> Result<Vec<String>, Error> {
     // The list belongs to no repository; a name is needed for the host alone.
     let any = name(host, "catalog")?;
-    let registry = Registry::new(context, &any);
+    let registry = Registry::new(context, &any, false);
     registry.need_network(&format!("the catalogue of `{host}`"))?;
     let mut repositories = registry.names("_catalog")?;
     repositories.retain(|repository| below(repository, prefix));
     let mut found = Vec::new();
     for repository in repositories {
         let name = name(host, &repository)?;
-        let registry = Registry::new(context, &name);
+        let registry = Registry::new(context, &name, false);
         let mut tags = match registry.names(&format!("{repository}/tags/list")) {
             // Deleted repositories stay in the catalogue.
             Err(Error::Status { status: 404, .. }) => continue,

@@ -20,9 +20,11 @@ use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 
 use self::auth::Authorizer;
+pub(super) use self::http::innermost;
 use self::http::{ErrorBody, Http, Request, status_error, transfer};
 pub use self::push::Upload;
 use self::retry::{Failure, Retrier, Retry};
+pub(super) use self::tls::unused as tls_for_engines;
 use super::assemble::{Context, Origin, Root, in_parallel, verify};
 use super::digest::Digest;
 use super::error::Error;
@@ -42,7 +44,7 @@ pub(super) fn get(options: &Options, address: &str) -> Result<Response, Error> {
         reason: format!("it is no address: {error}"),
     };
     let url = Url::parse(address).map_err(malformed)?;
-    let http = Http::new(options);
+    let http = Http::new(options, None);
     let mut failed = 0;
     loop {
         match http.send(Request::get(url.clone())) {
@@ -65,15 +67,18 @@ pub(super) struct Registry<'a> {
     name: &'a Name,
     http: Http<'a>,
     auth: Authorizer<'a>,
+    insecure: bool,
     /// Unknown until something must be fetched.
     base: std::sync::OnceLock<Url>,
 }
 
 impl<'a> Registry<'a> {
-    pub(super) fn new(context: &'a Context<'a>, name: &'a Name) -> Self {
-        let http = Http::new(context.options);
+    /// `insecure` means that nobody need vouch for the registry, and that plain HTTP will do.
+    pub(super) fn new(context: &'a Context<'a>, name: &'a Name, insecure: bool) -> Self {
+        let trusted = insecure.then(|| name.endpoint().to_owned());
+        let http = Http::new(context.options, trusted);
         let auth = Authorizer::new(context.options, name);
-        Self { context, name, http, auth, base: std::sync::OnceLock::new() }
+        Self { context, name, http, auth, insecure, base: std::sync::OnceLock::new() }
     }
 
     /// The manifest or index that the reference names. One by digest that the store has needs no
@@ -131,6 +136,8 @@ impl<'a> Registry<'a> {
             true
         } else if self.name.is_loopback() {
             self.speaks_plain_http(endpoint)?
+        } else if self.insecure {
+            !self.speaks_tls(endpoint)?
         } else {
             false
         };
@@ -152,6 +159,15 @@ impl<'a> Registry<'a> {
                 Err(Failure { error: Error::Status { .. }, .. }) => return Ok(true),
                 Err(failure) => retrier.pause(failure)?,
             }
+        }
+    }
+
+    /// Whether a registry that needs no trust answers over HTTPS, with whatever certificate.
+    fn speaks_tls(&self, endpoint: &str) -> Result<bool, Error> {
+        let url = parse_url(&format!("https://{endpoint}/v2/"), endpoint)?;
+        match self.http.send(Request::get(url)) {
+            Ok(_) | Err(Failure { error: Error::Status { .. }, .. }) => Ok(true),
+            Err(_) => Ok(false),
         }
     }
 
