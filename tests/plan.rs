@@ -2,12 +2,19 @@
 
 mod common;
 
-use std::process::Output;
+use std::fs::{self, File};
+use std::process::{Command, Output};
 
-use common::layout::{ImageSpec, Layout, tar};
+use common::layout::{ImageSpec, Layout, borrowed, programs, tar};
+use common::run;
 use common::vm::dock2uni;
-use dock2uni::plan::{Report, Severity, Verdict};
+use dock2uni::config::Overrides;
+use dock2uni::convert::{self, RootOptions};
+use dock2uni::plan::root::Root;
+use dock2uni::plan::slim::{Slim, Wishes, choose};
+use dock2uni::plan::{self, Report, Severity, Verdict};
 use dock2uni::source::image::Compression;
+use dock2uni::source::{self, Options, Quiet, Reference, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -92,4 +99,97 @@ fn what_keeps_an_image_from_running_is_named() {
         assert_eq!(blockers(&report), [blocker], "{:?}", report.findings);
         assert!(report.findings[0].advice.is_some(), "{:?}", report.findings);
     }
+}
+
+/// What slimming keeps of an image, without a trace.
+fn slimmed(layout: &Layout, wishes: &Wishes) -> Slim {
+    let desk = tempfile::tempdir().unwrap();
+    let store = Store::open(desk.path()).unwrap();
+    let reference = Reference::OciLayout { path: layout.path().into(), name: None };
+    let image = source::resolve(&reference, &Options::default(), &store, &Quiet).unwrap();
+    let path = desk.path().join("root");
+    convert::root_image(&image, &RootOptions::default(), &path, &|_| {}).unwrap();
+    let file = File::open(&path).unwrap();
+    let root = Root::open(&file, 0).unwrap();
+    let plan = plan::examine(&image, &Overrides::default(), &root).unwrap();
+    choose(&plan, &root, &[], wishes)
+}
+
+#[test]
+fn slim_images_keep_what_plugins_load() {
+    let desk = tempfile::tempdir().unwrap();
+    let compile = |name: &str, text: &str, options: &[&str]| -> Vec<u8> {
+        let source = desk.path().join("x.c");
+        fs::write(&source, text).unwrap();
+        let mut cc = Command::new("cc");
+        cc.current_dir(desk.path()).args(["-o", name, "x.c", "-L."]).args(options);
+        run(&mut cc);
+        fs::read(desk.path().join(name)).unwrap()
+    };
+    let shared = ["-shared", "-fPIC"];
+    let deep = compile("libdeep.so", "int deep(void) { return 1; }", &shared);
+    let with_deep = [&shared[..], &["-ldeep"]].concat();
+    let needed =
+        compile("libneeded.so", "int deep(void); int f(void) { return deep(); }", &with_deep);
+    let with_needed = [&shared[..], &["-lneeded", "-Wl,--allow-shlib-undefined"]].concat();
+    let plugin = compile("plugin.so", "int f(void); int g(void) { return f(); }", &with_needed);
+    let loader = "#include <dlfcn.h>\nint main(int n, char **a) { return !dlopen(a[1], 2); }";
+    compile("main", loader, &[]);
+    let main = desk.path().join("main").display().to_string();
+
+    let mut files = programs(&[&main]);
+    let library = "usr/lib/x86_64-linux-gnu";
+    let lists = "var/lib/dpkg/info/extras.list";
+    for (path, bytes) in [
+        ("opt/app/plugins/plugin.so".to_owned(), plugin),
+        (format!("{library}/libneeded.so"), needed.clone()),
+        (format!("{library}/libdeep.so"), deep),
+        (format!("{library}/libunused.so"), needed),
+        ("usr/bin/extra".to_owned(), b"#!/bin/sh\n".to_vec()),
+        (
+            "var/lib/dpkg/status".to_owned(),
+            b"Package: extras\nStatus: install ok installed\nVersion: 1\n".to_vec(),
+        ),
+        (
+            lists.to_owned(),
+            format!(
+                "/{library}/libneeded.so\n/{library}/libdeep.so\n/{library}/libunused.so\n\
+                     /usr/bin/extra\n"
+            )
+            .into_bytes(),
+        ),
+    ] {
+        files.push((path, bytes));
+    }
+    let image = layout(json!({"Cmd": [main, "/opt/app/plugins/plugin.so"]}), &borrowed(&files));
+    let slim = slimmed(&image, &Wishes::default());
+    let has = |name: &str| slim.selection.has(format!("/{library}/{name}").as_bytes());
+    assert!(slim.selection.has(b"/opt/app/plugins/plugin.so"));
+    assert!(has("libneeded.so") && has("libdeep.so"), "{:?}", slim.kept);
+    assert!(!has("libunused.so") && !slim.selection.has(b"/usr/bin/extra"), "{:?}", slim.kept);
+    // What the user wants gone goes.
+    let wishes = Wishes { drop: vec!["*/libdeep.so".into()], ..Wishes::default() };
+    assert!(!slimmed(&image, &wishes).selection.has(format!("/{library}/libdeep.so").as_bytes()));
+}
+
+#[test]
+fn an_rpm_database_tells_whose_files_they_are() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rpmdb.sqlite.gz");
+    let mut database = Vec::new();
+    let mut gzip = flate2::read::GzDecoder::new(File::open(fixture).unwrap());
+    std::io::Read::read_to_end(&mut gzip, &mut database).unwrap();
+    let mut files = programs(&["busybox"]);
+    files.push(("var/lib/rpm/rpmdb.sqlite".to_owned(), database));
+    // A program under the name that the database has.
+    let busybox = files[0].1.clone();
+    files.push(("usr/bin/tool".to_owned(), busybox));
+    let image = layout(json!({"Cmd": ["/usr/bin/tool"]}), &borrowed(&files));
+    let store = tempfile::tempdir().unwrap();
+    let (code, report) = inspect(image.path().to_str().unwrap(), &[], &store);
+    assert_eq!(code, 0, "{:?}", report.findings);
+    let packages = report.packages.unwrap();
+    assert_eq!((packages.manager.as_str(), packages.installed), ("rpm", 2));
+    assert_eq!(packages.running, ["tool 2:1.5-3"]);
+    assert_eq!(packages.needed, ["lib 2:1.5-3", "tool 2:1.5-3"]);
+    assert!(report.findings.iter().all(|finding| finding.id != "rpm"), "{:?}", report.findings);
 }

@@ -79,10 +79,15 @@ pub(super) fn compose(
     report.runtimes = plan.runtimes.iter().map(runtime).collect();
     report.packages = plan.database.as_ref().map(|database| package_report(plan, database));
     report.memory = memory(plan, running, &mut findings);
-    if plan.database.as_ref().is_some_and(|database| database.manager == Manager::Rpm) {
+    // An RPM database has a package at least: rpm's own.
+    let unread =
+        |database: &Database| database.manager == Manager::Rpm && database.packages.is_empty();
+    if plan.database.as_ref().is_some_and(unread) {
         findings.note(
             "rpm",
-            "the package database is RPM's, which is not read: files are not attributed".into(),
+            "the package database is RPM's, in a form that is not understood: files are not \
+             attributed"
+                .into(),
             None,
         );
     }

@@ -13,7 +13,8 @@ pub fn read(root: &Root<'_>) -> Option<(Vec<Package>, Vec<Vec<u8>>)> {
     Some((parse(&text), vec![place.as_bytes().to_vec()]))
 }
 
-fn parse(text: &str) -> Vec<Package> {
+/// The packages of a database's text.
+pub fn parse(text: &str) -> Vec<Package> {
     let mut packages = Vec::new();
     for record in text.split("\n\n") {
         let mut package = Package::default();

@@ -18,7 +18,7 @@ pub fn read(root: &Root<'_>) -> Option<(Vec<Package>, Vec<Vec<u8>>)> {
     let mut packages = Vec::new();
     if let Some(text) = root.text(STATUS.as_bytes(), MAX_STATUS) {
         own.push(STATUS.as_bytes().to_vec());
-        packages.extend(paragraphs(&text).filter_map(package));
+        packages.extend(self::packages(&text));
         let names: HashMap<String, usize> =
             packages.iter().enumerate().map(|(at, package)| (package.name.clone(), at)).collect();
         for (file, _) in root.list(INFO.as_bytes()) {
@@ -48,6 +48,11 @@ pub fn read(root: &Root<'_>) -> Option<(Vec<Package>, Vec<Vec<u8>>)> {
         packages.push(package);
     }
     (!packages.is_empty()).then_some((packages, own))
+}
+
+/// The installed packages of a status file, without their files.
+pub fn packages(text: &str) -> impl Iterator<Item = Package> {
+    paragraphs(text).filter_map(package)
 }
 
 fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
@@ -85,7 +90,7 @@ mod tests {
         let text = "Package: a\nStatus: install ok installed\nVersion: 1:2-3\n\
                     Pre-Depends: x\nDepends: b (>= 1), c | d\nDescription: y\n Depends: no\n\n\
                     Package: gone\nStatus: deinstall ok config-files\n";
-        let found: Vec<Package> = paragraphs(text).filter_map(package).collect();
+        let found: Vec<Package> = packages(text).collect();
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("a", "1:2-3"));
         assert_eq!(found[0].depends.len(), 3);

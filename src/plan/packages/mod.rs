@@ -2,6 +2,7 @@
 
 mod apk;
 mod dpkg;
+mod rpm;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -20,7 +21,7 @@ pub enum Manager {
     Dpkg,
     /// Alpine, Wolfi.
     Apk,
-    /// Red Hat, SUSE and their children: found, but not read.
+    /// Red Hat, SUSE and their children.
     Rpm,
 }
 
@@ -62,8 +63,8 @@ impl Database {
         } else if let Some((packages, own)) = apk::read(root) {
             (Manager::Apk, packages, own)
         } else {
-            let own = rpm(root)?;
-            (Manager::Rpm, Vec::new(), vec![own])
+            let (packages, own) = rpm::read(root)?;
+            (Manager::Rpm, packages, own)
         };
         Some(Database::new(manager, packages, own, &|path| root.canonical(path)))
     }
@@ -95,6 +96,14 @@ impl Database {
                 owners.insert(path.clone(), index);
             }
         }
+        // rpm's packages may need a file, whoever brings it.
+        let files = packages.iter().flat_map(|package| &package.depends).flatten();
+        let files: BTreeSet<String> = files.filter(|name| name.starts_with('/')).cloned().collect();
+        for file in files {
+            if let Some(&index) = owners.get(&canonical(file.as_bytes())) {
+                names.entry(file).or_default().push(index);
+            }
+        }
         Database { manager, packages, own, owners, names }
     }
 
@@ -123,14 +132,13 @@ impl Database {
     }
 }
 
-/// Where an RPM database lies, if there is one.
-fn rpm(root: &Root<'_>) -> Option<Vec<u8>> {
-    let dirs = ["/var/lib/rpm", "/usr/lib/sysimage/rpm"];
-    let names = ["rpmdb.sqlite", "Packages.db", "Packages"];
-    dirs.iter()
-        .flat_map(|dir| names.iter().map(move |name| format!("{dir}/{name}")))
-        .find(|path| root.exists(path.as_bytes()))
-        .map(String::into_bytes)
+/// For fuzzing: bytes as a database of any kind.
+pub(crate) fn parse_any(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut packages = apk::parse(&text);
+    packages.extend(dpkg::packages(&text));
+    let _ = Database::new(Manager::Apk, packages, Vec::new(), &|path| path.to_vec());
+    rpm::parse_any(bytes);
 }
 
 /// Names of a dependency field: `a (>= 1) | b:any, c`.

@@ -170,6 +170,8 @@ impl Follower<'_, '_> {
     }
 
     fn one(&mut self, mut task: Task) {
+        // Busybox runs its applets itself, whatever else goes by their names.
+        let mut applet_of = None;
         loop {
             if !self.seen.insert((task.role, task.argv.clone(), task.uid)) {
                 return;
@@ -183,7 +185,7 @@ impl Follower<'_, '_> {
                 }
                 return;
             };
-            let Some(found) = self.find(&name, &task) else {
+            let Some(found) = applet_of.take().or_else(|| self.find(&name, &task)) else {
                 self.started.lost.push(Lost {
                     role: task.role,
                     name,
@@ -238,6 +240,9 @@ impl Follower<'_, '_> {
                     task.user = Some(user);
                 }
                 task.env.extend(inner.env);
+                if wrappers::has_applets(&called) {
+                    applet_of = Some(found);
+                }
                 (task.argv, task.by) = (inner.argv, called);
                 continue;
             }

@@ -94,10 +94,15 @@ const RULES: &[Rule] = &[
     ),
 ];
 
+/// Whether a program is many in one, chosen by its first argument.
+pub fn has_applets(name: &str) -> bool {
+    matches!(name, "busybox" | "toybox")
+}
+
 /// What `argv` runs in its turn; `None` if its program is not known to run another.
 pub fn unwrap(name: &str, argv: &[Value]) -> Option<Unwrapped> {
     match name {
-        "busybox" | "toybox" => {
+        _ if has_applets(name) => {
             let rest = argv.get(1..).filter(|rest| !rest.is_empty())?;
             let applet = rest[0].as_deref()?;
             return (!applet.starts_with('-'))
