@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, exit, size};
 use crate::vmm::{accel, firmware, qemu};
-use crate::{guest, source};
+use crate::{dockerfile, guest, source};
 
 /// One thing that was looked at.
 struct Finding {
@@ -37,6 +37,22 @@ pub fn doctor(as_json: bool) -> Result<u8, Failure> {
     Ok(if able { exit::OK } else { exit::FAILURE })
 }
 
+/// Whether commands of RUN in Dockerfiles can run here.
+fn sandbox(store: &source::Store) -> Result<String, String> {
+    use dockerfile::Users;
+    match dockerfile::probe(&dockerfile::keeper(), store) {
+        Ok(Users::All) => Ok("RUN works: user namespaces, overlays, all users of an image".into()),
+        Ok(Users::One) => Ok("RUN works: user namespaces, overlays, root alone; for other users \
+                              install `uidmap`, and give this one ranges in /etc/subuid and \
+                              /etc/subgid"
+            .into()),
+        Err(error) => {
+            let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            Err(format!("{error}{hint}; Dockerfiles with RUN need it"))
+        }
+    }
+}
+
 fn look() -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |name, needed, result: Result<String, String>| {
@@ -64,7 +80,12 @@ fn look() -> Vec<Finding> {
     }
     let uefi = firmware::find(None, None).map(|found| found.code.display().to_string());
     add("uefi", false, uefi.map_err(|error| format!("{error}; `--boot uefi` needs it")));
-    let store = source::Store::open_default().map(|store| store.root().display().to_string());
-    add("store", true, store.map_err(|error| error.to_string()));
+    let store = source::Store::open_default().map_err(|error| error.to_string());
+    add(
+        "store",
+        true,
+        store.as_ref().map(|s| s.root().display().to_string()).map_err(Clone::clone),
+    );
+    add("build", false, store.and_then(|store| sandbox(&store)));
     findings
 }

@@ -4,27 +4,37 @@ use serde_json::{Value, json};
 
 use super::target_args::{SystemArgs, SystemCommand};
 use super::{Failure, exit, size};
+use crate::dockerfile;
 use crate::source::Store;
 use crate::source::clean::{self, Item, Kind, Prune};
 
-const KINDS: [(Kind, &str); 5] = [
+const KINDS: [(Kind, &str); 8] = [
     (Kind::Referenced, "layers and manifests of known references"),
     (Kind::Unreferenced, "layers and manifests that none leads to"),
     (Kind::Unfinished, "downloads that broke off"),
     (Kind::Roots, "root filesystems that `run` made"),
     (Kind::Images, "disk images that `run` made"),
+    (Kind::BuildSteps, "results of build steps"),
+    (Kind::BuildTrees, "images that builds have unpacked"),
+    (Kind::BuildCaches, "caches of RUN --mount=type=cache"),
 ];
 
 pub fn system(args: &SystemArgs) -> Result<u8, Failure> {
     let store = Store::open_default()?;
     match &args.command {
         SystemCommand::Df { json } => {
-            let items = clean::items(&store)?;
+            let mut items = clean::items(&store)?;
+            items.extend(dockerfile::clean::items(&store)?);
             report(&store, &items, "total", *json);
         }
         SystemCommand::Prune { all, older_than, dry_run, json } => {
             let what = Prune { all: *all, older_than: older_than.0 };
-            let removed = clean::prune(&store, what, *dry_run)?;
+            let builds = dockerfile::clean::prune(&store, what, *dry_run, &dockerfile::keeper())?;
+            if builds.busy {
+                eprintln!("a build is running: what builds have left stays");
+            }
+            let mut removed = clean::prune(&store, what, *dry_run)?;
+            removed.extend(builds.removed);
             let word = if *dry_run { "to free" } else { "freed" };
             report(&store, &removed, word, *json);
         }

@@ -116,9 +116,10 @@ pub enum SystemCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove what can be had again: converted images, broken downloads, layers without a reference
+    /// Remove what can be had again: converted images, broken downloads, layers without a reference,
+    /// results of build steps
     Prune {
-        /// Layers of known references, too
+        /// Layers of known references and caches of RUN --mount=type=cache, too
         #[arg(long)]
         all: bool,
         /// Only what was written so long ago, such as 30m, 12h or 7d

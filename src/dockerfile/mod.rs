@@ -24,6 +24,7 @@
 mod ast;
 mod cache;
 mod cancel;
+pub mod clean;
 mod context;
 mod copy;
 mod copying;
@@ -38,6 +39,7 @@ mod mounts;
 mod owner;
 mod parse;
 mod pattern;
+mod probe;
 mod remote;
 mod run;
 mod sandbox;
@@ -55,6 +57,7 @@ pub use self::cancel::Cancel;
 pub use self::error::{Error, Place};
 pub use self::exec::is_context;
 pub use self::log::Progress;
+pub use self::probe::{Users, probe};
 
 use crate::source::{self, Image, Store};
 
@@ -122,11 +125,7 @@ impl Options {
             no_cache: false,
             network: Network::default(),
             epoch: 0,
-            sandbox: match std::env::current_exe() {
-                Ok(exe) => vec![exe, "__sandbox".into()],
-                // Without a name there is nothing to start; RUN says so.
-                Err(_) => Vec::new(),
-            },
+            sandbox: keeper(),
         }
     }
 
@@ -138,9 +137,23 @@ impl Options {
     }
 }
 
+/// How this program starts the sandbox of RUN, see [`Options::sandbox`].
+pub fn keeper() -> Vec<PathBuf> {
+    match std::env::current_exe() {
+        Ok(exe) => vec![exe, "__sandbox".into()],
+        // Without a name there is nothing to start; RUN says so.
+        Err(_) => Vec::new(),
+    }
+}
+
 /// The hidden subcommand by which a build runs commands in isolation; returns an exit status.
 pub fn sandbox(job: &Path, inside: bool) -> u8 {
     sandbox::main(job, inside)
+}
+
+/// For fuzzing: bytes as a Dockerfile.
+pub(crate) fn parse_any(bytes: &[u8]) {
+    let _ = parse::parse("Dockerfile", bytes);
 }
 
 /// Builds an image.

@@ -648,22 +648,8 @@ impl Builder<'_> {
 
 /// Removes directories of builds; those with other owners' files by way of the sandbox.
 pub fn sweep(builder: &Builder<'_>, dirs: Vec<PathBuf>) {
-    let left: Vec<PathBuf> =
-        dirs.into_iter().filter(|dir| fs::remove_dir_all(dir).is_err() && dir.exists()).collect();
-    if left.is_empty() {
-        return;
-    }
-    // The build may have been told to stop; clearing up goes on.
-    let job = Job { remove: left.clone(), ..Job::default() };
-    let cancel = super::Cancel::default();
-    let done = tempfile::Builder::new().prefix("dock2uni-sweep-").tempdir();
-    let done = done.map_err(|error| Error::io("create", &std::env::temp_dir(), error));
-    let done = done.and_then(|dir| {
-        let file = dir.path().join("job.json");
-        sandbox::perform(&builder.options.sandbox, &job, &file, &cancel, None, &|_| {})
-    });
-    if let Err(error) = done {
-        for dir in left.iter().filter(|dir| dir.exists()) {
+    if let Err(error) = super::clean::remove(dirs.clone(), &builder.options.sandbox) {
+        for dir in dirs.iter().filter(|dir| dir.exists()) {
             builder.log.warn(&format!("`{}` can't be removed: {error}", dir.display()));
         }
     }

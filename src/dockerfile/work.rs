@@ -6,6 +6,7 @@
 //! build/cache/<id>/        RUN --mount=type=cache
 //! build/trees/<boot>/...   base images unpacked, for RUN
 //! build/work/<build>/      what one build needs while it runs
+//! build/lock               shared by builds that run, taken alone to prune
 //! ```
 
 use std::fs::{self, File};
@@ -16,6 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::error::Error;
 use crate::source::Store;
 
+/// The file that running builds hold a lock on.
+pub const GATE: &str = "lock";
+
 /// The directories.
 #[derive(Debug)]
 pub struct Workshop {
@@ -25,6 +29,8 @@ pub struct Workshop {
     pub own: PathBuf,
     /// Held as long as the build runs; a directory without a holder is left over.
     _lock: File,
+    /// Held so that nothing is pruned meanwhile.
+    _gate: File,
     next: AtomicU64,
 }
 
@@ -41,6 +47,10 @@ impl Workshop {
             let dir = root.join(dir);
             fs::create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
         }
+        let path = root.join(GATE);
+        let fail = |error| Error::io("lock", &path, error);
+        let gate = File::create(&path).map_err(fail)?;
+        gate.lock_shared().map_err(fail)?;
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         loop {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -54,7 +64,8 @@ impl Workshop {
             }
             let lock = File::create(own.join("lock")).map_err(fail)?;
             lock.lock().map_err(fail)?;
-            return Ok(Workshop { root, own, _lock: lock, next: AtomicU64::new(0) });
+            let next = AtomicU64::new(0);
+            return Ok(Workshop { root, own, _lock: lock, _gate: gate, next });
         }
     }
 
