@@ -19,6 +19,8 @@ pub mod disk;
 pub mod dockerfile;
 pub mod erofs;
 pub mod fleet;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod guest;
 pub mod plan;
 pub mod rootfs;

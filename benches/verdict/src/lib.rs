@@ -1,0 +1,4 @@
+//! Cases and tables of `bench-verdict` and `bench-slim`.
+
+pub mod cases;
+pub mod table;

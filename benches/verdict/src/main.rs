@@ -1,0 +1,47 @@
+//! `bench-verdict [NAME...]`: what is said of the test images, and of some that can't work, against
+//! what they do. Prints the confusion table; fails if a verdict was wrong. See README.md.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bench_verdict::{cases, table};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool, String> {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let dock2uni: PathBuf =
+        std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("dock2uni");
+    if !dock2uni.exists() {
+        return Err("build dock2uni first: cargo build --release".into());
+    }
+    let desk = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let mut rows = Vec::new();
+    for case in cases::all(desk.path())? {
+        if !names.is_empty() && !names.contains(&case.name) {
+            continue;
+        }
+        let row = table::look(&dock2uni, &case, desk.path())?;
+        eprintln!(
+            "{}: {}, {}",
+            row.name,
+            row.predicted,
+            if row.worked { "works" } else { &row.why }
+        );
+        rows.push(row);
+    }
+    println!("{}", table::table(&rows));
+    for row in rows.iter().filter(|row| !row.right()) {
+        println!("{}: {}", row.name, row.findings.join("; "));
+    }
+    Ok(rows.iter().all(table::Row::right))
+}
