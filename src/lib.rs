@@ -24,6 +24,8 @@ pub mod fuzz;
 pub mod guest;
 pub mod plan;
 pub mod rootfs;
+#[cfg(feature = "service")]
+pub mod service;
 pub mod slim;
 pub mod source;
 pub mod syscalls;

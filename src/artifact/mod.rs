@@ -106,6 +106,17 @@ impl Artifact {
     pub fn media_type(&self) -> &'static str {
         IMAGE_MANIFEST
     }
+
+    /// Says what it belongs to: a manifest in the same repository (OCI image specification,
+    /// `subject`). Registries list it among that one's referrers.
+    pub fn set_subject(&mut self, media_type: &str, digest: &Digest, size: u64) {
+        // The manifest is our own, an object.
+        let Ok(mut manifest) = serde_json::from_slice::<Value>(&self.manifest) else { return };
+        let digest = digest.to_string();
+        manifest["subject"] = json!({ "mediaType": media_type, "digest": digest, "size": size });
+        self.manifest = manifest.to_string().into_bytes();
+        self.digest = Digest::of(&self.manifest);
+    }
 }
 
 /// Makes an artifact of a disk image.

@@ -57,6 +57,18 @@ pub enum Command {
     System(SystemArgs),
     /// Move whole fleets: Compose files, Kubernetes manifests, lists, registries
     Fleet(super::fleet::FleetArgs),
+    /// Convert what is pushed to registries: webhooks, an API, a queue and workers
+    #[cfg(feature = "service")]
+    #[command(after_help = super::serve::SERVE_EXAMPLES)]
+    Serve(super::serve::ServeArgs),
+    /// Work on the queue of a server, on this machine as well
+    #[cfg(feature = "service")]
+    #[command(after_help = super::serve::WORKER_EXAMPLES)]
+    Worker(super::serve::WorkerArgs),
+    /// Convert one image for a worker
+    #[cfg(feature = "service")]
+    #[command(name = "__convert", hide = true)]
+    Conversion,
     /// Say what this machine can do
     Doctor {
         /// Print it as JSON

@@ -116,6 +116,19 @@ fn class_code(class: Class) -> u8 {
     }
 }
 
+#[cfg(feature = "service")]
+impl From<crate::service::server::Error> for Failure {
+    fn from(error: crate::service::server::Error) -> Failure {
+        use crate::service::server::Error;
+        let code = match &error {
+            Error::Config(_) | Error::NoQueue => exit::USAGE,
+            Error::Tls(_) | Error::Path { .. } | Error::Listen { .. } => exit::IO,
+            _ => exit::FAILURE,
+        };
+        Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
 impl From<dockerfile::Error> for Failure {
     fn from(error: dockerfile::Error) -> Failure {
         use dockerfile::Error;

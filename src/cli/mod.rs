@@ -22,6 +22,8 @@ mod push;
 mod reformat;
 mod roots;
 mod run;
+#[cfg(feature = "service")]
+mod serve;
 mod settings;
 mod size;
 mod system;
@@ -31,6 +33,9 @@ mod template;
 mod trial;
 mod volume;
 mod with_parent;
+
+#[cfg(feature = "service")]
+pub(crate) use size::size as parse_size;
 
 use std::process::ExitCode;
 
@@ -52,6 +57,12 @@ pub fn main() -> ExitCode {
         Command::Push(args) => push::push(&args),
         Command::Template(args) => template::template(&args),
         Command::System(args) => system::system(&args),
+        #[cfg(feature = "service")]
+        Command::Serve(args) => serve::serve(&args),
+        #[cfg(feature = "service")]
+        Command::Worker(args) => serve::worker(&args),
+        #[cfg(feature = "service")]
+        Command::Conversion => Ok(crate::service::convert::main()),
         Command::Doctor { json } => doctor::doctor(json),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),

@@ -54,6 +54,12 @@ pub enum Error {
         /// What was given.
         path: PathBuf,
     },
+    /// An address that the caller does not want connected to.
+    #[error("{host} is an internal address, which is not connected to")]
+    Forbidden {
+        /// The host.
+        host: String,
+    },
     /// The registry has the repository (or won't tell) but not this tag or digest.
     #[error("`{image}` does not exist: the registry knows no such tag or digest")]
     TagUnknown {
@@ -384,7 +390,8 @@ impl Error {
             | Self::Namespaces { .. }
             | Self::RegistriesFile { .. }
             | Self::Blocked { .. }
-            | Self::ShortName { .. } => Class::Usage,
+            | Self::ShortName { .. }
+            | Self::Forbidden { .. } => Class::Usage,
             Self::Nowhere { last, .. } => last.class(),
             Self::PathNotFound { .. }
             | Self::TagUnknown { .. }

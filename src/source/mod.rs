@@ -40,7 +40,7 @@ pub use self::digest::Digest;
 pub use self::engine::Sockets;
 pub use self::error::{Class, Error};
 pub use self::image::{Compression, Image, Layer};
-pub use self::options::Options;
+pub use self::options::{ForbiddenHost, Options, Reach};
 pub use self::platform::Platform;
 pub use self::progress::{Bar, Outcome, Progress, Quiet};
 pub use self::reference::{Engine, Name, Reference};
@@ -166,4 +166,37 @@ pub fn catalog(
 ) -> Result<Vec<String>, Error> {
     let context = Context { options, store, progress: &Quiet, cancelled: AtomicBool::new(false) };
     registry::catalog::references(&context, host, prefix)
+}
+
+/// The repositories that a registry lists.
+///
+/// # Errors
+/// As [`catalog`].
+pub fn repositories(host: &str, options: &Options, store: &Store) -> Result<Vec<String>, Error> {
+    let context = Context { options, store, progress: &Quiet, cancelled: AtomicBool::new(false) };
+    registry::catalog::repositories(&context, host)
+}
+
+/// The tags of a repository; none if it isn't there.
+///
+/// # Errors
+/// If the registry cannot be reached, refuses to list them, or has more than 10,000.
+pub fn tags(
+    host: &str,
+    repository: &str,
+    options: &Options,
+    store: &Store,
+) -> Result<Vec<String>, Error> {
+    let context = Context { options, store, progress: &Quiet, cancelled: AtomicBool::new(false) };
+    registry::catalog::tags(&context, host, repository)
+}
+
+/// The digest of the manifest or index that a name leads to now; `None` if it leads nowhere, or the
+/// registry does not tell.
+///
+/// # Errors
+/// If the registry cannot be reached, or refuses.
+pub fn digest_of(name: &Name, options: &Options, store: &Store) -> Result<Option<Digest>, Error> {
+    let context = Context { options, store, progress: &Quiet, cancelled: AtomicBool::new(false) };
+    Registry::new(&context, name, false).current_digest(&name.selector())
 }

@@ -1,13 +1,32 @@
 //! How to resolve a reference.
 
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::containerd;
 use super::engine::Sockets;
 use super::platform::Platform;
 use super::registries::Files;
+
+/// Decides which addresses may be connected to, for callers that resolve references of strangers.
+pub trait Reach: std::fmt::Debug + Send + Sync {
+    /// Whether an address that `host` stands for may be connected to.
+    fn permits(&self, host: &str, address: IpAddr) -> bool;
+
+    /// Looks names up and gives only addresses that may be connected to.
+    fn resolver(&self) -> Arc<dyn reqwest::dns::Resolve>;
+
+    /// Whether the proxies of the environment are used, which decide on their own then.
+    fn proxy(&self) -> bool;
+}
+
+/// What a [`Reach`]'s resolver says of a name that stands for nothing that may be connected to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is an internal address, which is not connected to")]
+pub struct ForbiddenHost(pub String);
 
 /// Settings of a resolution. [`Options::default`] looks at nothing of the user's;
 /// [`Options::from_env`] is what a command line starts from.
@@ -58,6 +77,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Longest time without an answer or further bytes.
     pub read_timeout: Duration,
+    /// Which addresses may be connected to; all, if `None`.
+    pub reach: Option<Arc<dyn Reach>>,
 }
 
 impl Default for Options {
@@ -84,6 +105,7 @@ impl Default for Options {
             archive_bytes: 1 << 40,
             connect_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_secs(60),
+            reach: None,
         }
     }
 }

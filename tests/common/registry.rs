@@ -26,6 +26,8 @@ pub struct Options {
     pub login: Option<(String, String)>,
     /// PEM files of the server's certificate and key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// More of its configuration, such as `notifications`.
+    pub extra: String,
 }
 
 impl Registry {
@@ -73,6 +75,7 @@ impl Registry {
                 file.display()
             );
         }
+        config += &options.extra;
         let file = dir.path().join("config.yml");
         std::fs::write(&file, config).unwrap();
 

@@ -28,29 +28,47 @@ pub(in crate::source) fn references(
     host: &str,
     prefix: &str,
 ) -> Result<Vec<String>, Error> {
-    // The list belongs to no repository; a name is needed for the host alone.
-    let any = name(host, "catalog")?;
-    let registry = Registry::new(context, &any, false);
-    registry.need_network(&format!("the catalogue of `{host}`"))?;
-    let mut repositories = registry.names("_catalog")?;
+    let mut repositories = repositories(context, host)?;
     repositories.retain(|repository| below(repository, prefix));
     let mut found = Vec::new();
     for repository in repositories {
-        let name = name(host, &repository)?;
-        let registry = Registry::new(context, &name, false);
-        let mut tags = match registry.names(&format!("{repository}/tags/list")) {
-            // Deleted repositories stay in the catalogue.
-            Err(Error::Status { status: 404, .. }) => continue,
-            tags => tags?,
-        };
-        // Registries list them as their storage does.
-        tags.sort_unstable();
+        let tags = tags(context, host, &repository)?;
         found.extend(tags.iter().map(|tag| format!("{host}/{repository}:{tag}")));
         if found.len() > MAX_NAMES {
             return Err(too_many(host));
         }
     }
     Ok(found)
+}
+
+/// The names of all repositories.
+pub(in crate::source) fn repositories(
+    context: &Context<'_>,
+    host: &str,
+) -> Result<Vec<String>, Error> {
+    // The list belongs to no repository; a name is needed for the host alone.
+    let any = name(host, "catalog")?;
+    let registry = Registry::new(context, &any, false);
+    registry.need_network(&format!("the catalogue of `{host}`"))?;
+    registry.names("_catalog")
+}
+
+/// The tags of a repository, sorted.
+pub(in crate::source) fn tags(
+    context: &Context<'_>,
+    host: &str,
+    repository: &str,
+) -> Result<Vec<String>, Error> {
+    let name = name(host, repository)?;
+    let registry = Registry::new(context, &name, false);
+    let mut tags = match registry.names(&format!("{repository}/tags/list")) {
+        // Deleted repositories stay in the catalogue.
+        Err(Error::Status { status: 404, .. }) => return Ok(Vec::new()),
+        tags => tags?,
+    };
+    // Registries list them as their storage does.
+    tags.sort_unstable();
+    Ok(tags)
 }
 
 fn below(repository: &str, prefix: &str) -> bool {

@@ -17,7 +17,7 @@ use reqwest::{Method, StatusCode, Url};
 use super::retry::{Failure, Retry, retry_after};
 use super::tls;
 use crate::source::error::Error;
-use crate::source::options::Options;
+use crate::source::options::{ForbiddenHost, Options, Reach};
 use crate::source::reference::is_loopback;
 
 const MAX_REDIRECTS: usize = 10;
@@ -108,8 +108,13 @@ impl<'a> Http<'a> {
             .connect_timeout(self.options.connect_timeout)
             .timeout(self.options.read_timeout)
             .pool_idle_timeout(Duration::from_secs(30));
-        if is_loopback(&host) {
+        let reach = self.options.reach.as_ref();
+        if is_loopback(&host) || reach.is_some_and(|reach| !reach.proxy()) {
             builder = builder.no_proxy();
+        }
+        if let Some(reach) = reach {
+            check(url, &**reach)?;
+            builder = builder.dns_resolver(Arc::new(Resolver(reach.resolver())));
         }
         let config = if url.scheme() == "https" && self.trusted.as_ref() == Some(&host) {
             tls::unverified()?
@@ -124,6 +129,25 @@ impl<'a> Http<'a> {
             .map_err(|e| Error::Transfer { host, reason: format!("no HTTP client: {e}") })?;
         clients.insert(key, client.clone());
         Ok(client)
+    }
+}
+
+/// A resolver behind a pointer, as reqwest takes it.
+struct Resolver(Arc<dyn reqwest::dns::Resolve>);
+
+impl reqwest::dns::Resolve for Resolver {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        self.0.resolve(name)
+    }
+}
+
+/// Refuses a URL whose host is an address that may not be connected to: no resolver would see it.
+fn check(url: &Url, reach: &dyn Reach) -> Result<(), Error> {
+    let host = url.host_str().unwrap_or_default();
+    let literal = host.trim_start_matches('[').trim_end_matches(']').parse();
+    match literal {
+        Ok(address) if !reach.permits(host, address) => Err(Error::Forbidden { host: host.into() }),
+        _ => Ok(()),
     }
 }
 
@@ -232,6 +256,9 @@ pub(super) fn failure(url: &Url, error: reqwest::Error) -> Failure {
     if let Some(reason) = distrust(&error) {
         return Failure { error: Error::Tls { host, reason }, retry: Retry::Never };
     }
+    if let Some(host) = forbidden(&error) {
+        return Failure { error: Error::Forbidden { host }, retry: Retry::Never };
+    }
     let reason = if error.is_timeout() { "timed out".into() } else { innermost(&error) };
     let error = if error.is_connect() {
         Error::Unreachable { host, reason }
@@ -248,6 +275,18 @@ pub(in crate::source) fn innermost(error: &reqwest::Error) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+/// The host that may not be connected to, if that is what failed.
+fn forbidden(error: &reqwest::Error) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(ForbiddenHost(host)) = error.downcast_ref() {
+            return Some(host.clone());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Why the peer isn't trusted, if that is what failed.

@@ -238,7 +238,7 @@ impl<'a> Registry<'a> {
     }
 
     /// The digest that a tag has now, if the registry tells.
-    fn current_digest(&self, selector: &str) -> Result<Option<Digest>, Error> {
+    pub(super) fn current_digest(&self, selector: &str) -> Result<Option<Digest>, Error> {
         let url = self.url("manifests", selector)?;
         let mut retrier = Retrier::new(self.context, &self.name.host);
         loop {

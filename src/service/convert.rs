@@ -1,0 +1,418 @@
+//! One conversion, in a process of its own.
+//!
+//! What is converted is made by strangers. A process of its own can be ended at any moment (a job that is
+//! called off, takes too long, or belongs to another worker by now), its memory has a limit, a crash
+//! is one failed job, and it sees none of the service's secrets or connections.
+//!
+//! The worker writes a [`Task`] to its standard input and reads [`Event`]s, one JSON object a line, from
+//! its standard output. After [`Event::Resolved`] the process waits for a line before it goes on, so
+//! that the worker can look whether there is such a result already.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use super::job::{Options, ResultFile};
+use super::outgoing::Guard;
+use crate::convert::{self, DiskOptions, Output};
+use crate::disk::{Disk, Format};
+use crate::plan;
+use crate::source::digest::Hasher;
+use crate::source::{self, Bar, Class, Digest, Image, Progress, Reference, Store};
+
+/// Longest task that is read.
+const MAX_TASK: u64 = 4 << 20;
+/// Shortest time between two reports of progress.
+const PACE: Duration = Duration::from_millis(250);
+
+/// What is to be done.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// The image.
+    pub image: String,
+    /// How it is converted.
+    pub options: Options,
+    /// How its registry is reached.
+    pub access: Access,
+    /// The layer store.
+    pub store: PathBuf,
+    /// An empty directory for the files.
+    pub files: PathBuf,
+    /// Most memory, in bytes.
+    pub memory: Option<u64>,
+}
+
+/// How registries are reached, as far as the configuration says it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Access {
+    insecure: Vec<String>,
+    ca_file: Option<PathBuf>,
+    certs_dirs: Vec<PathBuf>,
+    auth_files: Vec<PathBuf>,
+    retries: u32,
+    allow: Vec<String>,
+    proxy: bool,
+}
+
+impl Access {
+    /// What a conversion must know of these settings.
+    pub fn of(options: &source::Options, guard: &Guard) -> Access {
+        Access {
+            insecure: options.insecure_registries.clone(),
+            ca_file: options.ca_file.clone(),
+            certs_dirs: options.certs_dirs.clone(),
+            auth_files: options.auth_files.clone(),
+            retries: options.retries,
+            allow: guard.allowed(),
+            proxy: guard.proxy(),
+        }
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// If what is allowed is not understood.
+    pub fn options(&self) -> Result<source::Options, String> {
+        let allow = self.allow.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
+        Ok(source::Options {
+            insecure_registries: self.insecure.clone(),
+            ca_file: self.ca_file.clone(),
+            certs_dirs: self.certs_dirs.clone(),
+            auth_files: self.auth_files.clone(),
+            retries: self.retries,
+            reach: Some(Arc::new(Guard::new(allow, self.proxy))),
+            ..source::Options::default()
+        })
+    }
+}
+
+/// What happens.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    /// So far.
+    Progress {
+        /// What is being done.
+        stage: String,
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all; 0 if that isn't known.
+        total: u64,
+    },
+    /// Something for the log.
+    Line {
+        /// In words.
+        text: String,
+    },
+    /// The image has been found.
+    Resolved {
+        /// Digest of its manifest.
+        digest: String,
+        /// Media type and length of the manifest.
+        manifest: Option<(String, u64)>,
+        /// Whether it is one of our own results.
+        ours: bool,
+    },
+    /// The end: it was made.
+    Made {
+        /// The files.
+        files: Vec<ResultFile>,
+        /// The verdict of the report.
+        verdict: Option<String>,
+        /// What could not be kept.
+        warnings: Vec<String>,
+        /// Milliseconds.
+        millis: u64,
+    },
+    /// The end: it was not.
+    Failed {
+        /// Why, with its causes.
+        text: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// Whether it may work later.
+        passes: bool,
+    },
+}
+
+/// A failure on its way out.
+struct Failure {
+    text: String,
+    hint: Option<String>,
+    passes: bool,
+}
+
+/// Reads a task, does it, and says how it went. Returns the exit status.
+pub fn main() -> u8 {
+    let said = Said::default();
+    match run(&said) {
+        Ok(()) => 0,
+        Err(Failure { text, hint, passes }) => {
+            said.say(&Event::Failed { text, hint, passes });
+            1
+        }
+    }
+}
+
+fn run(said: &Said) -> Result<(), Failure> {
+    let internal = |text: String| Failure { text, hint: None, passes: false };
+    confine().map_err(|error| internal(format!("the process cannot be confined: {error}")))?;
+    let mut line = String::new();
+    let mut input = io::BufReader::new(io::stdin());
+    (&mut input)
+        .take(MAX_TASK)
+        .read_line(&mut line)
+        .map_err(|error| internal(format!("no task: {error}")))?;
+    let task: Task =
+        serde_json::from_str(&line).map_err(|error| internal(format!("no task: {error}")))?;
+    if let Some(memory) = task.memory {
+        let limit = Rlimit { current: Some(memory), maximum: Some(memory) };
+        setrlimit(Resource::As, limit).map_err(|error| internal(format!("memory: {error}")))?;
+    }
+    let started = Instant::now();
+    let name = task.image.parse().map_err(|reason: &str| internal(reason.to_owned()))?;
+    let reference = Reference::Registry(name);
+    let options = task.access.options().map_err(internal)?;
+    let store = Store::open(&task.store).map_err(of_source)?;
+
+    said.progress("resolving", 0, 0);
+    let described = source::Options { layers: false, ..options.clone() };
+    let image = source::resolve(&reference, &described, &store, said).map_err(of_source)?;
+    said.say(&resolved(&image, &store));
+    line.clear();
+    match input.read_line(&mut line) {
+        Ok(length) if length > 0 => {}
+        // It is not wanted.
+        _ => return Ok(()),
+    }
+    let image = source::resolve(&reference, &options, &store, said).map_err(of_source)?;
+    let (files, verdict, warnings) = make(&task, &image, &store, said)?;
+    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    said.say(&Event::Made { files, verdict, warnings, millis });
+    Ok(())
+}
+
+/// Takes away what a conversion has no use for.
+fn confine() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::thread::set_no_new_privs(true)?;
+    // A core would hold credentials.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(())
+}
+
+fn resolved(image: &Image, store: &Store) -> Event {
+    let manifest = fs::read(store.blob_path(&image.manifest)).ok();
+    let value: Option<serde_json::Value> =
+        manifest.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let media_type = value.as_ref().and_then(|value| value["mediaType"].as_str());
+    let media_type = media_type.unwrap_or("application/vnd.oci.image.manifest.v1+json").to_owned();
+    let ours = value.as_ref().is_some_and(|v| v["annotations"]["dev.dock2uni.kind"].is_string());
+    let size = manifest.map(|bytes| bytes.len() as u64);
+    Event::Resolved {
+        digest: image.manifest.to_string(),
+        manifest: size.map(|size| (media_type, size)),
+        ours,
+    }
+}
+
+type Made = (Vec<ResultFile>, Option<String>, Vec<String>);
+
+/// Makes the files.
+fn make(task: &Task, image: &Image, store: &Store, said: &Said) -> Result<Made, Failure> {
+    let usage = |text: String| Failure { text, hint: None, passes: false };
+    let overrides = task.options.overrides().map_err(|error| usage(chain(&error)))?;
+    let formats = task.options.formats().map_err(usage)?;
+    let outputs = outputs(&formats, &task.files);
+    let disk =
+        DiskOptions { place: task.options.place().map_err(usage)?, ..DiskOptions::default() };
+    let total = image.layers.iter().map(|layer| layer.size).sum();
+    said.progress("converting", 0, total);
+    let done = AtomicU64::new(0);
+    let progress = |bytes: u64| {
+        let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        said.paced("converting", done, total);
+    };
+    let made = convert::disk_images(image, &overrides, &outputs, &disk, &progress);
+    let made = made.map_err(|error| of_convert(error, image, store))?;
+    let mut verdict = None;
+    let mut reports = Vec::new();
+    if task.options.report {
+        said.progress("reporting", 0, 0);
+        let report = report(image, &overrides, &outputs).map_err(|error| Failure {
+            hint: error.hint().map(str::to_owned),
+            text: chain(&error),
+            passes: false,
+        })?;
+        verdict =
+            serde_json::to_value(report.verdict).ok().and_then(|v| v.as_str().map(str::to_owned));
+        let path = task.files.join("report.json");
+        let text = serde_json::to_vec_pretty(&report).unwrap_or_default();
+        write(&path, &text).map_err(|error| of_io(&path, error))?;
+        reports.push((path, "report"));
+    }
+    said.progress("checking", 0, 0);
+    let disks = outputs.iter().map(|output| (output.path.clone(), output.format.name()));
+    let files = disks.chain(reports).map(|(path, kind)| describe(&path, kind));
+    Ok((files.collect::<Result<_, _>>()?, verdict, made.warnings))
+}
+
+fn outputs(formats: &[Format], dir: &Path) -> Vec<Output> {
+    let mut names = BTreeSet::new();
+    let mut name = |format: Format| {
+        let plain = format!("disk.{}", format.extension());
+        match names.insert(plain.clone()) {
+            true => plain,
+            false => format!("disk-{}.{}", format.name(), format.extension()),
+        }
+    };
+    formats.iter().map(|&format| Output { format, path: dir.join(name(format)) }).collect()
+}
+
+/// The report, from the root on the disk that was just made if that is a raw one.
+fn report(
+    image: &Image,
+    overrides: &crate::config::Overrides,
+    outputs: &[Output],
+) -> Result<plan::Report, plan::Error> {
+    let raw = outputs.iter().find(|output| output.format == Format::Raw);
+    let found = raw.and_then(|output| {
+        let disk = Disk::open(&output.path).ok()?;
+        Some((File::open(&output.path).ok()?, disk.extent(crate::disk::Part::Root).start))
+    });
+    match found {
+        Some((file, start)) => plan::report_on(image, overrides, &file, start),
+        None => plan::report(image, overrides),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn describe(path: &Path, kind: &str) -> Result<ResultFile, Failure> {
+    let failed = |error| of_io(path, error);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hasher = Hasher::new();
+    io::copy(&mut file, &mut hasher).map_err(failed)?;
+    let size = hasher.len();
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    Ok(ResultFile { name, kind: kind.to_owned(), size, digest: hasher.finish().to_string() })
+}
+
+fn of_io(path: &Path, error: io::Error) -> Failure {
+    let passes = error.kind() == io::ErrorKind::StorageFull;
+    Failure { text: format!("`{}`: {error}", path.display()), hint: None, passes }
+}
+
+fn of_source(error: source::Error) -> Failure {
+    let passes = match (&error, error.class()) {
+        (source::Error::Tls { .. }, _) => false,
+        (source::Error::Status { status, .. }, _) => {
+            *status >= 500 || matches!(status, 408 | 425 | 429)
+        }
+        // A tag may appear a moment after it was announced.
+        (source::Error::TagUnknown { .. }, _) => true,
+        (_, class) => matches!(class, Class::Network | Class::DiskFull | Class::Io),
+    };
+    Failure { hint: error.hint(), text: chain(&error), passes }
+}
+
+fn of_convert(error: convert::Error, image: &Image, store: &Store) -> Failure {
+    let bad = matches!(&error, convert::Error::Rootfs(error) if error.is_bad_image());
+    // A layer that was damaged in the store is fetched anew the next time.
+    let repaired = bad && store.repair(image).is_ok_and(|damaged| !damaged.is_empty());
+    let full = matches!(&error, convert::Error::Write { source, .. }
+        if source.kind() == io::ErrorKind::StorageFull);
+    let hint = error.hint().map(str::to_owned);
+    Failure { hint, text: chain(&error), passes: repaired || full }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Writes events, from any thread.
+#[derive(Default)]
+struct Said {
+    last: Mutex<Option<Instant>>,
+    /// Bytes of all blobs that are being fetched.
+    fetched: Arc<AtomicU64>,
+    expected: AtomicU64,
+}
+
+impl Said {
+    fn say(&self, event: &Event) {
+        let Ok(mut line) = serde_json::to_vec(event) else { return };
+        line.push(b'\n');
+        let mut out = io::stdout().lock();
+        // If nobody listens any more, this process is about to be killed.
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+
+    fn progress(&self, stage: &str, done: u64, total: u64) {
+        self.say(&Event::Progress { stage: stage.to_owned(), done, total });
+    }
+
+    /// Progress, but not too often.
+    fn paced(&self, stage: &str, done: u64, total: u64) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= PACE) {
+            *last = Some(Instant::now());
+            drop(last);
+            self.progress(stage, done, total);
+        }
+    }
+}
+
+impl Progress for Said {
+    fn start(&self, _: &Digest, total: u64) -> Box<dyn Bar> {
+        self.expected.fetch_add(total, Ordering::Relaxed);
+        let fetched = self.fetched.load(Ordering::Relaxed);
+        self.paced("fetching", fetched, self.expected.load(Ordering::Relaxed));
+        Box::new(Blob { fetched: self.fetched.clone(), here: 0 })
+    }
+
+    fn retrying(&self, reason: &str, wait: Duration) {
+        let text = format!("{reason}; trying again in {} s", wait.as_secs_f32().ceil());
+        self.say(&Event::Line { text });
+    }
+}
+
+struct Blob {
+    fetched: Arc<AtomicU64>,
+    here: u64,
+}
+
+impl Bar for Blob {
+    fn advance(&mut self, bytes: u64) {
+        self.here += bytes;
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn restart(&mut self) {
+        self.fetched.fetch_sub(self.here, Ordering::Relaxed);
+        self.here = 0;
+    }
+
+    fn finish(&mut self, _: source::Outcome) {}
+}
