@@ -17,7 +17,7 @@ pub use smp::join;
 
 type Check = fn() -> Result<(), &'static str>;
 
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: &[(&str, Check)] = &[
     ("boot", || Ok(())),
     ("panic", || panic!("asked for on the boot line")),
     ("opcode", interrupts::invalid_opcode),

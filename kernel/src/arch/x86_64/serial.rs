@@ -34,7 +34,9 @@ pub(super) fn init() {
         outb(DATA, 1);
         outb(INTERRUPT_ENABLE, 0);
         outb(LINE_CONTROL, 3);
-        outb(FIFO_CONTROL, 7);
+        // Cleared, and an interrupt for every 14 bytes or a pause: QEMU hands over no more at a time
+        // than the level, however much is waiting.
+        outb(FIFO_CONTROL, 0xc7);
         // DTR, RTS, and OUT2, which gates the interrupt line.
         outb(MODEM_CONTROL, 0xb);
     }
