@@ -1,9 +1,10 @@
 //! The pipeline after the source: from a resolved image to files that boot.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use dock2uni_format::record::{self, Record, Root};
+use dock2uni_format::record::{self, Mount, Record, Root};
 
 use crate::atomic::Aside;
 use crate::config::{self, Files, Overrides, Stat};
@@ -121,6 +122,8 @@ pub struct DiskOptions<'a> {
     pub signer: Option<&'a Signer>,
     /// What becomes of the root filesystem.
     pub root: RootOptions<'a>,
+    /// What the disk says is mounted.
+    pub mounts: &'a [Mount],
 }
 
 /// How a root filesystem is to be made.
@@ -166,22 +169,8 @@ pub fn disk_images(
     options: &DiskOptions<'_>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Made, Error> {
-    if outputs.is_empty() {
-        return Err(Error::NoOutput);
-    }
-    let cd = outputs.iter().any(|output| output.format == Format::Iso);
-    if cd && options.place == Some(Place::Disk) {
-        return Err(Error::RootOnCd);
-    }
-    let write = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Write { path, source }
-    };
-    let layout = Layout::new()?;
-    // A raw disk grows in the file that the root is written to; the others are made of that.
-    let raw = outputs.iter().position(|output| output.format == Format::Raw);
-    let base_path = &outputs[raw.unwrap_or(0)].path;
-    let base = Aside::beside(base_path).map_err(write(base_path))?;
+    check(outputs, options)?;
+    let (layout, base) = base(outputs)?;
     let root_options = options.root.build();
     let (layers, file) = (&image.layers, base.file());
     let root = rootfs::build_selected(
@@ -194,7 +183,85 @@ pub fn disk_images(
     )?;
     let record = plan(image, overrides, &root.reader(base.file())?)?;
     let part = RootPart { start: layout.root, len: root.len, uuid: root.uuid };
+    let Disks { record, files, root_len } = write_disks(base, part, record, outputs, options)?;
+    Ok(Made { record, files, root_len, stats: root.stats, warnings: root.warnings })
+}
 
+/// As [`disk_images`], around a root that [`root_image`] has written: it is copied, by reference
+/// where the filesystem can, and no layer is read.
+///
+/// # Errors
+/// See [`Error`].
+pub fn disk_images_of_root(
+    image: &Image,
+    root: &Path,
+    overrides: &Overrides,
+    outputs: &[Output],
+    options: &DiskOptions<'_>,
+) -> Result<Disks, Error> {
+    check(outputs, options)?;
+    let reader = Reader::open(File::open(root).map_err(ReadError::Io)?, 0)?;
+    let (record, uuid) = (plan(image, overrides, &reader)?, reader.superblock().uuid);
+    let (layout, base) = base(outputs)?;
+    let copy = || -> io::Result<u64> {
+        let (mut from, mut to) = (File::open(root)?, base.file());
+        to.seek(SeekFrom::Start(layout.root))?;
+        io::copy(&mut from, &mut to)
+    };
+    let failed = |source| Error::Write { path: outputs[0].path.clone(), source };
+    let part = RootPart { start: layout.root, len: copy().map_err(failed)?, uuid };
+    write_disks(base, part, record, outputs, options)
+}
+
+/// Disks that were made around a root.
+#[derive(Clone, Debug)]
+pub struct Disks {
+    /// What will run.
+    pub record: Record,
+    /// The files, in the order they were asked for.
+    pub files: Vec<MadeFile>,
+    /// Length of the root in bytes.
+    pub root_len: u64,
+}
+
+fn check(outputs: &[Output], options: &DiskOptions<'_>) -> Result<(), Error> {
+    if outputs.is_empty() {
+        return Err(Error::NoOutput);
+    }
+    let cd = outputs.iter().any(|output| output.format == Format::Iso);
+    if cd && options.place == Some(Place::Disk) {
+        return Err(Error::RootOnCd);
+    }
+    Ok(())
+}
+
+fn write_failed(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Write { path, source }
+}
+
+/// Which output grows in the file that the root is written to: the raw disk; the others are made
+/// of that.
+fn raw(outputs: &[Output]) -> Option<usize> {
+    outputs.iter().position(|output| output.format == Format::Raw)
+}
+
+/// The file that the root goes to. There is an output.
+fn base(outputs: &[Output]) -> Result<(Layout, Aside), Error> {
+    let path = &outputs[raw(outputs).unwrap_or(0)].path;
+    Ok((Layout::new()?, Aside::beside(path).map_err(write_failed(path))?))
+}
+
+/// Makes every disk around the root that is in `base`.
+fn write_disks(
+    base: Aside,
+    part: RootPart,
+    mut record: Record,
+    outputs: &[Output],
+    options: &DiskOptions<'_>,
+) -> Result<Disks, Error> {
+    record.mounts = options.mounts.to_vec();
+    let raw = raw(outputs);
     let mut files = Vec::new();
     let mut asides = Vec::new();
     for (index, Output { format, path }) in outputs.iter().enumerate() {
@@ -209,10 +276,11 @@ pub fn disk_images(
         let disk = disk::assemble(base.file(), part, &record, &disk)?;
         let len = if raw == Some(index) {
             // What this adds is not where the root is, so the others may still be made of that.
-            disk.complete().map_err(write(path))?
+            disk.complete().map_err(write_failed(path))?
         } else {
-            let aside = Aside::beside(path).map_err(write(path))?;
-            let len = disk::format::write(*format, &disk, aside.file()).map_err(write(path))?;
+            let aside = Aside::beside(path).map_err(write_failed(path))?;
+            let len =
+                disk::format::write(*format, &disk, aside.file()).map_err(write_failed(path))?;
             asides.push((aside, path));
             len
         };
@@ -220,14 +288,14 @@ pub fn disk_images(
         files.push(MadeFile { path: path.clone(), format: *format, len, disk_size, place });
     }
     for (aside, path) in asides {
-        aside.publish(path).map_err(write(path))?;
+        aside.publish(path).map_err(write_failed(path))?;
     }
-    if raw.is_some() {
-        base.publish(base_path).map_err(write(base_path))?;
+    if let Some(raw) = raw {
+        let base_path = &outputs[raw].path;
+        base.publish(base_path).map_err(write_failed(base_path))?;
     }
-    let record = with_root(record, root.uuid, files.first().map(|file| file.place));
-    let warnings = root.warnings;
-    Ok(Made { record, files, root_len: root.len, stats: root.stats, warnings })
+    let record = with_root(record, part.uuid, files.first().map(|file| file.place));
+    Ok(Disks { record, files, root_len: part.len })
 }
 
 /// Makes a file of another format that holds the same disk.

@@ -12,6 +12,7 @@
 pub mod artifact;
 pub mod atomic;
 pub mod browse;
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod convert;
@@ -22,8 +23,10 @@ pub mod fleet;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod guest;
+pub mod pipeline;
 pub mod plan;
 pub mod rootfs;
+pub mod roots;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod slim;
@@ -31,5 +34,6 @@ pub mod source;
 pub mod syscalls;
 pub mod template;
 pub mod trial;
+mod units;
 pub mod vmm;
 pub mod volume;

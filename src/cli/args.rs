@@ -92,6 +92,12 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         extract: PathBuf,
     },
+    /// Run a fleet that `fleet up` has prepared
+    #[command(name = "__fleet", hide = true)]
+    Supervise {
+        /// Its directory
+        directory: PathBuf,
+    },
     /// Run a build's command in isolation, as a build's own child
     #[command(name = "__sandbox", hide = true)]
     Sandbox {
@@ -426,6 +432,7 @@ impl HealthArgs {
     fn overrides(&self) -> HealthOverrides {
         HealthOverrides {
             command: self.health_cmd.clone(),
+            argv: None,
             interval_ns: self.health_interval,
             timeout_ns: self.health_timeout,
             start_period_ns: self.health_start_period,

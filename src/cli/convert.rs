@@ -47,6 +47,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
             selection: slimmed.as_ref().map(|slimmed| &slimmed.slim.selection),
             limits: target::limits(&args.source),
         },
+        ..DiskOptions::default()
     };
     let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
     let made =

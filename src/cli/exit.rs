@@ -22,6 +22,10 @@ pub const IO: u8 = 8;
 pub const BUILD: u8 = 9;
 /// The image was made, but did not do what it should when it was tried.
 pub const UNVERIFIED: u8 = 10;
+/// `fleet convert`: some were converted, and some were not.
+pub const FLEET_SOME: u8 = 11;
+/// `fleet convert`: none was converted.
+pub const FLEET_NONE: u8 = 12;
 /// `run`: dock2uni or the VM failed, not the application; as in `docker run`.
 pub const VM: u8 = 125;
 /// `run`: the application could not be started.
@@ -44,6 +48,8 @@ Exit status:
   8    a local file cannot be read or written, or the disk is full
   9    the Dockerfile has an error, or a command of it failed
   10   the image was made or traced, but did not answer when it was booted
+  11   `fleet convert`: some images were converted, and some were not
+  12   `fleet convert`: none was converted
   130  a build was interrupted
 `dock2uni run` exits with the application's own status (128 + N if it was killed
 by signal N), or:

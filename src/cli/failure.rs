@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::io::ErrorKind;
 
 use super::exit;
-use crate::source::Class;
+use crate::source::{self, Class};
 use crate::{
-    artifact, browse, config, convert, disk, dockerfile, plan, rootfs, slim, syscalls, template,
-    trial, vmm, volume,
+    artifact, browse, causes, config, convert, disk, dockerfile, plan, rootfs, slim, syscalls,
+    template, trial, vmm, volume,
 };
 
 /// An error on its way to the user.
@@ -42,6 +42,13 @@ impl Failure {
         self
     }
 
+    /// The same failure, of one service among others.
+    pub fn about(mut self, service: &str) -> Failure {
+        let text = format!("`{service}` cannot be prepared: {}", causes::line(&*self.error));
+        self.error = text.into();
+        self
+    }
+
     /// The same failure, before the application ran.
     pub fn before_run(mut self) -> Failure {
         self.code = exit::VM;
@@ -50,9 +57,12 @@ impl Failure {
 
     /// The failure as the reason why one image of many is not to be had.
     pub fn into_problem(self) -> crate::fleet::plan::Problem {
-        let words: Vec<String> =
-            std::iter::once(self.error.to_string()).chain(self.causes()).collect();
-        crate::fleet::plan::Problem { text: words.join(": "), hint: self.hint }
+        let of_source = self.error.downcast_ref::<source::Error>();
+        crate::fleet::plan::Problem {
+            text: causes::line(&*self.error),
+            hint: self.hint,
+            transient: of_source.is_some_and(source::Error::is_transient),
+        }
     }
 
     /// Writes the chain of causes and the hint to standard error.
@@ -60,26 +70,9 @@ impl Failure {
         eprint!("{}", self.text());
     }
 
-    /// The words of the causes, without those that the one before has said: some libraries repeat
-    /// their cause in their own text.
-    fn causes(&self) -> Vec<String> {
-        let mut said = self.error.to_string();
-        let mut all = Vec::new();
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            let words = error.to_string();
-            if !said.contains(&words) {
-                all.push(words.clone());
-                said = words;
-            }
-            cause = error.source();
-        }
-        all
-    }
-
     fn text(&self) -> String {
         let mut text = format!("error: {}\n", self.error);
-        for cause in self.causes() {
+        for cause in causes::causes(&*self.error) {
             // Writing to a string does not fail.
             let _ = writeln!(text, "  because: {cause}");
         }
@@ -303,9 +296,14 @@ impl From<volume::Error> for Failure {
     fn from(error: volume::Error) -> Failure {
         use volume::Error;
         let code = match &error {
-            Error::Name(_) | Error::Size(_) | Error::Spec { .. } | Error::Twice(_) => exit::USAGE,
+            Error::Name(_)
+            | Error::Size(_)
+            | Error::Spec { .. }
+            | Error::NotADirectory(_)
+            | Error::Twice(_) => exit::USAGE,
             Error::NotFound(_) => exit::NOT_FOUND,
             Error::NotAVolume(_) => exit::CORRUPT,
+            Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => exit::NOT_FOUND,
             Error::Io { .. } => exit::IO,
             _ => exit::FAILURE,
         };

@@ -67,6 +67,9 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),
         Command::Kernel { extract } => kernel::extract(&extract),
+        Command::Supervise { directory } => {
+            crate::fleet::up::supervisor::main(&directory).map(|()| exit::OK).map_err(Failure::from)
+        }
         Command::Sandbox { job, inside } => Ok(crate::dockerfile::sandbox(&job, inside)),
         Command::WithParent { command } => with_parent::exec(&command),
     });

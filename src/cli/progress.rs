@@ -27,6 +27,24 @@ impl Display {
         self.bar("unpacking".to_owned(), total)
     }
 
+    /// A bar that counts things.
+    pub fn count(&self, name: &str, total: usize) -> ProgressBar {
+        let Some(bars) = &self.bars else { return ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{prefix:14} {bar:30} {pos:>5}/{len} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(total as u64).with_style(style).with_prefix(name.to_owned());
+        let bar = bars.add(bar);
+        // It moves rarely; its time should not stand still.
+        bar.enable_steady_tick(Duration::from_secs(1));
+        bar
+    }
+
+    /// A bar for bytes of something by name, whose number is told later.
+    pub fn task(&self, name: &str) -> ProgressBar {
+        let short: String = name.chars().rev().take(14).collect();
+        self.bar(short.chars().rev().collect(), 0)
+    }
+
     /// Says something that is worth a line of its own.
     pub fn say(&self, text: &str) {
         match &self.bars {

@@ -1,19 +1,17 @@
-//! Roots and disk images that are kept in the store, so that they are made once.
+//! Roots that are kept in the store, with bars while they are made.
 
-use std::fs;
 use std::path::PathBuf;
 
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 
 use super::Failure;
 use super::args::{BuildArgs, SourceArgs};
 use super::progress::Display;
 use super::target::{self, Fetch, Target};
-use crate::convert::{self, RootOptions};
-use crate::source::{Digest, Image, Store};
+use crate::roots;
+use crate::source::{Image, Store};
 
-/// A container image's bare root: from the store, or made now. Options change the record alone, so
-/// one root serves all of them.
+/// A container image's bare root: from the store, or made now.
 pub fn of(
     image: &Image,
     args: &SourceArgs,
@@ -21,13 +19,12 @@ pub fn of(
     display: &Display,
 ) -> Result<PathBuf, Failure> {
     let path = path(image, store)?;
-    if !path.exists() {
-        let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
-        let options = RootOptions { limits: target::limits(args), ..RootOptions::default() };
-        convert::root_image(image, &options, &path, &|bytes| bar.inc(bytes))
-            .map_err(|error| target::conversion_failed(error, image, store))?;
+    if path.exists() {
+        return Ok(path);
     }
-    Ok(path)
+    let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
+    roots::of(image, target::limits(args), store, &|bytes| bar.inc(bytes))
+        .map_err(|error| target::conversion_failed(error, image, store))
 }
 
 /// A container image and its bare root. Layers are fetched only if the root is not there already.
@@ -58,11 +55,7 @@ pub fn resolve(
 }
 
 fn path(image: &Image, store: &Store) -> Result<PathBuf, Failure> {
-    cached(store, "roots", "erofs", |key| {
-        for layer in &image.layers {
-            key.update(layer.diff_id.0);
-        }
-    })
+    roots::path(image, store).map_err(|error| failed(store, error))
 }
 
 /// Where something made of what `feed` hashes is kept.
@@ -72,13 +65,9 @@ pub fn cached(
     extension: &str,
     feed: impl FnOnce(&mut Sha256),
 ) -> Result<PathBuf, Failure> {
-    let dir = store.root().join(kind);
-    fs::create_dir_all(&dir)
-        .map_err(|error| Failure::io(format!("cannot create `{}`", dir.display()), error))?;
-    let mut key = Sha256::new();
-    // Another version may write other bytes for the same input.
-    key.update(env!("CARGO_PKG_VERSION"));
-    feed(&mut key);
-    let key: [u8; 32] = key.finalize().into();
-    Ok(dir.join(format!("{}.{extension}", Digest(key).hex())))
+    roots::cached(store, kind, extension, feed).map_err(|error| failed(store, error))
+}
+
+fn failed(store: &Store, error: std::io::Error) -> Failure {
+    Failure::io(format!("cannot create directories in `{}`", store.root().display()), error)
 }

@@ -98,6 +98,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
         volumes: mounted.volumes,
         shares: mounted.shares,
         forwards: forwards(args)?,
+        link: None,
         kernel_args: args.machine.kernel_arg.clone(),
         interactive,
         tty,

@@ -1,21 +1,6 @@
 //! Quantities as people write them.
 
-/// Bytes for people: three digits are enough.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1000.0 && unit < UNITS.len() - 1 {
-        value /= 1024.0;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{count} B"),
-        _ if value < 10.0 => format!("{value:.2} {}", UNITS[unit]),
-        _ if value < 100.0 => format!("{value:.1} {}", UNITS[unit]),
-        _ => format!("{value:.0} {}", UNITS[unit]),
-    }
-}
+pub use crate::units::bytes;
 
 /// Reads a size: bytes, or with the suffix `k`, `m`, `g` or `t`.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -98,12 +83,5 @@ mod tests {
         assert_eq!(cpus("1.5"), Ok(2));
         assert_eq!(cpus("0.1"), Ok(1));
         assert!(cpus("0").is_err() && cpus("NaN").is_err() && cpus("300").is_err());
-    }
-
-    #[test]
-    fn bytes_are_readable() {
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1 << 20), "1.00 MiB");
-        assert_eq!(bytes(160_000_000), "153 MiB");
     }
 }

@@ -13,6 +13,8 @@ const SHORTEST: i64 = 1_000_000;
 pub struct HealthOverrides {
     /// `--health-cmd`, for the image's shell.
     pub command: Option<String>,
+    /// Program and arguments, for no shell; of Compose files. Comes before `command`.
+    pub argv: Option<Vec<String>>,
     /// `--health-interval` in nanoseconds.
     pub interval_ns: Option<i64>,
     /// `--health-timeout` in nanoseconds.
@@ -33,7 +35,9 @@ impl HealthOverrides {
             return None;
         }
         let mut check = image.cloned().unwrap_or_default();
-        if let Some(command) = &self.command {
+        if let Some(argv) = &self.argv {
+            check.test = std::iter::once("CMD".into()).chain(argv.iter().cloned()).collect();
+        } else if let Some(command) = &self.command {
             check.test = vec!["CMD-SHELL".into(), command.clone()];
         }
         for (slot, value) in [

@@ -68,6 +68,22 @@ pub enum Error {
         /// The source.
         name: String,
     },
+    /// A plan of another dock2uni.
+    #[error("`{name}` is a plan of version {version}, which this dock2uni does not know")]
+    PlanVersion {
+        /// The file.
+        name: String,
+        /// The version.
+        version: u32,
+    },
+    /// A container daemon that can't be spoken to.
+    #[error("the daemon at `{socket}` cannot be asked what runs: {text}")]
+    Daemon {
+        /// Its socket.
+        socket: String,
+        /// Why.
+        text: String,
+    },
     /// The source cannot be told.
     #[error("`{name}` is neither a file, a directory, nor an image reference")]
     Unknown {
@@ -92,6 +108,11 @@ impl Error {
             Error::Empty { .. } => {
                 "workloads behind Compose profiles need `--profile NAME` (`*` for all)"
             }
+            Error::Daemon { .. } => {
+                "start the daemon, or name another socket: `containers:/path/to.sock`; its socket \
+                 is open to root and the group `docker`"
+            }
+            Error::PlanVersion { .. } => "plan again with this dock2uni",
             Error::Registry(error) => return error.hint(),
             _ => return None,
         };

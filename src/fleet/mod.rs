@@ -12,21 +12,25 @@
 
 pub mod catalog;
 pub mod compose;
+pub mod convert;
+pub mod docker;
 mod error;
+pub mod export;
 mod html;
 pub mod kube;
 mod list;
 pub mod plan;
 mod quantity;
 mod source;
+pub mod up;
 mod workload;
 mod yaml;
 
 pub use error::Error;
 pub use html::page;
 pub use plan::{Plan, plan};
-pub use source::{Inputs, Inventory, Source, read};
+pub use source::{Inputs, Inventory, Source, compose_files, read};
 pub use workload::{
-    Condition, Dependency, Health, Image, Kind, Mount, MountKind, Note, PortMap, Resources,
-    Restart, Role, Severity, Value, Variable, Workload,
+    Attachment, Condition, Dependency, Health, Image, Kind, Mount, MountKind, Note, Origin,
+    PortMap, Resources, Restart, Role, Severity, Value, Variable, Workload,
 };

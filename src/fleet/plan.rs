@@ -2,19 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, Inventory, Severity, Workload};
+use super::{Error, Image, Inventory, Severity, Workload};
 use crate::config::Overrides;
 use crate::plan::{self as report, Report};
 use crate::source;
 
 /// Version of the plan's form.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
+/// Largest plan that is read, in bytes.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// Where images come from. Called from several threads.
 pub trait Images: Sync {
@@ -35,6 +38,8 @@ pub struct Problem {
     pub text: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// It may be different a little later.
+    pub transient: bool,
 }
 
 /// Whether a workload will run.
@@ -74,6 +79,45 @@ pub struct Plan {
     pub images: BTreeMap<String, Summary>,
     /// Sums.
     pub totals: Totals,
+}
+
+impl Plan {
+    /// Reads a plan that was written as JSON; `None` if the file is something else.
+    ///
+    /// # Errors
+    /// If it cannot be read, is larger than any plan, or is of another version.
+    pub fn read(path: &Path) -> Result<Option<Plan>, Error> {
+        if path.extension().is_none_or(|extension| extension != "json") || !path.is_file() {
+            return Ok(None);
+        }
+        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let name = path.display().to_string();
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(failed)?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(Error::TooLarge { name, limit: MAX_BYTES });
+        }
+        let Ok(head) = serde_json::from_slice::<Head>(&bytes) else { return Ok(None) };
+        if head.version != VERSION {
+            return Err(Error::PlanVersion { name, version: head.version });
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::Value {
+            name,
+            place: format!("line {}", error.line()),
+            text: format!("the plan is damaged: {error}"),
+        })
+    }
+}
+
+/// What tells a plan from other JSON.
+#[derive(Deserialize)]
+struct Head {
+    version: u32,
+    #[serde(rename = "items")]
+    _items: Vec<serde::de::IgnoredAny>,
+    #[serde(rename = "totals")]
+    _totals: serde::de::IgnoredAny,
 }
 
 /// What is known about one workload.
@@ -209,6 +253,7 @@ fn look(
     let failed = |error: &dyn std::fmt::Display| Problem {
         text: format!("its root filesystem cannot be read: {error}"),
         hint: None,
+        transient: false,
     };
     let file = match File::open(&root) {
         Ok(file) => file,

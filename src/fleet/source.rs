@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::compose;
 use super::yaml::{self, Place};
-use super::{Error, Workload, catalog, kube, list};
+use super::{Error, Workload, catalog, docker, kube, list};
 use crate::source::{Options, Reference, Store};
 
 /// Most files that are read from one directory.
@@ -32,6 +32,8 @@ pub enum Source {
         /// Prefix of repositories; empty for all.
         prefix: String,
     },
+    /// What a Docker or Podman daemon runs; `None`: the one that `docker` would ask.
+    Daemon(Option<PathBuf>),
     /// One image.
     Reference(String),
 }
@@ -49,6 +51,9 @@ impl Source {
             let (host, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             let (host, prefix) = (host.to_owned(), prefix.to_owned());
             return Ok(Source::Catalog { host, prefix });
+        }
+        if let Some(socket) = text.strip_prefix("containers:") {
+            return Ok(Source::Daemon((!socket.is_empty()).then(|| socket.into())));
         }
         let path = Path::new(text);
         let layout = path.join("oci-layout").is_file() || path.join("index.json").is_file();
@@ -130,6 +135,9 @@ fn describe(source: &Source) -> String {
         Source::Stdin => "standard input".to_owned(),
         Source::File(path) | Source::Directory(path) => path.display().to_string(),
         Source::Catalog { host, prefix } => format!("catalog:{host}/{prefix}"),
+        Source::Daemon(socket) => {
+            format!("containers:{}", socket.as_deref().unwrap_or(Path::new("")).display())
+        }
         Source::Reference(reference) => reference.clone(),
     }
 }
@@ -186,6 +194,7 @@ fn one(
         },
         Source::Directory(path) => directory(path, inputs),
         Source::Catalog { host, prefix } => catalog::workloads(host, prefix, options, store),
+        Source::Daemon(socket) => docker::workloads(socket.as_deref()),
         Source::Reference(reference) => Ok(vec![list::of_reference(reference, "the command line")]),
     }
 }
@@ -198,13 +207,22 @@ const COMPOSE_NAMES: [[&str; 2]; 4] = [
     ["docker-compose.yml", "docker-compose.override.yml"],
 ];
 
-fn directory(path: &Path, inputs: &Inputs) -> Result<Vec<Workload>, Error> {
+/// The Compose files in a directory; none if there are none.
+pub fn compose_files(path: &Path) -> Vec<PathBuf> {
     for [main, over] in COMPOSE_NAMES {
         let files: Vec<PathBuf> =
             [main, over].map(|name| path.join(name)).into_iter().filter(|f| f.is_file()).collect();
         if files.first().is_some_and(|file| file.ends_with(main)) {
-            return compose::read(&files, &inputs.compose);
+            return files;
         }
+    }
+    Vec::new()
+}
+
+fn directory(path: &Path, inputs: &Inputs) -> Result<Vec<Workload>, Error> {
+    let files = compose_files(path);
+    if !files.is_empty() {
+        return compose::read(&files, &inputs.compose);
     }
     let mut files = Vec::new();
     walk(path, &mut files, 0)?;

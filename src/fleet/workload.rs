@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Overrides;
-use dock2uni_format::record::Proto;
+use crate::config::{HealthOverrides, Overrides};
+use dock2uni_format::record::{Port, Proto};
 
 /// One container that a source asks to be run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,12 @@ pub struct Workload {
     pub depends_on: Vec<Dependency>,
     /// What happens when it ends.
     pub restart: Restart,
+    /// How often it is started again after failures, if that is bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_limit: Option<u32>,
+    /// Networks that it is part of; `None`: the one that all are part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<Attachment>>,
     /// What a VM does differently, or not at all.
     pub notes: Vec<Note>,
 }
@@ -67,6 +73,7 @@ pub enum Kind {
     Job,
     CronJob,
     Pod,
+    Container,
     Reference,
 }
 
@@ -153,6 +160,17 @@ pub struct PortMap {
     pub name: Option<String>,
 }
 
+/// A network that a workload is part of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network.
+    pub network: String,
+    /// Names of the workload there, beside its own.
+    pub aliases: Vec<String>,
+    /// No way leads out of it.
+    pub internal: bool,
+}
+
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
@@ -164,6 +182,23 @@ pub struct Mount {
     pub target: String,
     /// Not writable.
     pub read_only: bool,
+    /// What stands behind the name, where the source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// What stands behind the name of something that is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A file of the host.
+    File(PathBuf),
+    /// A text in the source itself.
+    Text(String),
+    /// A variable of the environment.
+    Variable(String),
+    /// A volume of this very name, which several fleets may use.
+    Volume(String),
 }
 
 /// Kinds of things that are mounted.
@@ -314,6 +349,8 @@ impl Workload {
             health: None,
             depends_on: Vec::new(),
             restart: Restart::No,
+            restart_limit: None,
+            networks: None,
             notes: Vec::new(),
         }
     }
@@ -348,7 +385,42 @@ impl Workload {
             hostname: self.hostname.clone(),
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_grace,
+            ports: self.exposed(),
+            health: self.health_overrides(),
             ..Overrides::default()
+        }
+    }
+
+    /// Ports in the workload, each once.
+    fn exposed(&self) -> Vec<Port> {
+        let mut ports: Vec<Port> = Vec::new();
+        for PortMap { guest, proto, .. } in &self.ports {
+            let port = Port { port: *guest, proto: *proto };
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        ports
+    }
+
+    /// A check from outside is a matter of whoever runs the VM, not of the VM.
+    fn health_overrides(&self) -> HealthOverrides {
+        match &self.health {
+            Some(Health::Off) => HealthOverrides { none: true, ..HealthOverrides::default() },
+            Some(Health::Command { argv, interval, timeout, retries, start_period }) => {
+                let ns = |seconds: &Option<u32>| seconds.map(|s| i64::from(s) * 1_000_000_000);
+                HealthOverrides {
+                    argv: Some(argv.clone()),
+                    interval_ns: ns(interval),
+                    timeout_ns: ns(timeout),
+                    start_period_ns: ns(start_period),
+                    retries: retries.map(i64::from),
+                    ..HealthOverrides::default()
+                }
+            }
+            Some(Health::Http { .. } | Health::Tcp { .. } | Health::Grpc { .. }) | None => {
+                HealthOverrides::default()
+            }
         }
     }
 }

@@ -36,7 +36,11 @@ pub(crate) mod tar;
 pub mod tree;
 pub mod xattr;
 
-use std::{fs::File, io, thread};
+use std::{
+    fs::File,
+    io::{self, BufRead},
+    thread,
+};
 
 use sha2::{Digest as _, Sha256};
 
@@ -217,6 +221,28 @@ fn collect(
             all.push(ops);
         }
         Ok((all, left))
+    })
+}
+
+/// Writes a layer's tar stream to `out`, inflated, and checks its diff ID.
+pub(crate) fn inflate(layer: &Layer, out: &mut dyn io::Write) -> Result<(), Error> {
+    let limit = Limits::default().layer_bytes;
+    let about = |stop| failure(Some(layer), "", 0, stop);
+    thread::scope(|scope| {
+        let streams = layer::start(scope, std::iter::once(layer), 1, &|_| {});
+        // One layer was given, so there is one stream.
+        let mut stream = streams.map_err(Error::Thread)?.remove(0);
+        stream.allow(limit, limit);
+        loop {
+            let bytes = stream.fill_buf().map_err(|error| about(Stop::Tar(error.into())))?;
+            let len = bytes.len();
+            if len == 0 {
+                break;
+            }
+            out.write_all(bytes).map_err(|error| about(Stop::Write(error)))?;
+            stream.consume(len);
+        }
+        check(layer, stream.finish().map_err(|error| about(Stop::Tar(error.into())))?)
     })
 }
 

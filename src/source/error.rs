@@ -424,6 +424,17 @@ impl Error {
         }
     }
 
+    /// Whether the same request may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Tls { .. } => false,
+            // What a server says about the request itself, it will say again.
+            Self::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
+            Self::Cancelled => true,
+            _ => self.class() == Class::Network,
+        }
+    }
+
     /// What the user can do, if there is something to say beyond the message.
     pub fn hint(&self) -> Option<String> {
         Some(match self {

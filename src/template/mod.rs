@@ -4,7 +4,7 @@
 //! dependencies but serde). Every value goes through the quoting of its language; names that
 //! systems restrict are brought into their form.
 
-mod quote;
+pub(crate) mod quote;
 
 #[cfg(test)]
 mod tests;

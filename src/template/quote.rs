@@ -3,7 +3,7 @@
 use minijinja::{Environment, Error, ErrorKind};
 
 /// Adds a filter for each language.
-pub(super) fn add_filters(environment: &mut Environment<'_>) {
+pub(crate) fn add_filters(environment: &mut Environment<'_>) {
     environment.add_filter("sh", sh);
     environment.add_filter("qemu", |text: String| text.replace(',', ",,"));
     environment.add_filter("hcl", hcl);
@@ -46,14 +46,14 @@ fn printable(text: &str) -> Result<(), Error> {
 }
 
 /// Letters, digits and some others; anything else becomes a dash.
-pub(super) fn restricted(text: &str, others: &str) -> String {
+pub(crate) fn restricted(text: &str, others: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
     text.chars().map(|c| if fits(c) { c } else { '-' }).collect()
 }
 
 /// A label of RFC 1123, which Kubernetes and the clouds have names in: at most 63 lower-case letters,
 /// digits and dashes, beginning with a letter and ending with no dash.
-pub(super) fn label(text: &str) -> String {
+pub(crate) fn label(text: &str) -> String {
     let text = restricted(&text.to_ascii_lowercase(), "");
     let mut text: String = text.trim_matches('-').chars().take(50).collect();
     if !text.starts_with(|c: char| c.is_ascii_lowercase()) {

@@ -236,6 +236,7 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
         volumes: Vec::new(),
         shares: Vec::new(),
         forwards: forwards.clone(),
+        link: None,
         kernel_args,
         interactive: false,
         tty: false,
@@ -245,7 +246,8 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
     let tail = Tail::default();
     let (stop, stops) = mpsc::channel();
     let (sender, events) = mpsc::channel();
-    let hooks = Hooks { console: Some(Box::new(tail.clone())), stop: Some(stops) };
+    let hooks =
+        Hooks { console: Some(Box::new(tail.clone())), stop: Some(stops), ..Hooks::default() };
     let begun = Instant::now();
     let vm = {
         let sender = sender.clone();

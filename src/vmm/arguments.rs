@@ -5,13 +5,15 @@ use std::path::Path;
 
 use super::{Accel, Boot, Config, Disk, Drive, Firmware, Forward, Machine, Share};
 
-/// Descriptors of the two channels that [`super::run`] holds the other ends of.
+/// Descriptors of the channels that [`super::run`] holds the other ends of.
 #[derive(Clone, Copy, Debug)]
 pub struct Channels {
     /// Monitor (QMP).
     pub monitor: i32,
     /// Status lines of the kernel.
     pub status: i32,
+    /// Ethernet frames, if the machine is on a link.
+    pub link: Option<i32>,
 }
 
 /// Makes the arguments; without `channels`, a command that a user can start by hand.
@@ -35,7 +37,7 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
 
     args.pair("-chardev", "stdio,id=console,signal=off");
     args.pair("-serial", "chardev:console");
-    if let Some(Channels { monitor, status }) = channels {
+    if let Some(Channels { monitor, status, .. }) = channels {
         args.pair("-chardev", format!("socket,id=monitor,fd={monitor}"));
         args.pair("-mon", "chardev=monitor,mode=control");
         args.pair("-chardev", format!("socket,id=status,fd={status}"));
@@ -43,9 +45,13 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
         args.pair("-device", "virtconsole,chardev=status");
     }
 
-    args.pair("-netdev", netdev(&config.forwards));
+    let link = channels.and_then(|channels| channels.link);
+    args.pair("-netdev", link.map_or_else(|| netdev(&config.forwards), linked));
     let rom = if config.machine == Machine::Q35 { ",romfile=" } else { "" };
-    args.pair("-device", device(config.machine, "virtio-net", &format!(",netdev=net{rom}")));
+    let mac = config.link.map_or(String::new(), |[a, b, c, d, e, f]| {
+        format!(",mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    });
+    args.pair("-device", device(config.machine, "virtio-net", &format!(",netdev=net{rom}{mac}")));
     args.pair("-object", "rng-builtin,id=rng");
     args.pair("-device", device(config.machine, "virtio-rng", ",rng=rng"));
     // After the root, which stays the first disk.
@@ -161,6 +167,11 @@ fn device(machine: Machine, kind: &str, options: &str) -> String {
     }
 }
 
+/// Frames in a stream, each after its length in four bytes (QEMU's `-netdev stream`, from 7.2).
+fn linked(descriptor: i32) -> String {
+    format!("stream,id=net,server=off,addr.type=fd,addr.str={descriptor}")
+}
+
 fn netdev(forwards: &[Forward]) -> String {
     let mut netdev = "user,id=net".to_owned();
     for Forward { ip, host, guest, udp } in forwards {
@@ -231,6 +242,7 @@ mod tests {
             volumes: vec![Disk { path: "/v".into(), read_only: false }],
             shares: vec![Share { path: "/s".into(), tag: "share0".into(), read_only: true }],
             forwards: vec![Forward { ip: Ipv4Addr::LOCALHOST, host: 8080, guest: 80, udp: false }],
+            link: None,
             kernel_args: vec!["trace".into(), "a b".into()],
             interactive: false,
             tty: false,
@@ -270,7 +282,7 @@ mod tests {
         let boot = Boot::Direct { kernel: "/k".into(), module: "/r".into(), disk };
         let config = config(Machine::Microvm, Accel::Tcg, boot);
         assert_eq!(
-            shell(build(&config, Some(Channels { monitor: 5, status: 7 }))),
+            shell(build(&config, Some(Channels { monitor: 5, status: 7, link: None }))),
             "-nodefaults -no-user-config -no-reboot -display none -machine microvm \
              -global virtio-mmio.force-legacy=false -accel tcg,thread=multi -cpu max -smp 2 \
              -m 128M -chardev stdio,id=console,signal=off -serial chardev:console \

@@ -18,6 +18,8 @@ mod terminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use error::Error;
 pub use firmware::Firmware;
 
@@ -25,7 +27,7 @@ pub use firmware::Firmware;
 const KERNEL_MIB: u64 = 8;
 
 /// QEMU machine type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Machine {
     /// A PC with PCI Express; boots from disk as well.
     #[default]
@@ -45,7 +47,7 @@ impl Machine {
 }
 
 /// What executes the guest's instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Accel {
     /// The processor, by `/dev/kvm`.
     Kvm,
@@ -93,7 +95,7 @@ pub struct Drive {
 }
 
 /// One forwarded port; what [`ports::assign`] makes of a `--publish`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
     /// Address on the host.
     pub ip: std::net::Ipv4Addr,
@@ -146,6 +148,9 @@ pub struct Config {
     pub shares: Vec<Share>,
     /// Ports reachable from outside.
     pub forwards: Vec<Forward>,
+    /// The machine's Ethernet address on a link of the caller's ([`run::Hooks::link`]), in place of
+    /// QEMU's user network. There are no forwards then.
+    pub link: Option<[u8; 6]>,
     /// Words for the kernel's command line.
     pub kernel_args: Vec<String>,
     /// Pass standard input on to the console.

@@ -7,10 +7,11 @@
 //! power button.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -82,6 +83,10 @@ pub struct Hooks {
     pub console: Option<Box<dyn Write + Send>>,
     /// A message presses the power button; a second one ends the VM at once.
     pub stop: Option<Receiver<()>>,
+    /// A stream socket for Ethernet frames, where [`Config::link`] asks for one.
+    pub link: Option<OwnedFd>,
+    /// Signals of this process are the caller's.
+    pub unattended: bool,
 }
 
 enum Event {
@@ -115,18 +120,18 @@ pub fn run_with(
     config.check()?;
     let (monitor, far_monitor) = UnixStream::pair().map_err(Error::io("making a socket"))?;
     let (status, far_status) = UnixStream::pair().map_err(Error::io("making a socket"))?;
-    for socket in [&far_monitor, &far_status] {
-        // These two, and no others, are for the child.
-        rustix::io::fcntl_setfd(socket, FdFlags::empty())
-            .map_err(|error| Error::io("passing a socket on")(error.into()))?;
-    }
-    let channels = Channels { monitor: far_monitor.as_raw_fd(), status: far_status.as_raw_fd() };
+    let passed: Vec<OwnedFd> =
+        [far_monitor.into(), far_status.into()].into_iter().chain(hooks.link.take()).collect();
+    let channels = Channels {
+        monitor: passed[0].as_raw_fd(),
+        status: passed[1].as_raw_fd(),
+        link: passed.get(2).map(AsRawFd::as_raw_fd),
+    };
     // From here on a signal must not end this process and leave the VM to its fate.
-    let stops =
-        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGWINCH]).map_err(Error::io("handling signals"))?;
+    let wanted: &[i32] = if hooks.unattended { &[] } else { &[SIGINT, SIGTERM, SIGHUP, SIGWINCH] };
+    let stops = Signals::new(wanted).map_err(Error::io("handling signals"))?;
     let started = Instant::now();
-    let mut child = spawn(config, channels)?;
-    drop((far_monitor, far_status));
+    let mut child = spawn(config, channels, passed)?;
 
     let raw = if config.tty {
         terminal::Raw::enter().map_err(Error::io("switching the terminal to raw mode"))?
@@ -173,20 +178,37 @@ pub fn run_with(
     result
 }
 
-fn spawn(config: &Config, channels: Channels) -> Result<Child, Error> {
+/// Held while descriptors are open for a child, so that no other one gets them.
+static SPAWNING: Mutex<()> = Mutex::new(());
+
+/// Starts a child with a command that other VMs of this process don't share descriptors with.
+pub(crate) fn spawn_with(command: &mut Command, passed: Vec<OwnedFd>) -> io::Result<Child> {
+    let _spawning = SPAWNING.lock().unwrap_or_else(|poison| poison.into_inner());
+    for descriptor in &passed {
+        rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
+    }
+    // They are closed here before the lock is given back.
+    let child = command.spawn();
+    drop(passed);
+    child
+}
+
+/// `passed` are the other ends of the channels.
+fn spawn(config: &Config, channels: Channels, passed: Vec<OwnedFd>) -> Result<Child, Error> {
     let mut words = config.launcher.iter().cloned().map(Into::into).collect::<Vec<_>>();
     words.push(config.qemu.clone().into_os_string());
     words.extend(arguments::build(config, Some(channels)));
     let Some((program, args)) = words.split_first() else {
         return Err(Error::NoQemu(super::qemu::PROGRAM));
     };
-    Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(args)
         .process_group(0)
         .stdin(if config.interactive { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .stderr(Stdio::piped());
+    spawn_with(&mut command, passed)
         .map_err(|source| Error::Qemu { path: config.qemu.clone(), source })
 }
 

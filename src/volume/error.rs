@@ -35,6 +35,9 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A file of the host, where a directory is shared.
+    #[error("`{}` is not a directory", .0.display())]
+    NotADirectory(PathBuf),
     /// Two mounts at one place.
     #[error("`{0}` is mounted twice")]
     Twice(String),
@@ -70,6 +73,7 @@ impl Error {
             }
             Error::Size(_) => Some("from 8m to 8t, such as 20g"),
             Error::NotAVolume(_) => Some("move the file away, or remove it"),
+            Error::NotADirectory(_) => Some("share the directory that it is in"),
             Error::Spec { .. } => {
                 Some("write NAME:/path, DIR:/path, or either with `:ro` after it")
             }

@@ -6,6 +6,7 @@
 
 mod device;
 mod error;
+mod mount;
 mod spec;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -18,6 +19,7 @@ use dock2uni_ext4::{BLOCK, Format, MIN_SIZE, mkfs};
 
 use crate::atomic::Aside;
 pub use error::Error;
+pub use mount::{Mounted, mount};
 pub use spec::{Source, Spec, Tmpfs};
 
 /// Size of a volume that is made by being used: what a file of that size takes is what is written.
@@ -104,16 +106,35 @@ impl Volumes {
     /// # Errors
     /// If there is one of that name, the size is out of range, or the file cannot be written.
     pub fn create(&self, name: &str, size: u64) -> Result<Volume, Error> {
+        self.create_as(name, size, None)
+    }
+
+    /// As [`Volumes::create`], with a UUID that is known beforehand.
+    ///
+    /// # Errors
+    /// As [`Volumes::create`].
+    pub fn create_as(
+        &self,
+        name: &str,
+        size: u64,
+        uuid: Option<[u8; 16]>,
+    ) -> Result<Volume, Error> {
         let path = self.path(name)?;
         let _lock = self.lock_dir()?;
         if path.exists() {
             return Err(Error::Exists(name.to_owned()));
         }
-        self.make(name, &path, size)?;
+        self.make(name, &path, size, uuid)?;
         self.inspect(name)
     }
 
-    fn make(&self, name: &str, path: &Path, size: u64) -> Result<(), Error> {
+    fn make(
+        &self,
+        name: &str,
+        path: &Path,
+        size: u64,
+        given: Option<[u8; 16]>,
+    ) -> Result<(), Error> {
         let size = size / BLOCK as u64 * BLOCK as u64;
         if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
             return Err(Error::Size(size));
@@ -129,7 +150,9 @@ impl Volumes {
             hash_seed.copy_from_slice(&random[16..]);
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let format = Format {
-                uuid: uuid::Builder::from_random_bytes(uuid).into_uuid().into_bytes(),
+                uuid: given.unwrap_or_else(|| {
+                    uuid::Builder::from_random_bytes(uuid).into_uuid().into_bytes()
+                }),
                 hash_seed,
                 label: name.as_bytes().to_vec(),
                 uid: 0,
@@ -219,7 +242,7 @@ impl Volumes {
         let path = self.path(name)?;
         let _lock = self.lock_dir()?;
         if !path.exists() {
-            self.make(name, &path, DEFAULT_SIZE)?;
+            self.make(name, &path, DEFAULT_SIZE, None)?;
         }
         let file = lock(name, open(name, &path, !read_only)?, !read_only)?;
         let uuid = read_uuid(&file, &path)?;

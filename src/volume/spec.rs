@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::Error;
 use crate::config::clean_path;
 
@@ -9,7 +11,7 @@ use crate::config::clean_path;
 const NAME_MAX: usize = 128;
 
 /// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// A volume.
     Volume(String),
@@ -18,7 +20,7 @@ pub enum Source {
 }
 
 /// One `--volume`: `NAME:/path` or `DIR:/path`, with `:ro` or `:rw` after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// What is mounted.
     pub source: Source,
@@ -29,7 +31,7 @@ pub struct Spec {
 }
 
 /// One `--tmpfs`: `/path`, with options of mount(8) after a colon.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tmpfs {
     /// Where in the guest.
     pub path: String,

@@ -1,4 +1,6 @@
-//! Reading OCI layouts, as far as the benchmark's own images need it.
+//! Reading OCI layouts, as far as the benchmark's own images need it, and a registry.
+
+pub mod registry;
 
 use std::{fs, path::Path};
 

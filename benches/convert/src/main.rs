@@ -2,7 +2,6 @@
 //! in turn, CPU and wall time and peak memory of each. See README.md.
 
 mod measure;
-mod registry;
 
 use std::{
     ffi::OsString,
@@ -12,8 +11,8 @@ use std::{
 };
 
 use bench_convert::Result;
+use bench_convert::registry::Registry;
 use measure::{Cost, Measure as _};
-use registry::Registry;
 
 struct Args {
     image: String,

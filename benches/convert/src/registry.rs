@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bench_convert::Result;
+use crate::Result;
 
 /// A running registry; stopped when dropped.
 pub struct Registry {

@@ -2,34 +2,30 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::super::args::{BuildArgs, SourceArgs};
 use super::super::progress::Display;
-use super::super::target::{self, Target};
-use super::super::{Failure, exit, roots, size};
+use super::super::{Failure, exit, size, target};
 use super::PlanArgs;
+use super::images::FromStore;
 use crate::atomic::Aside;
-use crate::fleet::plan::{Images, Item, Problem, Verdict};
-use crate::fleet::{self, Image, Inputs, Plan, Source, compose};
-use crate::source::{self, Reference, Store};
+use crate::fleet::plan::{Item, Verdict};
+use crate::fleet::{self, Plan};
+use crate::source::Store;
 
 pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
-    let sources: Result<Vec<Source>, fleet::Error> =
-        args.sources.iter().map(|text| Source::detect(text)).collect();
-    let inputs = Inputs {
-        compose: compose::Options {
-            profiles: profiles(args),
-            env_files: args.env_file.clone(),
-            environment: environment(),
-        },
-    };
+    let input = &args.input;
+    let sources = input.detect(&input.sources)?;
     let store = Store::open_default()?;
-    let options = target::options(&args.source);
-    let inventory = fleet::read(&sources?, &inputs, &options, &store)?;
+    let options = target::options(&input.how.source);
+    let inventory = fleet::read(&sources, &input.how.inputs(), &options, &store)?;
     let display = Display::new(args.quiet || args.json);
-    let images =
-        FromStore { build: args.build, source: &args.source, store: &store, display: &display };
+    let images = FromStore {
+        build: input.how.build,
+        source: &input.how.source,
+        store: &store,
+        display: &display,
+    };
     let plan = fleet::plan(&inventory, &images, args.jobs);
     display.clear();
     // Plain data with text for keys: serialising it does not fail.
@@ -51,64 +47,12 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
     Ok(if plan.items.iter().all(good) { exit::OK } else { exit::UNSUPPORTED })
 }
 
-fn profiles(args: &PlanArgs) -> Vec<String> {
-    if !args.profile.is_empty() {
-        return args.profile.clone();
-    }
-    let text = std::env::var("COMPOSE_PROFILES").unwrap_or_default();
-    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
-}
-
-/// This process's variables; those that are not UTF-8 can't be named in a Compose file.
-fn environment() -> compose::Variables {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
-}
-
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let written = Aside::beside(path).and_then(|aside| {
         aside.file().write_all(text.as_bytes())?;
         aside.publish(path)
     });
     written.map_err(|error| Failure::io(format!("cannot write `{}`", path.display()), error))
-}
-
-/// Images as every command brings them in.
-struct FromStore<'a> {
-    /// Dockerfiles are built.
-    build: bool,
-    source: &'a SourceArgs,
-    store: &'a Store,
-    display: &'a Display,
-}
-
-impl Images for FromStore<'_> {
-    fn bring(&self, image: &Image) -> Result<(source::Image, PathBuf), Problem> {
-        let mut build = BuildArgs::default();
-        let target = match image {
-            Image::Reference(reference) => Reference::detect(reference).map(Target::Reference),
-            Image::Build { .. } if !self.build => {
-                return Err(Problem {
-                    text: "its image is built from a Dockerfile, and was not built".to_owned(),
-                    hint: Some("`--build` builds it, RUN steps included".to_owned()),
-                });
-            }
-            Image::Build { context, dockerfile, target, args } => {
-                build.file = dockerfile.as_ref().map(|file| context.join(file));
-                build.target.clone_from(target);
-                build.build_arg.clone_from(args);
-                Ok(Target::Context(context.clone()))
-            }
-        };
-        let target = target.map_err(|error| Failure::from(error).into_problem())?;
-        roots::resolve(&target, &build, self.source, self.store, self.display)
-            .map_err(Failure::into_problem)
-    }
-
-    fn progress(&self, done: usize, all: usize) {
-        self.display.say(&format!("looked at {done} of {all} images"));
-    }
 }
 
 fn as_text(plan: &Plan) -> String {

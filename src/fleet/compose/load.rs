@@ -22,6 +22,8 @@ pub struct Project {
     pub services: BTreeMap<String, Service>,
     /// Declarations of `volumes`, `configs`, `secrets`, `networks`, `models`, by kind and name.
     pub declared: BTreeMap<String, Map<String, Value>>,
+    /// Its name, if the files say one.
+    pub name: Option<String>,
     /// Variables that were used and have no value.
     pub missing: Vec<String>,
 }
@@ -113,6 +115,11 @@ impl Loader {
                         services.insert(key.clone(), (value, file.clone()));
                     }
                 }
+            }
+            if depth == 0
+                && let Some(given) = yaml::opt_text(&document, "name", &top)?
+            {
+                self.project.name = Some(given);
             }
             for kind in ["volumes", "configs", "secrets", "networks", "models"] {
                 for (key, value) in object(&document, kind, &top)? {

@@ -41,6 +41,14 @@ pub fn read(files: &[PathBuf], options: &Options) -> Result<Vec<Workload>, Error
     service::workloads(&project, options)
 }
 
+/// The name that Compose files give their project: the last one that says one.
+///
+/// # Errors
+/// As [`read`].
+pub fn name(files: &[PathBuf], options: &Options) -> Result<Option<String>, Error> {
+    Ok(load::project(files, options)?.name)
+}
+
 /// What could not be expanded, as an error about its place.
 fn fault(fault: interpolate::Fault, place: &Place<'_>) -> Error {
     match fault {

@@ -10,8 +10,8 @@ use super::{Options, Variables, dotenv};
 use crate::config::Publish;
 use crate::fleet::yaml::{self, Place};
 use crate::fleet::{
-    Condition, Dependency, Error, Health, Image, Kind, Mount, MountKind, PortMap, Resources,
-    Restart, Severity, Value as EnvValue, Variable, Workload, quantity,
+    Attachment, Condition, Dependency, Error, Health, Image, Kind, Mount, MountKind, Origin,
+    PortMap, Resources, Restart, Severity, Value as EnvValue, Variable, Workload, quantity,
 };
 use dock2uni_format::record::Proto;
 
@@ -94,6 +94,7 @@ fn workload(name: &str, service: &Service, project: &Project) -> Result<Workload
     workload.resources = resources(value, &place)?;
     workload.health = health(value, &place)?;
     workload.depends_on = dependencies(value, &place)?;
+    workload.networks = networks(value, project, &place)?;
     deploy(value, &place, &mut workload)?;
     boundaries(value, &place, &mut workload)?;
     Ok(workload)
@@ -301,7 +302,7 @@ fn mounts(
 ) -> Result<(), Error> {
     for item in yaml::list(value, "volumes", place)? {
         let place = place.key("volumes");
-        let mount = match item {
+        let mut mount = match item {
             Value::String(text) => short_mount(text, &service.directory, &place)?,
             item => long_mount(item, &service.directory, &place)?,
         };
@@ -310,6 +311,9 @@ fn mounts(
         if mount.kind == MountKind::Volume && !declared {
             let source = &mount.source;
             return Err(place.error(format!("the volume `{source}` is not declared")));
+        }
+        if mount.kind == MountKind::Volume {
+            mount.origin = volume_name(project, &mount.source, &place)?.map(Origin::Volume);
         }
         if mount.kind == MountKind::Host {
             host_mount(&mount, workload);
@@ -323,6 +327,7 @@ fn mounts(
             source: String::new(),
             target,
             read_only: false,
+            origin: None,
         });
     }
     for (key, kind) in [("configs", MountKind::Config), ("secrets", MountKind::Secret)] {
@@ -343,10 +348,83 @@ fn mounts(
                 (Some(name), _) => format!("/{name}"),
                 (None, _) => format!("/{source}"),
             };
-            workload.mounts.push(Mount { kind, source, target, read_only: true });
+            let origin = origin(project, key, &source, service, &place)?;
+            workload.mounts.push(Mount { kind, source, target, read_only: true, origin });
         }
     }
     Ok(())
+}
+
+/// The name of a declared volume outside of the project, if it has one.
+fn volume_name(project: &Project, name: &str, place: &Place<'_>) -> Result<Option<String>, Error> {
+    let declared = project.declared.get("volumes").and_then(|all| all.get(name));
+    let Some(declared) = declared else { return Ok(None) };
+    let place = place.key(name);
+    if let Some(given) = yaml::opt_text(declared, "name", &place)? {
+        return Ok(Some(given));
+    }
+    let external = declared.get("external").is_some_and(|value| *value != Value::Bool(false));
+    Ok(external.then(|| name.to_owned()))
+}
+
+/// What a declared config or secret is made of. One that is external or missing has no origin.
+fn origin(
+    project: &Project,
+    kind: &str,
+    name: &str,
+    service: &Service,
+    place: &Place<'_>,
+) -> Result<Option<Origin>, Error> {
+    let Some(declared) = project.declared.get(kind).and_then(|all| all.get(name)) else {
+        return Err(place.error(format!("`{name}` is not declared")));
+    };
+    let place = place.key(name);
+    if let Some(path) = yaml::opt_text(declared, "file", &place)? {
+        return Ok(Some(Origin::File(host_path(&path, &service.directory).into())));
+    }
+    if let Some(text) = yaml::opt_text(declared, "content", &place)? {
+        return Ok(Some(Origin::Text(text)));
+    }
+    Ok(yaml::opt_text(declared, "environment", &place)?.map(Origin::Variable))
+}
+
+/// The networks of a service: a list of names, or a mapping with aliases.
+fn networks(
+    value: &Value,
+    project: &Project,
+    place: &Place<'_>,
+) -> Result<Option<Vec<Attachment>>, Error> {
+    if yaml::opt_text(value, "network_mode", place)?.as_deref() == Some("none") {
+        return Ok(Some(Vec::new()));
+    }
+    let place = place.key("networks");
+    let named: Vec<(String, Vec<String>)> = match value.get("networks") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Object(map)) => map
+            .iter()
+            .map(|(name, details)| {
+                Ok((name.clone(), yaml::texts(details, "aliases", &place.key(name))?))
+            })
+            .collect::<Result<_, Error>>()?,
+        Some(_) => {
+            let names = yaml::texts(value, "networks", &place)?;
+            names.into_iter().map(|name| (name, Vec::new())).collect()
+        }
+    };
+    let declared = project.declared.get("networks");
+    let mut found = Vec::new();
+    for (network, aliases) in named {
+        let details = declared.and_then(|all| all.get(&network));
+        if details.is_none() && network != "default" {
+            return Err(place.error(format!("the network `{network}` is not declared")));
+        }
+        let internal = match details {
+            Some(details) => yaml::flag(details, "internal", &place.key(&network))?,
+            None => false,
+        };
+        found.push(Attachment { network, aliases, internal });
+    }
+    Ok(Some(found))
 }
 
 /// Sockets and kernel filesystems of the host mean that the container works on the host itself.
@@ -394,7 +472,7 @@ fn short_mount(text: &str, directory: &Path, place: &Place<'_>) -> Result<Mount,
         name => (MountKind::Volume, name.to_owned()),
     };
     let read_only = mode.split(',').any(|word| word == "ro");
-    Ok(Mount { kind, source, target: target.to_owned(), read_only })
+    Ok(Mount { kind, source, target: target.to_owned(), read_only, origin: None })
 }
 
 fn host_path(path: &str, directory: &Path) -> String {
@@ -423,7 +501,8 @@ fn long_mount(item: &Value, directory: &Path, place: &Place<'_>) -> Result<Mount
             return Err(place.key("type").error(format!("mounts of type `{other}` are not known")));
         }
     };
-    Ok(Mount { kind, source, target, read_only: yaml::flag(item, "read_only", place)? })
+    let read_only = yaml::flag(item, "read_only", place)?;
+    Ok(Mount { kind, source, target, read_only, origin: None })
 }
 
 /// `deploy.resources.limits`, or else the older keys of the service.
@@ -549,7 +628,14 @@ fn deploy(value: &Value, place: &Place<'_>, workload: &mut Workload) -> Result<(
     workload.restart = match policy.as_deref() {
         None | Some("no" | "none" | "false") => Restart::No,
         Some("always" | "unless-stopped" | "any") => Restart::Always,
-        Some(other) if other.starts_with("on-failure") => Restart::OnFailure,
+        Some("on-failure") => Restart::OnFailure,
+        Some(other) if other.starts_with("on-failure:") => {
+            let count = other["on-failure:".len()..].parse().map_err(|_| {
+                place.key("restart").error(format!("`{other}` says no number of attempts"))
+            })?;
+            workload.restart_limit = Some(count);
+            Restart::OnFailure
+        }
         Some(other) => {
             return Err(place.key("restart").error(format!("`{other}` is no known policy")));
         }

@@ -276,7 +276,7 @@ fn mounts(
         let (kind, source) = volume_kind(volume, &name, &target, workload);
         let read_only = yaml::flag(mount, "readOnly", &place)?
             || matches!(kind, MountKind::Config | MountKind::Secret);
-        workload.mounts.push(Mount { kind, source, target, read_only });
+        workload.mounts.push(Mount { kind, source, target, read_only, origin: None });
     }
     Ok(())
 }

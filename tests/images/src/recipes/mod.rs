@@ -59,6 +59,7 @@ pub const ALL: &[Recipe] = &[
     services::RECIPE,
     python::FLASK,
     python::FASTAPI,
+    python::SHOP,
     node::RECIPE,
     java::RECIPE,
     ruby::RECIPE,

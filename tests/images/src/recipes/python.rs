@@ -11,7 +11,7 @@ pub const FLASK: Recipe = Recipe {
     version: 1,
     make: |dir| {
         let command = ["gunicorn", "--workers", "3", "--bind", "0.0.0.0:8000", "app:app"];
-        make(dir, &["gunicorn", "python3-flask"], "app.py", json!(command))
+        make(dir, &["gunicorn", "python3-flask"], "python/app.py", json!(command))
     },
 };
 
@@ -22,7 +22,20 @@ pub const FASTAPI: Recipe = Recipe {
     make: |dir| {
         let command = ["uvicorn", "--host", "0.0.0.0", "--port", "8000", "main:app"];
         let packages = ["uvicorn", "python3-fastapi", "python3-uvloop", "python3-httptools"];
-        make(dir, &packages, "main.py", json!(command))
+        make(dir, &packages, "python/main.py", json!(command))
+    },
+};
+
+pub const SHOP: Recipe = Recipe {
+    name: "python-shop",
+    about: "the application of examples/shop: Flask with clients of Redis and PostgreSQL",
+    version: 1,
+    make: |dir| {
+        let command =
+            ["gunicorn", "--workers", "2", "--timeout", "120", "--bind", "0.0.0.0:8000", "app:app"];
+        let packages = ["gunicorn", "python3-flask", "python3-psycopg2", "python3-redis"];
+        // Users see the same file, so it is known to work.
+        make(dir, &packages, "../../../examples/shop/app/app.py", json!(command))
     },
 };
 
@@ -39,7 +52,8 @@ fn make(dir: &Path, packages: &[&str], app: &str, command: Value) -> Result<()> 
     let what = ["--invalidation-mode", "unchecked-hash", "/usr/lib/python3.11", "/usr/lib/python3"];
     let keep = ["usr/lib/python3.11", "usr/lib/python3"];
     image.run_inside(&[&compile[..], &what].concat(), &keep, None)?;
-    image.copy(&format!("python/{app}"), &format!("/app/{app}"), 0o644)?;
+    let name = app.rsplit('/').next().unwrap_or(app);
+    image.copy(app, &format!("/app/{name}"), 0o644)?;
     let version = image.version("python3.11");
     let config = json!({
         "Env": [PATH, "LANG=C.UTF-8", format!("PYTHON_VERSION={version}")],

@@ -1,15 +1,15 @@
-//! Fleets against a real registry: what `dock2uni fleet` says before anything is converted.
-
-mod common;
+//! What `dock2uni fleet plan` says before anything is converted.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::registry::Registry;
-use common::vm::{can_boot, dock2uni};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common;
+use crate::common::registry::Registry;
+use crate::common::vm::{can_boot, dock2uni};
 
 /// A registry with images, a store, and a directory to work in.
 struct Lab {

@@ -1,0 +1,184 @@
+//! Every configuration, read by something that knows its language.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::*;
+use crate::fleet::compose;
+use crate::fleet::yaml;
+
+const COMPOSE: &str = r#"
+services:
+  web:
+    image: example.org/web:1
+    ports: ["8080:80", "8443:443"]
+    depends_on: [app]
+    restart: always
+    deploy: {replicas: 2}
+  app:
+    image: example.org/app:1
+    expose: ["8000"]
+    command: ["serve", "it's <fine> & $${x}"]
+    configs: [{source: settings, target: /etc/app.conf}]
+    tmpfs: /scratch
+    mem_limit: 192m
+    cpus: 1.5
+    depends_on: {db: {condition: service_healthy}}
+    restart: on-failure
+  db:
+    image: example.org/db:1
+    volumes: ["data:/var/lib/db"]
+    healthcheck: {test: "true"}
+    stop_grace_period: 1m
+SECRETS
+volumes: {data: {}}
+configs: {settings: {content: "mode = fast"}}
+secrets: {password: {file: ./password}}
+"#;
+
+fn machines_for(target: Target, secrets: &str) -> Result<(Vec<Machine>, Settings), Error> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("compose.yaml");
+    std::fs::write(&file, COMPOSE.replace("SECRETS", secrets)).unwrap();
+    let workloads = compose::read(&[file.clone()], &compose::Options::default()).unwrap();
+    let settings = Settings {
+        target,
+        name: "shop".into(),
+        out: "/srv/vms of & the <shop>".into(),
+        registry: Some("registry.example.org/shop/".into()),
+        memory_mib: 256,
+        jobs: 1,
+        files: vec!["/srv/a b/compose.yaml".into()],
+    };
+    let (mut machines, orders) = machine::machines(&workloads, &settings)?;
+    for (machine, order) in machines.iter_mut().zip(&orders) {
+        machine.disk = format!("/srv/vms of & the <shop>/disks/{}.qcow2", order.name);
+        machine.reference = "0123456789abcdef".into();
+    }
+    Ok((machines, settings))
+}
+
+fn files(target: Target, secrets: &str) -> Vec<Rendered> {
+    let (machines, settings) = machines_for(target, secrets).unwrap();
+    render::render(&machines, &settings).unwrap()
+}
+
+fn file<'a>(all: &'a [Rendered], name: &str) -> &'a str {
+    let found = all.iter().find(|file| file.name == name);
+    &found.unwrap_or_else(|| panic!("{:?}", all.iter().map(|f| &f.name).collect::<Vec<_>>())).text
+}
+
+/// Runs a tool over a text, if it is there.
+fn accepted(name: &str, text: &str, tool: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    let Ok(output) = Command::new(tool[0]).args(&tool[1..]).arg(&path).output() else {
+        eprintln!("SKIPPED: no {}", tool[0]);
+        return;
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{tool:?}: {stderr}\n{text}");
+}
+
+#[test]
+fn kubevirt_gets_machines_services_and_volumes() {
+    let all = files(Target::KubeVirt, "");
+    let documents = yaml::documents(file(&all, "kubevirt.yaml"), "kubevirt.yaml").unwrap();
+    let find = |kind: &str, name: &str| {
+        let wanted = |d: &&serde_json::Value| d["kind"] == kind && d["metadata"]["name"] == name;
+        documents.iter().find(wanted).unwrap_or_else(|| panic!("{kind} {name}: {documents:#?}"))
+    };
+    let count = |kind: &str| documents.iter().filter(|document| document["kind"] == kind).count();
+    assert_eq!((count("VirtualMachine"), count("Service"), count("DataVolume")), (4, 4, 1));
+    let app = find("VirtualMachine", "app");
+    assert_eq!(app["spec"]["runStrategy"], "RerunOnFailure");
+    let spec = &app["spec"]["template"]["spec"];
+    assert_eq!(spec["domain"]["memory"]["guest"], "192Mi");
+    assert_eq!(spec["domain"]["cpu"]["cores"], 2);
+    assert_eq!(spec["readinessProbe"]["tcpSocket"]["port"], 8000);
+    assert_eq!(app["metadata"]["annotations"]["dock2uni.dev/after"], "db");
+    let reference = &spec["volumes"][0]["containerDisk"]["image"];
+    assert_eq!(reference, "registry.example.org/shop/app:0123456789abcdef");
+    let db = &find("VirtualMachine", "db")["spec"]["template"]["spec"];
+    assert_eq!(db["volumes"][1]["dataVolume"]["name"], "shop-data");
+    assert_eq!(db["terminationGracePeriodSeconds"], 65);
+    assert_eq!(find("Service", "db")["spec"]["clusterIP"], "None");
+    let public = &find("Service", "web-public")["spec"];
+    assert_eq!(
+        (&public["ports"][0]["port"], &public["ports"][0]["targetPort"]),
+        (&8080.into(), &80.into())
+    );
+    find("VirtualMachine", "web-2");
+    accepted("push.sh", file(&all, "push.sh"), &["sh", "-n"]);
+}
+
+#[test]
+fn libvirt_gets_domains_and_a_network_with_names() {
+    let all = files(Target::Libvirt, "    secrets: [password]\n");
+    let there = Command::new("xmllint").arg("--version").output().is_ok();
+    for rendered in all.iter().filter(|file| file.name.ends_with(".xml")) {
+        let schema = if rendered.name == "shop-network.xml" { "network" } else { "domain" };
+        if there {
+            let validate = format!("virt-xml-validate \"$0\" {schema}");
+            accepted("x.xml", &rendered.text, &["sh", "-c", &validate]);
+        }
+    }
+    let db = file(&all, "db.xml");
+    assert!(db.contains("/volumes/shop_data.ext4"), "{db}");
+    assert!(db.contains("/etc/dock2uni/shop/secrets/db"), "{db}");
+    let network = file(&all, "shop-network.xml");
+    assert!(network.contains("<hostname>app</hostname>"), "{network}");
+    let start = file(&all, "start.sh");
+    accepted("start.sh", start, &["sh", "-n"]);
+    let at = |text: &str| start.find(text).unwrap_or_else(|| panic!("{text}: {start}"));
+    assert!(at("start 'shop-db'") < at("start 'shop-app'"));
+    assert!(at("start 'shop-app'") < at("start 'shop-web-1'"));
+    assert!(at("tcp dport 8080 dnat to 10.0.2.") > at("start 'shop-web-2'"));
+}
+
+#[test]
+fn systemd_gets_a_unit_that_runs_the_fleet() {
+    let all = files(Target::Systemd, "");
+    let unit = file(&all, "dock2uni-shop.service");
+    assert!(unit.contains("--project shop --memory 256m \"/srv/a b/compose.yaml\"\n"), "{unit}");
+    let text = unit.replace("WorkingDirectory=\"/srv/a b\"", "WorkingDirectory=/");
+    accepted("dock2uni-shop.service", &text, &["systemd-analyze", "verify", "--man=no"]);
+}
+
+#[test]
+fn what_a_target_has_no_counterpart_for_is_refused_by_name() {
+    let error = machines_for(Target::KubeVirt, "    secrets: [password]\n").err().unwrap();
+    assert!(error.to_string().contains("the secret `password`"), "{error}");
+    assert!(error.hint().is_some());
+    let mut workloads = Vec::new();
+    let mut workload = Workload::new(
+        "a".into(),
+        crate::fleet::Kind::Pod,
+        "x".into(),
+        crate::fleet::Image::Reference("x".into()),
+    );
+    workload.env.push(crate::fleet::Variable {
+        name: "TOKEN".into(),
+        value: crate::fleet::Value::Secret { name: "api".into(), key: "token".into() },
+    });
+    workloads.push(workload);
+    let (_, settings) = machines_for(Target::Libvirt, "").unwrap();
+    let error = machine::machines(&workloads, &settings).unwrap_err();
+    assert!(error.to_string().contains("`TOKEN` is of the secret `api`"), "{error}");
+}
+
+#[test]
+fn volumes_and_machines_keep_their_identity() {
+    let (first, _) = machines_for(Target::Libvirt, "").unwrap();
+    let (second, _) = machines_for(Target::Libvirt, "").unwrap();
+    let ids = |machines: &[Machine]| -> Vec<(String, Option<[u8; 16]>)> {
+        machines.iter().map(|m| (m.uuid.clone(), m.volumes.first().map(|v| v.uuid))).collect()
+    };
+    assert_eq!(ids(&first), ids(&second));
+    let mut all: Vec<_> = ids(&first).into_iter().map(|(uuid, _)| uuid).collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), first.len());
+    assert!(Path::new(&first[0].disk).is_absolute());
+}

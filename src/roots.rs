@@ -1,0 +1,77 @@
+//! Bare roots and other things that are kept in the store, so that they are made once.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::convert::{self, RootOptions};
+use crate::rootfs::Limits;
+use crate::source::{Digest, Image, Store};
+
+/// Where the bare root of an image is kept. Options change the boot record alone, so one root serves
+/// all of them.
+///
+/// # Errors
+/// If the directory cannot be made.
+pub fn path(image: &Image, store: &Store) -> io::Result<PathBuf> {
+    cached(store, "roots", "erofs", |key| {
+        for layer in &image.layers {
+            key.update(layer.diff_id.0);
+        }
+    })
+}
+
+/// An image's bare root: from the store, or made now. Threads and processes that want the same one
+/// wait for the first of them. `limits` bound what it may ask for if it is made.
+///
+/// # Errors
+/// See [`convert::Error`].
+pub fn of(
+    image: &Image,
+    limits: Limits,
+    store: &Store,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<PathBuf, convert::Error> {
+    let failed = |source| convert::Error::Write { path: store.root().join("roots"), source };
+    let path = path(image, store).map_err(failed)?;
+    if path.exists() {
+        return Ok(path);
+    }
+    let _lock = lock(&path).map_err(failed)?;
+    if !path.exists() {
+        let options = RootOptions { limits, ..RootOptions::default() };
+        convert::root_image(image, &options, &path, progress)?;
+    }
+    Ok(path)
+}
+
+/// A lock for what is to be made at `path`, held until the file is dropped. Its file stays: to
+/// remove it would let two have the lock at once.
+pub(crate) fn lock(path: &std::path::Path) -> io::Result<File> {
+    let path = path.with_extension("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// Where something made of what `feed` hashes is kept.
+///
+/// # Errors
+/// If the directory cannot be made.
+pub fn cached(
+    store: &Store,
+    kind: &str,
+    extension: &str,
+    feed: impl FnOnce(&mut Sha256),
+) -> io::Result<PathBuf> {
+    let dir = store.root().join(kind);
+    fs::create_dir_all(&dir)?;
+    let mut key = Sha256::new();
+    // Another version may write other bytes for the same input.
+    key.update(env!("CARGO_PKG_VERSION"));
+    feed(&mut key);
+    let key: [u8; 32] = key.finalize().into();
+    Ok(dir.join(format!("{}.{extension}", Digest(key).hex())))
+}

@@ -1,0 +1,7 @@
+//! Fleets: what is said of them, converted and run, against a real registry and real VMs.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod convert;
+mod plan;
+mod up;
