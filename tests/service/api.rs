@@ -146,3 +146,98 @@ fn slow_and_large_requests_are_ended() {
     let large = json!({ "image": "x".repeat(4000), "destinations": ["images"] });
     assert_eq!(service.ask("POST", "/api/v1/jobs", Some(&large)).0, 413);
 }
+
+#[test]
+fn the_end_is_told_and_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let told = listener.local_addr().unwrap();
+    let text = config(dir.path(), port, 0) + "[callbacks]\nsecret = \"c4llback\"\n";
+    let service = Service::serve(dir.path(), port, &text);
+    let callback = format!("http://{told}/done?key=k3y");
+    let body = json!({ "image": "127.0.0.1:1/a/b:1", "destinations": ["images"],
+        "callback": callback });
+    let (_, answer) = service.ask("POST", "/api/v1/jobs", Some(&body));
+    let id = answer["id"].as_str().unwrap();
+    service.ask("POST", &format!("/api/v1/jobs/{id}/cancel"), None);
+
+    // The first attempt fails, the second is the same message.
+    let refused = receive(&listener, "HTTP/1.1 503 Busy");
+    let message = receive(&listener, "HTTP/1.1 204 No Content");
+    assert_eq!(refused.1, message.1);
+    let header = |name: &str| {
+        let line = message.0.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.unwrap_or_else(|| panic!("no {name}: {}", message.0)).to_owned()
+    };
+    assert!(message.0.starts_with("POST /done?key=k3y "), "{}", message.0);
+    let signature = dock2uni::service::callback::sign(
+        &dock2uni::service::secret::Secret::new("c4llback"),
+        &header("webhook-id"),
+        &header("webhook-timestamp"),
+        &message.1,
+    );
+    assert_eq!(header("webhook-signature"), signature);
+    let body: Value = serde_json::from_str(&message.1).unwrap();
+    assert_eq!((&body["type"], &body["data"]["id"]), (&json!("job.cancelled"), &json!(id)));
+    service.until("settled", || {
+        let log = service.ask("GET", &format!("/api/v1/jobs/{id}/log"), None).1.to_string();
+        log.contains("told to http://127.0.0.1")
+    });
+    let job = service.ask("GET", &format!("/api/v1/jobs/{id}"), None).1.to_string();
+    assert!(!job.contains("k3y") && !service.log().contains("k3y"), "{job}");
+}
+
+/// One request, which is answered by this status: head and body.
+fn receive(listener: &std::net::TcpListener, status: &str) -> (String, String) {
+    use std::io::Read as _;
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.to_ascii_lowercase();
+            let length = length.split("content-length: ").nth(1).unwrap();
+            let length: usize = length.lines().next().unwrap().trim().parse().unwrap();
+            if body.len() >= length {
+                let answer = format!("{status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+                return (head.to_owned(), body.to_owned());
+            }
+        }
+        let count = stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "cut off: {text}");
+        text += std::str::from_utf8(&buffer[..count]).unwrap();
+    }
+}
+
+#[test]
+fn tls_is_served_and_a_new_certificate_comes_into_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (chain, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let make = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(&chain, made.cert.pem()).unwrap();
+    };
+    make();
+    let tls = format!("[server.tls]\ncertificate = {chain:?}\nkey = {key:?}\n[workers]");
+    let text = config(dir.path(), port, 0).replace("[workers]", &tls);
+    let service = Service::start(dir.path(), port, &text, "serve");
+    let trusted = |authority: &std::path::Path| {
+        let address = format!("https://localhost:{port}/readyz");
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-sf", "--noproxy", "*", "-4", "--cacert"]).arg(authority).arg(address);
+        curl.output().unwrap().status.success()
+    };
+    service.until("served", || trusted(&chain));
+    let old = dir.path().join("old.pem");
+    std::fs::copy(&chain, &old).unwrap();
+    assert!(trusted(&old));
+    make();
+    service.until("renewed", || trusted(&chain) && !trusted(&old));
+    std::fs::write(&key, "damaged").unwrap();
+    service.until("complained", || service.log().contains("the old certificate stays"));
+    assert!(trusted(&chain));
+}

@@ -2,10 +2,8 @@
 //! starts it as the user `postgres`, which the Debian package makes.
 
 use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,12 +40,6 @@ fn user() -> Option<(u32, u32)> {
     Some((fields[2].parse().unwrap(), fields[3].parse().unwrap()))
 }
 
-/// One for all tests that do it no harm.
-pub fn shared() -> &'static Postgres {
-    static SHARED: OnceLock<Postgres> = OnceLock::new();
-    SHARED.get_or_init(|| Postgres::start(&["fsync=off"]))
-}
-
 impl Postgres {
     /// Makes a cluster and starts it with these settings.
     pub fn start(settings: &[&str]) -> Postgres {
@@ -80,11 +72,14 @@ impl Postgres {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(programs().join(program));
-        command.current_dir("/");
+        // It goes with the thread that it belongs to.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).current_dir("/");
         if let Some((uid, gid)) = self.user {
-            command.uid(uid).gid(gid);
+            command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}"));
+            command.arg("--clear-groups");
         }
+        command.arg(programs().join(program));
         command
     }
 

@@ -49,7 +49,7 @@ impl Service {
         Service::start(dir, 0, config, "worker")
     }
 
-    fn start(dir: &Path, port: u16, config: &str, what: &str) -> Service {
+    pub fn start(dir: &Path, port: u16, config: &str, what: &str) -> Service {
         let file = dir.join("service.toml");
         std::fs::write(&file, config).unwrap();
         let log = dir.join(format!("{what}-{}.log", free_port()));

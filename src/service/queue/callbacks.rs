@@ -1,4 +1,5 @@
-//! Callbacks that are owed: written down in the transaction that ends a job, so none is forgotten.
+//! Callbacks that are owed: written down with the request, and due from the transaction that ends the
+//! job, so none is forgotten.
 
 use std::time::Duration;
 
@@ -19,11 +20,26 @@ pub struct Callback {
     pub attempts: i64,
 }
 
-/// Notes that the end of a job must be told.
-pub(super) fn owe(tx: &mut dyn Transaction, job: &str, url: Option<&str>) -> Result<(), Error> {
+/// Notes that the end of a job must be told there, once: at its end, or now if it has ended.
+pub(super) fn owe(
+    tx: &mut dyn Transaction,
+    job: &str,
+    url: Option<&str>,
+    ended: bool,
+) -> Result<(), Error> {
     let Some(url) = url else { return Ok(()) };
-    let sql = "INSERT INTO callbacks (id, job, url, due) VALUES ($1, $2, $3, {now})";
-    tx.execute(sql, &[random_hex(12).into(), job.into(), url.into()])?;
+    let due = if ended { "{now}" } else { "9223372036854775807" };
+    let sql = format!(
+        "INSERT INTO callbacks (id, job, url, due) SELECT $1, $2, $3, {due}
+         WHERE NOT EXISTS (SELECT 1 FROM callbacks WHERE job = $2 AND url = $3)"
+    );
+    tx.execute(&sql, &[random_hex(12).into(), job.into(), url.into()])?;
+    Ok(())
+}
+
+/// A job has ended: who wants to know that is told from now on.
+pub(super) fn fall_due(tx: &mut dyn Transaction, job: &str) -> Result<(), Error> {
+    tx.execute("UPDATE callbacks SET due = {now} WHERE job = $1", &[job.into()])?;
     Ok(())
 }
 

@@ -247,9 +247,8 @@ impl Queue {
         trace: Option<&str>,
     ) -> Result<Submitted, Error> {
         let dedup = request.dedup();
-        let known = "SELECT id FROM jobs WHERE dedup = $1";
-        if let Some(row) = tx.query(known, &[dedup.as_str().into()])?.first() {
-            return Ok(Submitted { id: row.text(0), new: false });
+        if let Some(known) = join(tx, &dedup, request)? {
+            return Ok(known);
         }
         let tenant = request.tenant.as_str();
         if let Some(limit) = self.limit(tenant).queued {
@@ -284,15 +283,14 @@ impl Queue {
         if tx.execute(insert, &values)? == 1 {
             let text = format!("queued by {}", request.origin);
             append(tx, &id, &text)?;
+            callbacks::owe(tx, &id, request.callback.as_deref(), false)?;
             return Ok(Submitted { id, new: true });
         }
         // Another process was faster.
-        match tx.query(known, &[dedup.as_str().into()])?.first() {
-            Some(row) => Ok(Submitted { id: row.text(0), new: false }),
-            None => {
-                Err(sql::Error::Unreachable("a job vanished while it was looked at".into()).into())
-            }
-        }
+        join(tx, &dedup, request)?.ok_or_else(|| {
+            let text = "a job vanished while it was looked at".to_owned();
+            sql::Error::Unreachable(text).into()
+        })
     }
 
     /// Gives the next job to a worker for so long; `None` if there is none.
@@ -442,7 +440,7 @@ impl Queue {
             [id.into(), state.name().into(), outcome.into(), error.into(), key.into()];
         tx.execute(end, &values)?;
         append(tx, id, said)?;
-        callbacks::owe(tx, id, lease.job.request.callback.as_deref())
+        callbacks::fall_due(tx, id)
     }
 
     fn outcome(&self, tx: &mut dyn Transaction, id: &str) -> Result<Option<Outcome>, Error> {
@@ -577,6 +575,7 @@ impl Queue {
                 let dedup = Some(dedup).filter(|_| !taken);
                 tx.execute(again, &[id.into(), dedup.into()])?;
                 append(tx, id, &format!("queued again by {by}"))?;
+                callbacks::owe(tx, id, job.request.callback.as_deref(), false)?;
             }
             find(tx, id, tenant, false)
         })
@@ -728,6 +727,20 @@ impl Queue {
             requests.iter().map(|request| self.submit_one(tx, request, None)).collect()
         })
     }
+}
+
+/// The job that a request comes too late to begin, if there is one. Its end is told to this one as well.
+fn join(
+    tx: &mut dyn Transaction,
+    dedup: &str,
+    request: &Request,
+) -> Result<Option<Submitted>, Error> {
+    let rows = tx.query("SELECT id, state FROM jobs WHERE dedup = $1", &[dedup.into()])?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let id = row.text(0);
+    let ended = State::of(&row.text(1)).is_some_and(State::is_final);
+    callbacks::owe(tx, &id, request.callback.as_deref(), ended)?;
+    Ok(Some(Submitted { id, new: false }))
 }
 
 /// Whether a lease holds.
