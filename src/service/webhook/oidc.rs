@@ -150,6 +150,8 @@ mod tests {
     use super::*;
     use ring::rand::SystemRandom;
     use ring::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::pki_types::pem::PemObject as _;
     use serde_json::json;
 
     const NOW: u64 = 1_700_000_000;
@@ -160,11 +162,12 @@ mod tests {
         fn new() -> Issuer {
             // ring makes no RSA keys; openssl is among what tests need.
             let key = std::process::Command::new("openssl")
-                .args(["genpkey", "-quiet", "-algorithm", "RSA", "-outform", "DER"])
+                .args(["genpkey", "-quiet", "-algorithm", "RSA"])
                 .output()
                 .unwrap();
             assert!(key.status.success(), "{key:?}");
-            Issuer(RsaKeyPair::from_pkcs8(&key.stdout).unwrap())
+            let key = PrivatePkcs8KeyDer::from_pem_slice(&key.stdout).unwrap();
+            Issuer(RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).unwrap())
         }
 
         fn keys(&self) -> Keys {
