@@ -15,6 +15,7 @@ use super::{
     Attachment, Error, Health, Image, Kind, Mount, MountKind, PortMap, Restart, Severity,
     Value as EnvValue, Variable, Workload,
 };
+use crate::source;
 use dock2uni_format::record::Proto;
 
 /// The socket if nobody says otherwise.
@@ -79,8 +80,12 @@ impl Daemon {
         };
         let name = path.display().to_string();
         let client = Client::builder()
+            .http1_only()
+            .no_proxy()
             .unix_socket(path)
             .timeout(PATIENCE)
+            // It is never used; without one the builder looks for a provider that nobody has set.
+            .tls_backend_preconfigured(source::tls_for_engines()?)
             .build()
             .map_err(|error| failed(&name, &error))?;
         Ok(Daemon { client, name })

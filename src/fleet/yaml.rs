@@ -18,6 +18,8 @@ pub const MAX_BYTES: u64 = 16 << 20;
 const MAX_DEPTH: usize = 64;
 /// Most values in one file, those that aliases repeat included.
 const MAX_EVENTS: usize = 250_000;
+/// Most values that aliases may repeat.
+const MAX_REPLAYED: usize = 25_000;
 
 /// Reads a file of bounded size as text.
 pub fn read_text(path: &Path) -> Result<String, Error> {
@@ -44,6 +46,9 @@ pub fn documents(text: &str, name: &str) -> Result<Vec<Value>, Error> {
             max_depth: MAX_DEPTH,
             max_events: MAX_EVENTS,
             max_nodes: MAX_EVENTS,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_REPLAYED,
         },
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -46,6 +46,7 @@ pub use self::progress::{Bar, Outcome, Progress, Quiet};
 pub use self::reference::{Engine, Name, Reference};
 pub use self::registries::Files as RegistriesFiles;
 pub use self::registry::Upload;
+pub(crate) use self::registry::tls_for_engines;
 pub use self::store::Store;
 
 use self::assemble::{Context, assemble};

@@ -130,7 +130,11 @@ fn nginx_python_redis_and_postgres_answer_together() {
         ("image: nginx:1.27", "image: IMAGE(nginx)"),
         ("image: redis:7", "image: IMAGE(redis)"),
         ("image: postgres:15", "image: IMAGE(postgres)"),
-        ("build: ./app", "image: IMAGE(python-shop)"),
+        // Here a worker may take longer to answer than the example has patience for.
+        (
+            "build: ./app",
+            "image: IMAGE(python-shop)\n    command: gunicorn --timeout 3600 --bind 0.0.0.0:8000 app:app",
+        ),
         // The first start of a database may take long on a machine that does much else.
         ("start_period: 300s", "start_period: 3600s"),
         ("127.0.0.1:8080:80", &format!("127.0.0.1:{port}:80")),

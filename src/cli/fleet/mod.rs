@@ -73,7 +73,8 @@ Examples:
   dock2uni fleet export compose.yaml --to systemd -o /etc/systemd/system
 
 kubevirt: VirtualMachines, Services, DataVolumes; push.sh pushes the disks. libvirt: domains, a network
-on which services have their names, start.sh. systemd: a unit that runs `fleet up`. What a target has
+on which services have their names, start.sh. firecracker, cloud-hypervisor: what they load, a bridge
+with dnsmasq, start.sh. systemd: a unit that runs `fleet up`. What a target has
 no counterpart for is refused by name.";
 
 const UP_EXAMPLES: &str = "\
@@ -197,7 +198,7 @@ pub struct ConvertArgs {
 pub struct ExportArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// What it is for: kubevirt, libvirt or systemd
+    /// What it is for: kubevirt, libvirt, firecracker, cloud-hypervisor or systemd
     #[arg(long, value_name = "TARGET", value_parser = str::parse::<export_target::Target>)]
     to: export_target::Target,
     /// Directory for configurations, disks and volumes
@@ -379,6 +380,8 @@ impl From<fleet::export::Error> for Failure {
         match error {
             Error::Convert(error) => error.into(),
             Error::Volume(error) => error.into(),
+            Error::Disk(error) => error.into(),
+            Error::Boot(error) => error.into(),
             Error::Write { path, source } => {
                 Failure::io(format!("cannot write `{}`", path.display()), source)
             }

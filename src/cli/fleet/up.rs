@@ -67,8 +67,39 @@ pub fn up(args: &UpArgs) -> Result<u8, Failure> {
     dir.create()?;
     let spec = up::prepare(&inventory.workloads, &settings, &images, &store, dir.path())?;
     display.clear();
+    if args.detach {
+        supervisor::start(&dir, &spec, &program()?)?;
+        return detached(&dir, args);
+    }
+    let seat = Seat::take(&dir)?;
     supervisor::start(&dir, &spec, &program()?)?;
-    if args.detach { detached(&dir, args) } else { attached(&dir, args) }
+    attached(&dir, seat, args)
+}
+
+/// What a watcher has in hand before there is something to see.
+struct Seat {
+    signals: Signals,
+    watch: Watch,
+    reader: Reader,
+}
+
+impl Seat {
+    fn take(dir: &Dir) -> Result<Seat, Failure> {
+        let signals = Signals::new([SIGINT, SIGTERM])
+            .map_err(|error| Failure::io("cannot wait for signals".into(), error))?;
+        let read = || -> std::io::Result<(Watch, Reader)> {
+            let mut reader = Reader::new(&dir.logs(), &[]);
+            // What an earlier start of this fleet has said was seen then.
+            reader.tail(0)?;
+            Ok((Watch::new(&dir.logs())?, reader))
+        };
+        let (watch, reader) = read().map_err(|error| unreadable(dir, error))?;
+        Ok(Seat { signals, watch, reader })
+    }
+}
+
+fn unreadable(dir: &Dir, error: std::io::Error) -> Failure {
+    Failure::io(format!("cannot read `{}`", dir.logs().display()), error)
 }
 
 /// This program, as a fleet's supervisor.
@@ -81,7 +112,8 @@ fn program() -> Result<Vec<PathBuf>, Failure> {
 /// Waits until everything is up, and leaves it.
 fn detached(dir: &Dir, args: &UpArgs) -> Result<u8, Failure> {
     let mut shown = Shown::new(args.quiet);
-    for snapshot in dir.ask("watch")? {
+    // One that cannot be asked has ended already.
+    for snapshot in dir.ask("watch").into_iter().flatten() {
         shown.show(&snapshot);
         match standing(&snapshot, args.wait) {
             Standing::Underway => {}
@@ -97,15 +129,10 @@ fn detached(dir: &Dir, args: &UpArgs) -> Result<u8, Failure> {
 }
 
 /// Shows what everyone says until the end, which an interrupt brings about.
-fn attached(dir: &Dir, args: &UpArgs) -> Result<u8, Failure> {
-    let failed = |error| Failure::io(format!("cannot read `{}`", dir.logs().display()), error);
-    let mut signals = Signals::new([SIGINT, SIGTERM])
-        .map_err(|error| Failure::io("cannot wait for signals".into(), error))?;
+fn attached(dir: &Dir, seat: Seat, args: &UpArgs) -> Result<u8, Failure> {
+    let failed = |error| unreadable(dir, error);
+    let Seat { mut signals, watch, reader } = seat;
     let handle = signals.handle();
-    let watch = Watch::new(&dir.logs()).map_err(failed)?;
-    let mut reader = Reader::new(&dir.logs(), &[]);
-    // What an earlier start of this fleet has said was seen then.
-    reader.tail(0).map_err(failed)?;
     let reader = Mutex::new(reader);
     let more = || -> std::io::Result<()> {
         let mut reader = reader.lock().unwrap_or_else(|poison| poison.into_inner());
@@ -134,7 +161,8 @@ fn attached(dir: &Dir, args: &UpArgs) -> Result<u8, Failure> {
             }
         });
         let mut shown = Shown::new(args.quiet);
-        for snapshot in dir.ask("watch")? {
+        // One that cannot be asked has ended already.
+        for snapshot in dir.ask("watch").into_iter().flatten() {
             shown.show(&snapshot);
         }
         handle.close();
@@ -222,7 +250,7 @@ pub fn logs(args: &LogsArgs) -> Result<u8, Failure> {
     if !dir.exists() {
         return Err(Error::Unknown(dir.project().to_owned()).into());
     }
-    let failed = |error| Failure::io(format!("cannot read `{}`", dir.logs().display()), error);
+    let failed = |error| unreadable(&dir, error);
     let watch = Watch::new(&dir.logs()).map_err(failed)?;
     let mut reader = Reader::new(&dir.logs(), &args.services);
     let show = |lines: &[Line]| match show_lines(lines, args.timestamps) {

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::convert::{Order, Report};
 use super::super::up::baked::{self, Baked};
 use super::super::up::net;
-use super::super::{Condition, Health, MountKind, Origin, Restart, Value, Workload};
+use super::super::{Condition, Health, Kind, MountKind, Origin, Restart, Value, Workload};
 use super::{Error, Settings, Target, wrong};
 use crate::template::quote;
 
@@ -48,6 +48,10 @@ pub struct Machine {
     pub restart: &'static str,
     /// Seconds that it may take to stop.
     pub grace: u32,
+    /// Directory with its kernel, record and root, where a target takes them as files.
+    pub boot: String,
+    /// Its network device on the host, where a target needs one.
+    pub tap: String,
     /// Ethernet address.
     pub mac: String,
     /// Address, where configurations give one.
@@ -118,7 +122,8 @@ pub fn machines(
     for workload in workloads {
         let count = workload.replicas.max(1);
         for number in 1..=count {
-            let (machine, order) = one(workload, number, count, machines.len(), settings)?;
+            let (machine, order) =
+                one(workload, workloads, number, count, machines.len(), settings)?;
             if machines.iter().any(|other: &Machine| other.name == machine.name) {
                 return Err(wrong(
                     workload,
@@ -138,14 +143,30 @@ pub fn machines(
     Ok((machines, orders))
 }
 
+/// The name that others know a workload by: of `namespace/kind/name/container` the object's, unless
+/// its pod has several containers.
+fn object(workload: &Workload, all: &[Workload]) -> String {
+    let parts: Vec<&str> = workload.name.split('/').collect();
+    let [namespace, kind, name, container] = parts[..] else { return workload.name.clone() };
+    if matches!(workload.kind, Kind::ComposeService | Kind::Container | Kind::Reference) {
+        return workload.name.clone();
+    }
+    let pod = format!("{namespace}/{kind}/{name}/");
+    match all.iter().filter(|other| other.name.starts_with(&pod)).count() {
+        1 => name.to_owned(),
+        _ => format!("{name}-{container}"),
+    }
+}
+
 fn one(
     workload: &Workload,
+    workloads: &[Workload],
     number: u32,
     count: u32,
     index: usize,
     settings: &Settings,
 ) -> Result<(Machine, Order), Error> {
-    let service = quote::label(&workload.name);
+    let service = quote::label(&object(workload, workloads));
     let name = if count == 1 { service.clone() } else { format!("{service}-{number}") };
     let mut order = Order::of_workload(workload, false);
     order.name.clone_from(&name);
@@ -174,7 +195,10 @@ fn one(
             .filter(|dependency| {
                 dependency.condition != Condition::Completed || dependency.required
             })
-            .map(|dependency| quote::label(&dependency.name))
+            .filter_map(|dependency| {
+                let needed = workloads.iter().find(|other| other.name == dependency.name)?;
+                Some(quote::label(&object(needed, workloads)))
+            })
             .collect(),
         restart: match workload.restart {
             Restart::No => "no",
@@ -182,6 +206,8 @@ fn one(
             Restart::Always => "always",
         },
         grace: workload.stop_grace.unwrap_or(10),
+        boot: String::new(),
+        tap: device(&settings.name, &format!("t{index}")),
         mac: mac(index),
         address: net::address(index).to_string(),
         uuid: uuid(&["machine", &settings.name, &name]).to_string(),
@@ -331,12 +357,15 @@ fn secret(
     settings: &Settings,
     machine: &mut Machine,
 ) -> Result<(), Error> {
-    if settings.target == Target::KubeVirt {
+    if settings.target != Target::Libvirt {
         return Err(wrong(
             workload,
             format!("the secret `{}` is mounted at `{}`", mount.source, mount.target),
-            "KubeVirt shows secrets as disks with a filesystem that the guest's kernel does not \
-             read: have the application fetch it",
+            &format!(
+                "{} has no way of showing files that the guest's kernel can read, other than \
+                 disks, which carry no secrets: have the application fetch it",
+                settings.target.name()
+            ),
         ));
     }
     let file = mount.target.strip_prefix(SECRETS).and_then(|name| name.strip_prefix('/'));
@@ -373,6 +402,12 @@ pub fn with_disks(machines: &mut [Machine], report: &Report, out: &Path) {
         // A disk's name says what it is made of.
         machine.reference = made.and_then(|item| item.key.clone()).unwrap_or_default();
     }
+}
+
+/// A network device of a fleet's on the host: at most 15 bytes, and no other fleet's.
+pub fn device(fleet: &str, what: &str) -> String {
+    let id = uuid(&["network", fleet]).simple().to_string();
+    format!("d2u{}{what}", &id[..5])
 }
 
 /// In libvirt's and QEMU's own range.

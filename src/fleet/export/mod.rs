@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 
 use super::Workload;
 use super::convert::{self, Images, Observer, Options, Report};
-use crate::disk::Format;
+use crate::artifact;
+use crate::disk::{self, Disk, Format};
 use crate::source::Store;
 use crate::volume::{self, Volumes};
 
@@ -33,19 +34,31 @@ pub enum Target {
     KubeVirt,
     /// libvirt domains on a network of their own.
     Libvirt,
+    /// Firecracker on a bridge, started by a script.
+    Firecracker,
+    /// Cloud Hypervisor on a bridge, started by a script.
+    CloudHypervisor,
     /// A systemd unit that runs `fleet up`.
     Systemd,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 3] = [Target::KubeVirt, Target::Libvirt, Target::Systemd];
+    pub const ALL: [Target; 5] = [
+        Target::KubeVirt,
+        Target::Libvirt,
+        Target::Firecracker,
+        Target::CloudHypervisor,
+        Target::Systemd,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Target::KubeVirt => "kubevirt",
             Target::Libvirt => "libvirt",
+            Target::Firecracker => "firecracker",
+            Target::CloudHypervisor => "cloud-hypervisor",
             Target::Systemd => "systemd",
         }
     }
@@ -54,8 +67,15 @@ impl Target {
     fn format(self) -> Option<Format> {
         match self {
             Target::KubeVirt | Target::Libvirt => Some(Format::Qcow2),
+            // They load kernel and root themselves, out of it.
+            Target::Firecracker | Target::CloudHypervisor => Some(Format::Raw),
             Target::Systemd => None,
         }
+    }
+
+    /// Whether it is given kernel, record and root as files.
+    fn takes_boot_files(self) -> bool {
+        matches!(self, Target::Firecracker | Target::CloudHypervisor)
     }
 }
 
@@ -126,6 +146,12 @@ pub enum Error {
     /// A volume.
     #[error(transparent)]
     Volume(#[from] volume::Error),
+    /// A disk that was made cannot be read.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// What a monitor loads cannot be taken out of a disk.
+    #[error(transparent)]
+    Boot(#[from] artifact::Error),
     /// A value that cannot be written in the target's language.
     #[error("the configuration cannot be written")]
     Render(#[from] minijinja::Error),
@@ -150,6 +176,8 @@ impl Error {
             }
             Error::Convert(error) => error.hint().map(str::to_owned),
             Error::Volume(error) => error.hint().map(str::to_owned),
+            Error::Disk(error) => error.hint().map(str::to_owned),
+            Error::Boot(error) => error.hint(),
             Error::Render(_) | Error::Write { .. } => None,
         }
     }
@@ -211,6 +239,9 @@ pub fn export(
         }
         machine::with_disks(&mut machines, &made, &settings.out);
         volumes(&machines, &settings.out)?;
+        if target.takes_boot_files() {
+            boot_files(&mut machines, &settings.out)?;
+        }
         report = Some(made);
     }
     let mut files = Vec::new();
@@ -220,6 +251,34 @@ pub fn export(
         files.push(path);
     }
     Ok(Exported { files, report })
+}
+
+/// Takes kernel, record and root out of every disk, into a directory of its own that appears whole.
+fn boot_files(machines: &mut [Machine], out: &Path) -> Result<(), Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    };
+    let all = out.join("boot");
+    std::fs::create_dir_all(&all).map_err(failed(&all))?;
+    let all = all.canonicalize().map_err(failed(&all))?;
+    for machine in machines {
+        // The reference is the disk's key until it is rendered.
+        let dir = all.join(&machine.reference);
+        if !dir.exists() {
+            let part = dir.with_extension("part");
+            match std::fs::remove_dir_all(&part) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&part)(error));
+                }
+                _ => {}
+            }
+            artifact::boot_files(&Disk::open(Path::new(&machine.disk))?, &part)?;
+            std::fs::rename(&part, &dir).map_err(failed(&dir))?;
+        }
+        machine.boot = dir.display().to_string();
+    }
+    Ok(())
 }
 
 /// Makes the volumes that are not there yet.

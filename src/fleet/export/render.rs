@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 
+use super::machine::device;
 use super::{Error, Machine, Settings, Target};
 use crate::fleet::up::net;
 use crate::template::quote;
@@ -25,6 +26,9 @@ const PUSH: &str = include_str!("../../../templates/fleet/kubevirt-push.sh");
 const DOMAIN: &str = include_str!("../../../templates/fleet/libvirt-domain.xml");
 const NETWORK: &str = include_str!("../../../templates/fleet/libvirt-network.xml");
 const START: &str = include_str!("../../../templates/fleet/libvirt-start.sh");
+const FIRECRACKER: &str = include_str!("../../../templates/fleet/firecracker.json");
+const DNSMASQ: &str = include_str!("../../../templates/fleet/dnsmasq.conf");
+const BRIDGED: &str = include_str!("../../../templates/fleet/start.sh");
 const UNIT: &str = include_str!("../../../templates/fleet/systemd.service");
 
 /// Renders all files of a target.
@@ -65,6 +69,11 @@ pub fn render(machines: &[Machine], settings: &Settings) -> Result<Vec<Rendered>
             directory => directory.display().to_string(),
             grace => grace,
             gateway => net::GATEWAY.to_string(),
+            bridge => device(&settings.name, "br"),
+            monitor => match settings.target {
+                Target::Firecracker => "Firecracker",
+                _ => "Cloud Hypervisor",
+            },
             memory => settings.memory_mib,
         }
     };
@@ -96,6 +105,15 @@ pub fn render(machines: &[Machine], settings: &Settings) -> Result<Vec<Rendered>
                 all.push(file(format!("{}.xml", machine.name), DOMAIN, Some(machine))?);
             }
             all.push(file("start.sh".into(), START, None)?);
+        }
+        Target::Firecracker | Target::CloudHypervisor => {
+            if settings.target == Target::Firecracker {
+                for machine in &machines {
+                    all.push(file(format!("{}.json", machine.name), FIRECRACKER, Some(machine))?);
+                }
+            }
+            all.push(file("dnsmasq.conf".into(), DNSMASQ, None)?);
+            all.push(file("start.sh".into(), BRIDGED, None)?);
         }
         Target::Systemd => all.push(file(format!("dock2uni-{name}.service"), UNIT, None)?),
     }

@@ -54,6 +54,7 @@ fn machines_for(target: Target, secrets: &str) -> Result<(Vec<Machine>, Settings
     for (machine, order) in machines.iter_mut().zip(&orders) {
         machine.disk = format!("/srv/vms of & the <shop>/disks/{}.qcow2", order.name);
         machine.reference = "0123456789abcdef".into();
+        machine.boot = format!("/srv/vms of & the <shop>/boot/{}", order.name);
     }
     Ok((machines, settings))
 }
@@ -125,7 +126,7 @@ fn libvirt_gets_domains_and_a_network_with_names() {
         }
     }
     let db = file(&all, "db.xml");
-    assert!(db.contains("/volumes/shop_data.ext4"), "{db}");
+    assert!(db.contains("shop_data.ext4"), "{db}");
     assert!(db.contains("/etc/dock2uni/shop/secrets/db"), "{db}");
     let network = file(&all, "shop-network.xml");
     assert!(network.contains("<hostname>app</hostname>"), "{network}");
@@ -138,11 +139,34 @@ fn libvirt_gets_domains_and_a_network_with_names() {
 }
 
 #[test]
+fn firecracker_and_cloud_hypervisor_get_machines_on_a_bridge() {
+    for target in [Target::Firecracker, Target::CloudHypervisor] {
+        let all = files(target, "");
+        let start = file(&all, "start.sh");
+        accepted("start.sh", start, &["sh", "-n"]);
+        assert!(start.contains("/boot/db/root.erofs") || target == Target::Firecracker, "{start}");
+        let names = file(&all, "dnsmasq.conf");
+        assert!(names.contains("host-record=app,10.0.2."), "{names}");
+        // Of two machines of one service the service's name leads to both.
+        assert_eq!(names.matches("\nhost-record=web,").count(), 2, "{names}");
+    }
+    let all = files(Target::Firecracker, "");
+    let db: serde_json::Value = serde_json::from_str(file(&all, "db.json")).unwrap();
+    assert_eq!(
+        db["drives"][1]["path_on_host"].as_str().unwrap().rsplit('/').next(),
+        Some("shop_data.ext4")
+    );
+    assert_eq!(db["machine-config"]["mem_size_mib"], 256);
+    let tap = db["network-interfaces"][0]["host_dev_name"].as_str().unwrap();
+    assert!(tap.len() <= 15 && file(&all, "start.sh").contains(&format!("add {tap} mode tap")));
+}
+
+#[test]
 fn systemd_gets_a_unit_that_runs_the_fleet() {
     let all = files(Target::Systemd, "");
     let unit = file(&all, "dock2uni-shop.service");
     assert!(unit.contains("--project shop --memory 256m \"/srv/a b/compose.yaml\"\n"), "{unit}");
-    let text = unit.replace("WorkingDirectory=\"/srv/a b\"", "WorkingDirectory=/");
+    let text = unit.replace("WorkingDirectory=/srv/a b\n", "WorkingDirectory=/\n");
     accepted("dock2uni-shop.service", &text, &["systemd-analyze", "verify", "--man=no"]);
 }
 

@@ -24,7 +24,7 @@ pub(super) use self::http::innermost;
 use self::http::{ErrorBody, Http, Request, status_error, transfer};
 pub use self::push::Upload;
 use self::retry::{Failure, Retrier, Retry};
-pub(super) use self::tls::unused as tls_for_engines;
+pub(crate) use self::tls::unused as tls_for_engines;
 use super::assemble::{Context, Origin, Root, in_parallel, verify};
 use super::digest::Digest;
 use super::error::Error;

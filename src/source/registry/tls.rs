@@ -137,7 +137,7 @@ impl ServerCertVerifier for Anybody {
 }
 
 /// Settings for a client that speaks plain HTTP only: it trusts nobody.
-pub(in crate::source) fn unused() -> Result<ClientConfig, Error> {
+pub(crate) fn unused() -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
