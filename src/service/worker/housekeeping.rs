@@ -1,5 +1,6 @@
 //! What must be done now and then: taking jobs back from lost workers, saying that this one is there,
-//! callbacks, and throwing away what is old.
+//! callbacks, and throwing away what is old. Each has a thread of its own, so that a slow address or
+//! store keeps nobody else waiting.
 
 use std::fs;
 use std::path::Path;
@@ -18,14 +19,41 @@ use crate::source::clean;
 pub const SILENCE: Duration = Duration::from_secs(300);
 /// How old a directory in a staging area is before anybody asks whose it is.
 const YOUNG: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+const PACE: Duration = Duration::from_secs(1);
 
-/// Keeps house until the workers of this process have ended.
+/// Whether the workers of this process have ended.
+fn is_over(shared: &Shared) -> bool {
+    shared.is_draining() && shared.running() == 0
+}
+
+/// Tells callbacks until the workers of this process have ended.
+pub(super) fn keep_telling(shared: &Shared) {
+    while !is_over(shared) {
+        callback::tell_all(shared, &shared.config.get());
+        thread::sleep(PACE);
+    }
+}
+
+/// Throws old things away until the workers of this process have ended.
+pub(super) fn keep_tidy(shared: &Shared) {
+    let mut tidied: Option<Instant> = None;
+    while !is_over(shared) {
+        if tidied.is_none_or(|tidied| tidied.elapsed() > Duration::from_secs(60)) {
+            tidied = Some(Instant::now());
+            let config = shared.config.get();
+            sweep(shared, &config);
+            retire(shared, &config);
+        }
+        thread::sleep(PACE);
+    }
+}
+
+/// Keeps leases and workers in order until the workers of this process have ended.
 pub(super) fn keep_house(shared: &Shared) {
-    let mut swept: Option<Instant> = None;
     loop {
         let config = shared.config.get();
-        let leaving = shared.is_draining() && shared.running() == 0;
-        if leaving {
+        if is_over(shared) {
             let _ = shared.queue.gone(&shared.name);
             return;
         }
@@ -39,14 +67,7 @@ pub(super) fn keep_house(shared: &Shared) {
             }
             Err(error) => tracing::warn!(%error, "no looking for lost jobs"),
         }
-        callback::tell_all(shared, &config);
-        if swept.is_none_or(|swept| swept.elapsed() > Duration::from_secs(60)) {
-            swept = Some(Instant::now());
-            sweep(shared, &config);
-            retire(shared, &config);
-        }
-        let pace = (config.queue.lease / 4).min(Duration::from_secs(1));
-        thread::sleep(pace);
+        thread::sleep((config.queue.lease / 4).min(PACE));
     }
 }
 
@@ -102,9 +123,11 @@ fn retire(shared: &Shared, config: &Config) {
         };
         let old = shared.queue.old_results(age).unwrap_or_default();
         for outcome in old {
-            // Forgotten first: what nobody is told of may be removed at leisure.
-            let done = shared.queue.forget_result(&outcome.key).map_err(|error| error.to_string());
-            let done = done.and_then(|()| publisher.remove(&outcome).map_err(|e| e.to_string()));
+            // Removed first: while its row is there nobody makes it anew, only to have it removed.
+            let done = publisher.remove(&outcome).map_err(|error| error.to_string());
+            let done = done.and_then(|()| {
+                shared.queue.forget_result(&outcome.key).map_err(|error| error.to_string())
+            });
             match done {
                 Ok(()) => {
                     shared.metrics.retired.inc();

@@ -124,7 +124,7 @@ impl Shared {
     }
 }
 
-/// Starts the workers of this process: a thread for each job at once, and one that keeps house. They
+/// Starts the workers of this process: a thread for each job at once, and some that keep house. They
 /// end after [`Shared::drain`].
 pub fn start(shared: &Arc<Shared>) -> Vec<thread::JoinHandle<()>> {
     let count = shared.config.get().workers.count;
@@ -134,8 +134,12 @@ pub fn start(shared: &Arc<Shared>) -> Vec<thread::JoinHandle<()>> {
             thread::spawn(move || work(&shared))
         })
         .collect();
-    let shared = shared.clone();
-    threads.push(thread::spawn(move || housekeeping::keep_house(&shared)));
+    let chores: [fn(&Shared); 3] =
+        [housekeeping::keep_house, housekeeping::keep_telling, housekeeping::keep_tidy];
+    for chore in chores {
+        let shared = shared.clone();
+        threads.push(thread::spawn(move || chore(&shared)));
+    }
     threads
 }
 
@@ -234,6 +238,8 @@ fn see_through(shared: &Shared, config: &Config, lease: &Lease) {
                 let wait = backoff(lease.job.attempts);
                 let most = config.queue.attempts;
                 persist(shared, "puts a job off", || queue.retry_later(lease, &why, wait, most));
+                shared.metrics.finished.with_label_values(&["put-off"]).inc();
+                return;
             } else {
                 persist(shared, "ends a job", || queue.give_up(lease, State::Failed, &why));
             }
