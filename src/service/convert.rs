@@ -22,10 +22,11 @@ use serde::{Deserialize, Serialize};
 use super::job::{Options, ResultFile};
 use super::outgoing::Guard;
 use crate::convert::{self, DiskOptions, Output};
-use crate::disk::{Disk, Format};
-use crate::plan;
+use crate::disk::Format;
+use crate::pipeline::{self, Watch};
 use crate::source::digest::Hasher;
 use crate::source::{self, Bar, Class, Digest, Image, Progress, Reference, Store};
+use crate::{causes, plan, roots};
 
 /// Longest task that is read.
 const MAX_TASK: u64 = 4 << 20;
@@ -126,8 +127,6 @@ pub enum Event {
         files: Vec<ResultFile>,
         /// The verdict of the report.
         verdict: Option<String>,
-        /// What could not be kept.
-        warnings: Vec<String>,
         /// Milliseconds.
         millis: u64,
     },
@@ -192,10 +191,13 @@ fn run(said: &Said) -> Result<(), Failure> {
         // It is not wanted.
         _ => return Ok(()),
     }
-    let image = source::resolve(&reference, &options, &store, said).map_err(of_source)?;
-    let (files, verdict, warnings) = make(&task, &image, &store, said)?;
+    let image = match pipeline::has_root(&image, &store) {
+        true => image,
+        false => source::resolve(&reference, &options, &store, said).map_err(of_source)?,
+    };
+    let (files, verdict) = make(&task, &image, &store, said)?;
     let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    said.say(&Event::Made { files, verdict, warnings, millis });
+    said.say(&Event::Made { files, verdict, millis });
     Ok(())
 }
 
@@ -223,34 +225,22 @@ fn resolved(image: &Image, store: &Store) -> Event {
     }
 }
 
-type Made = (Vec<ResultFile>, Option<String>, Vec<String>);
+type Made = (Vec<ResultFile>, Option<String>);
 
 /// Makes the files.
 fn make(task: &Task, image: &Image, store: &Store, said: &Said) -> Result<Made, Failure> {
     let usage = |text: String| Failure { text, hint: None, passes: false };
-    let overrides = task.options.overrides().map_err(|error| usage(chain(&error)))?;
+    let overrides = task.options.overrides().map_err(|error| usage(causes::line(&error)))?;
     let formats = task.options.formats().map_err(usage)?;
     let outputs = outputs(&formats, &task.files);
     let disk =
         DiskOptions { place: task.options.place().map_err(usage)?, ..DiskOptions::default() };
-    let total = image.layers.iter().map(|layer| layer.size).sum();
-    said.progress("converting", 0, total);
-    let done = AtomicU64::new(0);
-    let progress = |bytes: u64| {
-        let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        said.paced("converting", done, total);
-    };
-    let made = convert::disk_images(image, &overrides, &outputs, &disk, &progress);
-    let made = made.map_err(|error| of_convert(error, image, store))?;
+    pipeline::disks(image, store, &overrides, &outputs, &disk, said).map_err(of_pipeline)?;
     let mut verdict = None;
     let mut reports = Vec::new();
     if task.options.report {
         said.progress("reporting", 0, 0);
-        let report = report(image, &overrides, &outputs).map_err(|error| Failure {
-            hint: error.hint().map(str::to_owned),
-            text: chain(&error),
-            passes: false,
-        })?;
+        let report = report(image, store, &overrides)?;
         verdict =
             serde_json::to_value(report.verdict).ok().and_then(|v| v.as_str().map(str::to_owned));
         let path = task.files.join("report.json");
@@ -261,7 +251,7 @@ fn make(task: &Task, image: &Image, store: &Store, said: &Said) -> Result<Made, 
     said.progress("checking", 0, 0);
     let disks = outputs.iter().map(|output| (output.path.clone(), output.format.name()));
     let files = disks.chain(reports).map(|(path, kind)| describe(&path, kind));
-    Ok((files.collect::<Result<_, _>>()?, verdict, made.warnings))
+    Ok((files.collect::<Result<_, _>>()?, verdict))
 }
 
 fn outputs(formats: &[Format], dir: &Path) -> Vec<Output> {
@@ -276,21 +266,19 @@ fn outputs(formats: &[Format], dir: &Path) -> Vec<Output> {
     formats.iter().map(|&format| Output { format, path: dir.join(name(format)) }).collect()
 }
 
-/// The report, from the root on the disk that was just made if that is a raw one.
+/// The report, from the image's root, which the disks were made of.
 fn report(
     image: &Image,
+    store: &Store,
     overrides: &crate::config::Overrides,
-    outputs: &[Output],
-) -> Result<plan::Report, plan::Error> {
-    let raw = outputs.iter().find(|output| output.format == Format::Raw);
-    let found = raw.and_then(|output| {
-        let disk = Disk::open(&output.path).ok()?;
-        Some((File::open(&output.path).ok()?, disk.extent(crate::disk::Part::Root).start))
-    });
-    match found {
-        Some((file, start)) => plan::report_on(image, overrides, &file, start),
-        None => plan::report(image, overrides),
-    }
+) -> Result<plan::Report, Failure> {
+    let root = roots::path(image, store).map_err(|error| of_io(store.root(), error))?;
+    let file = File::open(&root).map_err(|error| of_io(&root, error))?;
+    plan::report_on(image, overrides, &file, 0).map_err(|error| Failure {
+        hint: error.hint().map(str::to_owned),
+        text: causes::line(&error),
+        passes: false,
+    })
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -324,31 +312,14 @@ fn of_source(error: source::Error) -> Failure {
         (source::Error::TagUnknown { .. }, _) => true,
         (_, class) => matches!(class, Class::Network | Class::DiskFull | Class::Io),
     };
-    Failure { hint: error.hint(), text: chain(&error), passes }
+    Failure { hint: error.hint(), text: causes::line(&error), passes }
 }
 
-fn of_convert(error: convert::Error, image: &Image, store: &Store) -> Failure {
-    let bad = matches!(&error, convert::Error::Rootfs(error) if error.is_bad_image());
-    // A layer that was damaged in the store is fetched anew the next time.
-    let repaired = bad && store.repair(image).is_ok_and(|damaged| !damaged.is_empty());
-    let full = matches!(&error, convert::Error::Write { source, .. }
+fn of_pipeline(error: pipeline::Error) -> Failure {
+    let full = matches!(&error, pipeline::Error::Convert(convert::Error::Write { source, .. })
         if source.kind() == io::ErrorKind::StorageFull);
-    let hint = error.hint().map(str::to_owned);
-    Failure { hint, text: chain(&error), passes: repaired || full }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
+    let passes = full || error.is_transient();
+    Failure { hint: error.hint(), text: causes::line(&error), passes }
 }
 
 /// Writes events, from any thread.
@@ -358,6 +329,9 @@ struct Said {
     /// Bytes of all blobs that are being fetched.
     fetched: Arc<AtomicU64>,
     expected: AtomicU64,
+    /// Bytes of layers that have been applied, and of all of them.
+    applied: AtomicU64,
+    layers: AtomicU64,
 }
 
 impl Said {
@@ -395,6 +369,18 @@ impl Progress for Said {
     fn retrying(&self, reason: &str, wait: Duration) {
         let text = format!("{reason}; trying again in {} s", wait.as_secs_f32().ceil());
         self.say(&Event::Line { text });
+    }
+}
+
+impl Watch for Said {
+    fn applying(&self, total: u64) {
+        self.layers.store(total, Ordering::Relaxed);
+        self.progress("converting", 0, total);
+    }
+
+    fn applied(&self, bytes: u64) {
+        let done = self.applied.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.paced("converting", done, self.layers.load(Ordering::Relaxed));
     }
 }
 

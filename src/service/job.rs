@@ -283,8 +283,6 @@ pub struct Outcome {
     pub published: Vec<Published>,
     /// The verdict of the report, if one was made.
     pub verdict: Option<String>,
-    /// What could not be kept, in words.
-    pub warnings: Vec<String>,
     /// Milliseconds that the conversion took.
     pub millis: u64,
     /// Whether another job had made it already.

@@ -507,8 +507,8 @@ fn follow(
                 }
                 conversion.go_on().map_err(|error| error.to_string())?;
             }
-            Event::Made { files, verdict, warnings, millis } => {
-                outcome = Outcome { files, verdict, warnings, millis, ..outcome };
+            Event::Made { files, verdict, millis } => {
+                outcome = Outcome { files, verdict, millis, ..outcome };
                 return Ok(Followed::Made(Box::new(outcome), subject));
             }
             Event::Failed { text, hint, passes } => {
