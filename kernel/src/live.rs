@@ -20,10 +20,15 @@ pub enum Kind {
     Sockets,
     /// Names in the cache of directory entries.
     Names,
+    /// Files of filesystems in memory.
+    Inodes,
+    /// Mounts, those without a place among them.
+    Mounts,
 }
 
 /// What each kind is called, in the order of [`Kind`].
-pub const NAMES: [&str; 6] = ["tasks", "processes", "address_spaces", "files", "sockets", "names"];
+pub const NAMES: [&str; 8] =
+    ["tasks", "processes", "address_spaces", "files", "sockets", "names", "inodes", "mounts"];
 
 static COUNTS: [AtomicUsize; NAMES.len()] = [const { AtomicUsize::new(0) }; NAMES.len()];
 

@@ -7,6 +7,7 @@ pub mod inotify;
 pub mod pidfd;
 pub mod poll;
 pub mod select;
+pub mod sigio;
 pub mod signalfd;
 pub mod timerfd;
 pub use poll::{Events, PollTable};

@@ -11,8 +11,7 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general::{
-    F_GETOWN, F_GETSIG, F_SETOWN, F_SETSIG, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, O_ACCMODE, O_RDONLY,
-    O_WRONLY,
+    IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, O_ACCMODE, O_RDONLY, O_RDWR, O_WRONLY,
 };
 
 /// An open file description: shared by every descriptor that dup(2) or fork(2) made of one open(2).
@@ -26,6 +25,8 @@ pub struct File {
     pub pos: Mutex<u64>,
     /// The epolls that watch it.
     pub watchers: crate::event::epoll::Watchers,
+    /// Who is sent a signal when it becomes ready.
+    pub sigio: crate::event::sigio::Sigio,
     /// The name it was opened by; `None` for pipes, sockets and anonymous files.
     pub path: Option<crate::fs::Path>,
     _live: Live,
@@ -39,6 +40,7 @@ impl File {
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
             watchers: Default::default(),
+            sigio: Default::default(),
             path: None,
             _live: Live::new(Kind::Files),
         })
@@ -51,6 +53,7 @@ impl File {
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
             watchers: Default::default(),
+            sigio: Default::default(),
             path: Some(path),
             _live: Live::new(Kind::Files),
         })
@@ -73,14 +76,19 @@ impl File {
         self.flags() & linux_raw_sys::general::O_NONBLOCK != 0
     }
 
+    /// Whether reading leaves the time of the last access as it is.
+    pub fn keeps_times(&self) -> bool {
+        self.flags() & linux_raw_sys::general::O_NOATIME != 0
+    }
+
     /// Whether it may be read.
     pub fn readable(&self) -> bool {
-        self.flags() & O_ACCMODE != O_WRONLY
+        matches!(self.flags() & O_ACCMODE, O_RDONLY | O_RDWR)
     }
 
     /// Whether it may be written.
     pub fn writable(&self) -> bool {
-        self.flags() & O_ACCMODE != O_RDONLY
+        matches!(self.flags() & O_ACCMODE, O_WRONLY | O_RDWR)
     }
 
     /// The file's inode.
@@ -188,13 +196,9 @@ pub trait FileOps: Any + Send + Sync {
     fn allocate(&self, _file: &File, _mode: u32, _offset: u64, _len: u64) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }
-    /// fcntl(2) commands that depend on the kind of file: owners of SIGIO, seals.
-    fn fcntl(&self, _file: &File, command: u32, _arg: usize) -> Result<usize> {
-        match command {
-            // Nothing sends SIGIO for it, so who would get it doesn't matter.
-            F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG => Ok(0),
-            _ => Err(Errno::EINVAL),
-        }
+    /// fcntl(2) commands that depend on the kind of file: seals.
+    fn fcntl(&self, _file: &File, _command: u32, _arg: usize) -> Result<usize> {
+        Err(Errno::EINVAL)
     }
     /// fsync(2) and fdatasync(2).
     fn sync(&self, _file: &File, _data_only: bool) -> Result<()> {

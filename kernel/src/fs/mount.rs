@@ -3,6 +3,7 @@
 use super::dcache::Dentry;
 use super::inode::{FileSystem, Inode};
 use crate::errno::{Errno, Result};
+use crate::live::{Kind, Live};
 use crate::sync::{Mutex, Once, SpinLock};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -42,6 +43,7 @@ pub struct Mount {
     /// The device or name given for it.
     pub source: Arc<str>,
     flags: AtomicU32,
+    _live: Live,
 }
 
 impl Mount {
@@ -65,6 +67,7 @@ impl Mount {
             source: Arc::from(fs.name()),
             fs,
             flags: AtomicU32::new(0),
+            _live: Live::new(Kind::Mounts),
         })
     }
 }
@@ -131,6 +134,7 @@ pub fn mount_root(fs: Arc<dyn FileSystem>, source: &str, flags: Flags) -> Result
         fs,
         source: Arc::from(source),
         flags: AtomicU32::new(flags.bits()),
+        _live: Live::new(Kind::Mounts),
     });
     let path = Path::root_of(&mount);
     ROOT.set(path.clone()).map_err(|_| Errno::EBUSY)?;
@@ -162,6 +166,7 @@ pub fn mount_at(
         fs,
         source: Arc::from(source),
         flags: AtomicU32::new(flags.bits()),
+        _live: Live::new(Kind::Mounts),
     });
     let mut mounts = MOUNTS.lock();
     at.dentry.set_mounted(true);

@@ -80,11 +80,12 @@ fn create_for_open(who: &dyn Subject, found: &mut Found, mode: u32) -> Result<bo
 pub fn open_found(who: &dyn Subject, path: Path, flags: u32, created: bool) -> Result<Arc<File>> {
     let kind = path.dentry.kind().ok_or(Errno::ENOENT)?;
     let inode = path.inode()?;
-    let writes = flags & O_ACCMODE != O_RDONLY;
+    let writes = flags & O_ACCMODE != O_RDONLY || flags & O_TRUNC != 0;
     match kind {
         FileType::Symlink => return Err(Errno::ELOOP),
         FileType::Socket => return Err(Errno::ENXIO),
         FileType::Directory if writes || flags & O_CREAT != 0 => return Err(Errno::EISDIR),
+        FileType::Directory if flags & O_DIRECT != 0 => return Err(Errno::EINVAL),
         FileType::CharDevice | FileType::BlockDevice => {
             if path.mount.flags().contains(MountFlags::NODEV) {
                 return Err(Errno::EACCES);

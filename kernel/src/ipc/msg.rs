@@ -152,6 +152,10 @@ impl Queue {
                 return Some(Err(Errno::E2BIG));
             }
             if flags & COPY != 0 {
+                // Copies are never cut.
+                if state.messages[at].text.len() > max {
+                    return Some(Err(Errno::EINVAL));
+                }
                 return Some(Ok(state.messages[at].clone()));
             }
             let message = state.messages.remove(at)?;

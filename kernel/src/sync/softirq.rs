@@ -17,9 +17,11 @@ pub enum Kind {
     Misc = 2,
     /// Timers that measure CPU time.
     CpuTimers = 3,
+    /// Signals of files that became ready.
+    Signals = 4,
 }
 
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 /// Pending bit: the scheduler should run.
 pub const RESCHEDULE: u32 = 1 << 31;
 

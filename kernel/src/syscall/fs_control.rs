@@ -2,6 +2,7 @@
 
 use super::fs_path::file;
 use crate::errno::{Errno, Result};
+use crate::event::sigio;
 use crate::fs::locks::{self, END, Owner, Record};
 use crate::fs::perm::cap;
 use crate::fs::pipe::PipeEnd;
@@ -10,10 +11,12 @@ use crate::io::{get_user, put_user};
 use crate::task::current;
 use alloc::sync::Arc;
 use linux_raw_sys::general::*;
-use linux_raw_sys::ioctl::{FIGETBSZ, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX};
+use linux_raw_sys::ioctl::{
+    FIGETBSZ, FIOASYNC, FIOCLEX, FIOGETOWN, FIONBIO, FIONCLEX, FIOSETOWN, SIOCGPGRP, SIOCSPGRP,
+};
 
 /// Status flags that `F_SETFL` changes.
-const SETTABLE: u32 = O_APPEND | O_NONBLOCK | O_NOATIME | O_DIRECT | FASYNC;
+const SETTABLE: u32 = O_APPEND | O_NONBLOCK | O_NOATIME | O_DIRECT;
 
 /// fcntl(2)
 pub fn fcntl(fd: i32, command: u32, arg: usize) -> Result<usize> {
@@ -38,6 +41,7 @@ pub fn fcntl(fd: i32, command: u32, arg: usize) -> Result<usize> {
         F_GETFL => Ok(file.flags() as usize),
         F_SETFL => {
             file.update_flags(SETTABLE, arg as u32);
+            sigio::set_async(&file, fd, arg as u32 & FASYNC != 0);
             Ok(0)
         }
         F_GETLK | F_OFD_GETLK => get_lock(&files, &file, arg, command == F_OFD_GETLK),
@@ -52,9 +56,41 @@ pub fn fcntl(fd: i32, command: u32, arg: usize) -> Result<usize> {
             let privileged = current().creds().capable(cap::SYS_RESOURCE);
             end.pipe.set_capacity(arg as u32 as usize, privileged)
         }
-        // Owners of SIGIO are remembered by files that send it.
+        F_SETOWN => set_owner(&file, arg as i32),
+        F_GETOWN => Ok(owner(&file) as isize as usize),
+        F_SETOWN_EX => {
+            let [kind, id] = get_user::<[i32; 2]>(arg)?;
+            let kind = kind as u32;
+            if !matches!(kind, F_OWNER_TID | F_OWNER_PID | F_OWNER_PGRP) {
+                return Err(Errno::EINVAL);
+            }
+            file.sigio.set_owner(sigio::Owner { kind, id }).map(|()| 0)
+        }
+        F_GETOWN_EX => {
+            let owner = file.sigio.owner();
+            put_user(arg, &[owner.kind as i32, owner.id])?;
+            Ok(0)
+        }
+        F_SETSIG => {
+            file.sigio.set_signal(u32::try_from(arg).map_err(|_| Errno::EINVAL)?)?;
+            Ok(0)
+        }
+        F_GETSIG => Ok(file.sigio.signal() as usize),
         _ => file.ops.fcntl(&file, command, arg),
     }
+}
+
+/// Chooses who gets SIGIO: a process, or (negative) a group.
+fn set_owner(file: &File, who: i32) -> Result<usize> {
+    let id = who.checked_abs().ok_or(Errno::EINVAL)?;
+    let kind = if who < 0 { F_OWNER_PGRP } else { F_OWNER_PID };
+    file.sigio.set_owner(sigio::Owner { kind, id }).map(|()| 0)
+}
+
+/// Who gets SIGIO, as [`set_owner`] has it.
+fn owner(file: &File) -> i32 {
+    let sigio::Owner { kind, id } = file.sigio.owner();
+    if kind == F_OWNER_PGRP { -id } else { id }
 }
 
 /// A lock request, relative to the file's offset or end as `l_whence` says.
@@ -165,7 +201,12 @@ pub fn ioctl(fd: i32, request: u32, arg: usize) -> Result<usize> {
         }
         FIOASYNC => {
             let on = get_user::<i32>(arg)? != 0;
-            file.update_flags(FASYNC, if on { FASYNC } else { 0 });
+            sigio::set_async(&file, fd, on);
+            Ok(0)
+        }
+        FIOSETOWN | SIOCSPGRP => set_owner(&file, get_user(arg)?),
+        FIOGETOWN | SIOCGPGRP => {
+            put_user(arg, &owner(&file))?;
             Ok(0)
         }
         FIGETBSZ => {

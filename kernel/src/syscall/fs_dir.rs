@@ -6,7 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::inode::mode::*;
 use crate::fs::perm::{self, cap};
 use crate::fs::walk::{self, Resolve};
-use crate::fs::{Path, ops};
+use crate::fs::{FileType, Path, ops};
 use crate::io::{check_user, put_user_slice};
 use crate::task::current;
 use alloc::vec::Vec;
@@ -57,8 +57,15 @@ type Record<'a> = &'a mut dyn FnMut(&mut Vec<u8>, usize, u64, u64, u8, &[u8]) ->
 
 fn list(fd: i32, buf: usize, len: usize, record: Record<'_>) -> Result<usize> {
     let file = super::fs_path::file(fd)?;
+    // The size is an int inside of Linux.
+    let len = usize::try_from(len as i32).map_err(|_| Errno::EINVAL)?;
     let room = len.min(DENTS_MAX);
     check_user(buf, room)?;
+    let metadata = file.with_inode(|inode| inode.metadata());
+    if metadata.nlink == 0 && FileType::of_mode(metadata.mode) == FileType::Directory {
+        // Removed since it was opened.
+        return Err(Errno::ENOENT);
+    }
     let mut pos = file.pos.lock();
     let mut out = Vec::new();
     out.try_reserve(room.min(4096)).map_err(|_| Errno::ENOMEM)?;

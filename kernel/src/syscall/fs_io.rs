@@ -190,7 +190,7 @@ pub fn lseek(fd: i32, offset: i64, whence: u32) -> Result<usize> {
     }
     let mut pos = file.pos.lock();
     let size = || file.with_inode(|inode| inode.metadata().size);
-    let add = |base: u64| (base as i64).checked_add(offset).ok_or(Errno::EOVERFLOW);
+    let add = |base: u64| (base as i64).checked_add(offset).ok_or(Errno::EINVAL);
     let to = match whence {
         SEEK_SET => offset,
         SEEK_CUR => add(*pos)?,

@@ -52,6 +52,10 @@ pub fn at_as<R>(
     resolve: Resolve,
     f: impl FnOnce(&Resolver<'_>) -> Result<R>,
 ) -> Result<R> {
+    if name.is_empty() {
+        // Before the descriptor is looked at.
+        return Err(Errno::ENOENT);
+    }
     let context = current().fs();
     let root = context.root();
     let rooted = resolve.intersects(Resolve::IN_ROOT | Resolve::BENEATH);

@@ -59,8 +59,11 @@ pub fn fallocate(fd: i32, mode: u32, offset: i64, len: i64) -> Result<usize> {
     if mode & FALLOC_FL_KEEP_SIZE == 0 {
         length(end)?;
     }
-    file.ops.allocate(&file, mode, offset as u64, len as u64)?;
-    Ok(0)
+    match file.ops.allocate(&file, mode, offset as u64, len as u64) {
+        // Files that exist to be waited for are no files of a filesystem.
+        Err(Errno::EOPNOTSUPP) if file.path.is_none() => Err(Errno::ENODEV),
+        done => done.map(|()| 0),
+    }
 }
 
 /// posix_fadvise(2): advice is taken as read; the page cache looks after itself.
@@ -81,7 +84,9 @@ pub fn readahead(fd: i32, _offset: i64, _count: usize) -> Result<usize> {
     if !file.readable() {
         return Err(Errno::EBADF);
     }
-    if file.ops.mapping(&file).is_err() {
+    let mode = file.with_inode(|inode| inode.metadata().mode);
+    let plain = matches!(FileType::of_mode(mode), FileType::Regular | FileType::BlockDevice);
+    if !plain || file.ops.mapping(&file).is_err() {
         return Err(Errno::EINVAL);
     }
     Ok(0)

@@ -84,7 +84,8 @@ pub fn newfstatat(dirfd: i32, path: usize, buf: usize, flags: u32) -> Result<usi
 /// statx(2)
 pub fn statx(dirfd: i32, path: usize, flags: u32, mask: u32, buf: usize) -> Result<usize> {
     let known = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE;
-    if flags & !known != 0 || mask & STATX__RESERVED != 0 {
+    let both = flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE;
+    if flags & !known != 0 || both || mask & STATX__RESERVED != 0 {
         return Err(Errno::EINVAL);
     }
     let (meta, target) = metadata_at(dirfd, path, flags)?;
@@ -163,7 +164,15 @@ pub fn statfs(path: usize, buf: usize) -> Result<usize> {
 pub fn fstatfs(fd: i32, buf: usize) -> Result<usize> {
     let file = current().with_files(|files| files.get_any(fd))?;
     let place = super::fs_path::place_of_file(&file);
-    put_statfs(buf, &*place.mount.fs, Some(&place.mount))
+    put_statfs(buf, &*place.mount.fs, Some(&place.mount))?;
+    // What is in no filesystem of ours is in ones of their own on Linux.
+    let kind = match file.with_inode(|inode| inode.file_type()) {
+        FileType::Fifo if file.path.is_none() => PIPEFS_MAGIC,
+        FileType::Socket if file.path.is_none() => SOCKFS_MAGIC,
+        _ => return Ok(0),
+    };
+    put_user(buf, &u64::from(kind))?;
+    Ok(0)
 }
 
 /// access(2)

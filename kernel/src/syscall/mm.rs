@@ -34,7 +34,7 @@ pub fn mmap(addr: usize, len: usize, prot: u32, flags: u32, fd: i32, offset: u64
     let shared = match flags & MAP_TYPE {
         MAP_PRIVATE => false,
         MAP_SHARED => true,
-        MAP_SHARED_VALIDATE => {
+        MAP_SHARED_VALIDATE if flags & MAP_ANONYMOUS == 0 => {
             let known = MapFlags::all().bits() | MAP_DENYWRITE | MAP_EXECUTABLE | MAP_HUGETLB;
             if flags & !known & !MAP_TYPE != 0 {
                 return Err(Errno::EOPNOTSUPP);

@@ -239,6 +239,7 @@ pub fn recvfrom(
         match &message.from {
             Some(from) => put_address(from, addr, addr_len)?,
             // Streams leave the address alone.
+            None if get_user::<i32>(addr_len)? < 0 => return Err(Errno::EINVAL),
             None => put_user(addr_len, &0u32)?,
         }
     }

@@ -73,7 +73,12 @@ pub fn clone3(context: &mut UserContext, addr: usize, size: usize) -> Result<usi
     let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, len, tls, tids] =
         [0, 1, 2, 3, 4, 5, 6, 7, 9].map(word);
     let thread = u64::from(CLONE_THREAD | CLONE_PARENT);
+    // Flags of the upper half: handlers go, other than with the ones that are shared.
+    let known = u64::from(u32::MAX) | CLONE_CLEAR_SIGHAND;
+    let clears = CLONE_CLEAR_SIGHAND | u64::from(CLONE_SIGHAND);
     if flags & CSIGNAL != 0
+        || flags & !known != 0
+        || flags & clears == clears
         || exit_signal > 64
         || flags & thread != 0 && exit_signal != 0
         || (stack == 0) != (len == 0)

@@ -11,6 +11,12 @@ use linux_raw_sys::ptrace::*;
 
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const NT_PRSTATUS: usize = 1;
+const NT_PRFPREG: usize = 2;
+const NT_X86_XSTATE: usize = 0x202;
+/// `struct user_fpregs_struct`: the legacy part of an XSAVE area.
+const LEGACY: usize = 512;
+/// Where the legacy part leaves room: what signal frames and register sets say of themselves.
+const SPARE: core::ops::Range<usize> = 464..LEGACY;
 const REGISTERS: usize = size_of::<Registers>();
 
 /// ptrace(2)
@@ -112,8 +118,15 @@ fn stopped(task: &Arc<Task>, request: u32, addr: usize, data: usize) -> Result<u
             register_set(task, request == PTRACE_SETREGSET, data)?;
         }
         PTRACE_GETREGSET | PTRACE_SETREGSET => {
-            get_user::<[usize; 2]>(data)?;
-            return Err(Errno::EINVAL);
+            let [base, len] = get_user::<[usize; 2]>(data)?;
+            if !matches!(addr, NT_PRFPREG | NT_X86_XSTATE) || len % 8 != 0 {
+                return Err(Errno::EINVAL);
+            }
+            let done = float_set(task, addr, request == PTRACE_SETREGSET, base, len)?;
+            put_user(data + 8, &done)?;
+        }
+        PTRACE_GETFPREGS | PTRACE_SETFPREGS => {
+            float_set(task, NT_PRFPREG, request == PTRACE_SETFPREGS, data, LEGACY)?;
         }
         PTRACE_GETSIGINFO => {
             let info = trace::with_stopped(task, |stop, _, _| match stop.info.signo {
@@ -191,6 +204,48 @@ fn register_set(task: &Task, set: bool, iov: usize) -> Result<()> {
         put_user_slice(base, part)?;
     }
     put_user(iov + 8, &len)
+}
+
+/// Reads or sets floating-point registers: the legacy ones, or (`NT_X86_XSTATE`) all there are, in the
+/// standard form of XSAVE with the features' bits in the spare bytes. Returns how many bytes it was.
+fn float_set(task: &Task, kind: usize, set: bool, base: usize, len: usize) -> Result<usize> {
+    let mut area = trace::with_stopped(task, |stop, _, _| Ok(stop.fpu.clone()))?;
+    let whole = kind == NT_X86_XSTATE;
+    // A signal frame ends with a word that marks its end.
+    let size = if whole { area.len().saturating_sub(4) } else { LEGACY };
+    if area.len() < LEGACY || size < LEGACY {
+        return Err(Errno::ENODEV);
+    }
+    let (mut spare, mut view) = ([0; 48], area[..size].to_vec());
+    spare.copy_from_slice(&area[SPARE]);
+    view[SPARE].fill(0);
+    if whole {
+        view[SPARE.start..][..8].copy_from_slice(&spare[8..16]);
+    }
+    let len = len.min(size);
+    if !set {
+        put_user_slice(base, &view[..len])?;
+        return Ok(len);
+    }
+    if whole && len != size {
+        return Err(Errno::EFAULT);
+    }
+    crate::io::get_user_slice(base, &mut view[..len])?;
+    // The upper half of MXCSR is reserved.
+    if view[26..28] != [0; 2] {
+        return Err(Errno::EINVAL);
+    }
+    area[..size].copy_from_slice(&view);
+    area[SPARE].copy_from_slice(&spare);
+    if let Some(bits) = area.get_mut(LEGACY).filter(|_| !whole) {
+        // The legacy parts are in use from here on.
+        *bits |= 3;
+    }
+    trace::with_stopped(task, |stop, _, _| {
+        (stop.fpu, stop.fpu_changed) = (area, true);
+        Ok(())
+    })?;
+    Ok(len)
 }
 
 /// `struct ptrace_syscall_info`; returns how long it is, of which `size` bytes at most are stored.

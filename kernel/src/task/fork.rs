@@ -133,7 +133,7 @@ pub fn clone(context: &mut UserContext, args: Args) -> Result<usize> {
     let process = if has(CLONE_THREAD) {
         parent.process().clone()
     } else {
-        new_process(&parent, &pid, flags, args.exit_signal)
+        new_process(&parent, &pid, args.flags, args.exit_signal)
     };
     let child = Task::new(Parts {
         pid: Some(pid),
@@ -189,11 +189,12 @@ fn check_limit(parent: &Task) -> Result<()> {
     if of_user as u64 >= limit { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
-fn new_process(parent: &Task, pid: &PidRef, flags: u32, exit_signal: u32) -> Arc<Process> {
+fn new_process(parent: &Task, pid: &PidRef, flags: u64, exit_signal: u32) -> Arc<Process> {
     let from = parent.process();
     let actions = from.signal.lock().actions.clone();
-    let actions = if flags & CLONE_SIGHAND != 0 { actions } else { Arc::new(actions.fork()) };
-    if flags & CLONE_CLEAR_SIGHAND as u32 != 0 {
+    let shared = flags & u64::from(CLONE_SIGHAND) != 0;
+    let actions = if shared { actions } else { Arc::new(actions.fork()) };
+    if flags & CLONE_CLEAR_SIGHAND != 0 {
         actions.reset_caught();
     }
     let group = family::membership_of(from);

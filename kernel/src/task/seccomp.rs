@@ -156,15 +156,15 @@ fn set_filter(flags: u32, args: usize) -> Result<usize> {
     if flags & !(TSYNC | LOG | SPEC_ALLOW) != 0 {
         return Err(Errno::EINVAL);
     }
-    let creds = current().creds();
-    if !creds.no_new_privs && !creds.capable(cap::SYS_ADMIN) {
-        return Err(Errno::EACCES);
-    }
     let mut fprog = [0u64; 2];
     get_user_slice(args, &mut fprog)?;
     let len = usize::from(fprog[0] as u16);
     if len == 0 || len > MAX_INSNS {
         return Err(Errno::EINVAL);
+    }
+    let creds = current().creds();
+    if !creds.no_new_privs && !creds.capable(cap::SYS_ADMIN) {
+        return Err(Errno::EACCES);
     }
     let mut raw = alloc::vec![0u64; len];
     get_user_slice(fprog[1] as usize, &mut raw)?;

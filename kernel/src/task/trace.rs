@@ -9,6 +9,7 @@ use super::signal::{self, SigInfo, Signal, send};
 use super::thread::Work;
 use super::wait::Who;
 use super::{Task, current, current_arc, sched};
+use crate::arch::fpu;
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
 use crate::event::Events;
@@ -86,6 +87,10 @@ pub struct Stop {
     pub message: usize,
     /// Registers.
     pub registers: Registers,
+    /// Floating-point and vector registers, as a signal frame has them; empty without memory for it.
+    pub fpu: Vec<u8>,
+    /// The tracer has changed those.
+    pub fpu_changed: bool,
     /// The tracer has been told.
     reported: bool,
     /// The tracer lets it go on, with this signal (0 for none).
@@ -287,6 +292,11 @@ fn stop(
     message: usize,
 ) -> Option<u32> {
     let task = current_arc();
+    let mut fpu = Vec::new();
+    if task.trace.lock().is_some() && fpu.try_reserve_exact(fpu::signal_size()).is_ok() {
+        fpu.resize(fpu::signal_size(), 0);
+        context.save_signal_fpu(&mut fpu);
+    }
     let tracer = {
         let mut slot = task.trace.lock();
         let trace = slot.as_mut()?;
@@ -297,6 +307,8 @@ fn stop(
             info,
             message,
             registers,
+            fpu,
+            fpu_changed: false,
             reported: false,
             resumed: None,
             released: false,
@@ -321,6 +333,10 @@ fn stop(
     }
     drop(slot);
     copy_in(context, &done.registers);
+    if done.fpu_changed {
+        // Fails for areas that are too short only.
+        let _ = context.restore_signal_fpu(Some(&done.fpu));
+    }
     Some(done.resumed.unwrap_or(0))
 }
 

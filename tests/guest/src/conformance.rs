@@ -27,6 +27,17 @@ cases![
     system_v_objects_are_listed,
     loop_device_shows_a_file,
     counters_name_what_exists,
+    handlers_are_cleared_for_a_child,
+    readiness_is_told_by_signals,
+    owners_of_signals_are_remembered,
+    only_files_are_allocated,
+    nothing_is_looked_up_by_an_empty_name,
+    removed_directories_list_nothing,
+    directories_are_not_truncated,
+    futexes_are_private_or_shared,
+    shrinking_by_moving_unmaps_the_rest,
+    sizes_and_flags_that_make_no_sense,
+    dropping_caches_keeps_what_is_in_use,
 ];
 
 fn a_timer_with_a_tiny_period_leaves_time_for_others() {
@@ -464,4 +475,243 @@ fn counters_name_what_exists() {
         number(&after, name);
     }
     unsafe { libc::close(read_end) };
+}
+
+fn handlers_are_cleared_for_a_child() {
+    extern "C" fn nothing(_: i32) {}
+    const CLEAR_SIGHAND: u64 = 1 << 32;
+    unsafe {
+        child_passes(|| {
+            libc::signal(libc::SIGUSR1, nothing as *const () as usize);
+            libc::signal(libc::SIGUSR2, libc::SIG_IGN);
+            let mut args = [0u64; 11];
+            (args[0], args[4]) = (CLEAR_SIGHAND, libc::SIGCHLD as u64);
+            let clone = |args: &[u64; 11]| libc::syscall(libc::SYS_clone3, args.as_ptr(), 88);
+            let pid = ok(clone(&args)) as i32;
+            if pid == 0 {
+                let handler = |signal| {
+                    let mut action: libc::sigaction = std::mem::zeroed();
+                    libc::sigaction(signal, std::ptr::null(), &mut action);
+                    action.sa_sigaction
+                };
+                let kept = handler(libc::SIGUSR2) == libc::SIG_IGN;
+                libc::_exit(i32::from(handler(libc::SIGUSR1) != libc::SIG_DFL || !kept));
+            }
+            assert_eq!(wait_for(pid), 0);
+            args[0] = CLEAR_SIGHAND | (libc::CLONE_SIGHAND | libc::CLONE_VM) as u64;
+            fails!(clone(&args), EINVAL);
+            args[0] = 1 << 40;
+            fails!(clone(&args), EINVAL);
+        });
+    }
+}
+
+const F_SETSIG: i32 = 10;
+const F_GETSIG: i32 = 11;
+
+fn readiness_is_told_by_signals() {
+    unsafe {
+        child_passes(|| {
+            let (input, output) = pipe();
+            let signal = libc::SIGRTMIN() + 1;
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigaddset(&mut set, signal);
+            libc::sigaddset(&mut set, libc::SIGIO);
+            ok(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()));
+            ok(libc::fcntl(input, libc::F_SETOWN, libc::getpid()));
+            let flags = ok(libc::fcntl(input, libc::F_GETFL));
+            ok(libc::fcntl(input, libc::F_SETFL, flags | libc::O_ASYNC));
+            assert_ne!(ok(libc::fcntl(input, libc::F_GETFL)) & libc::O_ASYNC, 0);
+            let wait = |seconds| {
+                let mut info: libc::siginfo_t = std::mem::zeroed();
+                let limit = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+                (libc::sigtimedwait(&set, &mut info, &limit), info)
+            };
+            crate::harness::write(output, b"x");
+            assert_eq!(wait(20).0, libc::SIGIO);
+            crate::harness::read(input, 1);
+            // A signal of one's own choice tells what and where.
+            ok(libc::fcntl(input, F_SETSIG, signal));
+            crate::harness::write(output, b"x");
+            let (got, info) = wait(20);
+            let fd = *(&raw const info).cast::<i32>().add(6);
+            assert_eq!((got, info.si_code, fd), (signal, 1, input));
+            ok(libc::fcntl(input, libc::F_SETFL, flags));
+            while wait(0).0 > 0 {}
+            crate::harness::write(output, b"x");
+            assert_eq!(wait(0).0, -1);
+        });
+    }
+}
+
+fn owners_of_signals_are_remembered() {
+    const SETOWN_EX: i32 = 15;
+    const GETOWN_EX: i32 = 16;
+    unsafe {
+        let (fd, _) = pipe();
+        assert_eq!(libc::fcntl(fd, F_GETSIG), 0);
+        let mut owner = [9, 9];
+        ok(libc::fcntl(fd, GETOWN_EX, &mut owner));
+        assert_eq!(owner[1], 0);
+        ok(libc::fcntl(fd, libc::F_SETOWN, -libc::getpgrp()));
+        ok(libc::fcntl(fd, GETOWN_EX, &mut owner));
+        assert_eq!(owner, [2, libc::getpgrp()]);
+        let me = [0, libc::gettid()];
+        ok(libc::fcntl(fd, SETOWN_EX, &me));
+        ok(libc::fcntl(fd, GETOWN_EX, &mut owner));
+        assert_eq!(owner, me);
+        fails!(libc::fcntl(fd, SETOWN_EX, &[7, 1]), EINVAL);
+        fails!(libc::fcntl(fd, SETOWN_EX, &[1, 4_000_000]), ESRCH);
+        fails!(libc::fcntl(fd, libc::F_SETOWN, 4_000_000), ESRCH);
+        fails!(libc::fcntl(fd, libc::F_SETOWN, i32::MIN), EINVAL);
+        fails!(libc::fcntl(fd, F_SETSIG, 65), EINVAL);
+        ok(libc::fcntl(fd, F_SETSIG, 40));
+        assert_eq!(libc::fcntl(fd, F_GETSIG), 40);
+    }
+}
+
+fn only_files_are_allocated() {
+    unsafe {
+        let event = ok(libc::eventfd(0, 0));
+        fails!(libc::fallocate(event, 0, 0, 10), ENODEV);
+        fails!(libc::fallocate(pipe().1, 0, 0, 10), ESPIPE);
+        let zero = ok(libc::open(c"/dev/zero".as_ptr(), libc::O_RDWR));
+        fails!(libc::readahead(zero, 0, 10), EINVAL);
+    }
+}
+
+fn nothing_is_looked_up_by_an_empty_name() {
+    unsafe {
+        let empty = c"".as_ptr();
+        fails!(libc::fchmodat(-1, empty, 0o444, 0), ENOENT);
+        fails!(libc::openat(-1, empty, 0), ENOENT);
+        fails!(libc::unlinkat(-1, empty, 0), ENOENT);
+        fails!(libc::openat(-1, c"x".as_ptr(), 0), EBADF);
+    }
+}
+
+fn removed_directories_list_nothing() {
+    unsafe {
+        let path = c(&format!("{}/gone", scratch()));
+        ok(libc::mkdir(path.as_ptr(), 0o700));
+        let fd = ok(libc::open(path.as_ptr(), libc::O_DIRECTORY));
+        let mut room = [0u8; 512];
+        let list = |size: u64, room: &mut [u8]| {
+            libc::syscall(libc::SYS_getdents64, fd, room.as_mut_ptr(), size)
+        };
+        assert!(list(512, &mut room) > 0);
+        fails!(list(1 << 31, &mut room), EINVAL);
+        ok(libc::rmdir(path.as_ptr()));
+        fails!(list(512, &mut room), ENOENT);
+    }
+}
+
+fn directories_are_not_truncated() {
+    unsafe {
+        let dir = c(&scratch());
+        fails!(libc::open(dir.as_ptr(), libc::O_TRUNC), EISDIR);
+        // Neither reading nor writing: for ioctl(2) alone.
+        let path = c(&format!("{}/strange", scratch()));
+        let fd = ok(libc::open(path.as_ptr(), libc::O_CREAT | 3, 0o600));
+        let mut byte = 0u8;
+        fails!(libc::read(fd, (&raw mut byte).cast(), 1), EBADF);
+        fails!(libc::write(fd, (&raw const byte).cast(), 1), EBADF);
+        fails!(libc::lseek(fd, i64::MAX, libc::SEEK_CUR) + libc::lseek(fd, i64::MAX, 1), EINVAL);
+    }
+}
+
+fn futexes_are_private_or_shared() {
+    let word = std::sync::atomic::AtomicU32::new(1);
+    let call = |operation: i32, value: u32, limit: *const libc::timespec| unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, limit)
+    };
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let limit = libc::timespec { tv_sec: 60, tv_nsec: 0 };
+            call(libc::FUTEX_WAIT, 1, &limit)
+        });
+        let none = std::ptr::null();
+        // Until it waits, a shared wake-up finds nobody either.
+        pause_ms(50);
+        assert_eq!(call(libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1, none), 0);
+        while call(libc::FUTEX_WAKE, 1, none) == 0 {
+            pause_ms(5);
+        }
+        assert_eq!(waiter.join().unwrap(), 0);
+    });
+}
+
+fn shrinking_by_moving_unmaps_the_rest() {
+    const PAGE: usize = 4096;
+    unsafe {
+        let map = |len: usize, flags| {
+            let prot = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = flags | libc::MAP_ANONYMOUS;
+            libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0).cast::<u8>()
+        };
+        let (old, new) = (map(3 * PAGE, libc::MAP_PRIVATE), map(PAGE, libc::MAP_PRIVATE));
+        old.write(7);
+        // Two mappings: what is cut off need not be of the first.
+        ok(libc::mprotect(old.add(PAGE).cast(), 2 * PAGE, libc::PROT_READ));
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let got = libc::mremap(old.cast(), 3 * PAGE, PAGE, flags, new);
+        assert_eq!((got, new.read()), (new.cast(), 7));
+        let mut resident = 0u8;
+        fails!(libc::mincore(old.add(2 * PAGE).cast(), PAGE, &mut resident), ENOMEM);
+        let shared = map(PAGE, libc::MAP_SHARED);
+        fails!(libc::mremap(shared.cast(), 0, PAGE, 0) as i64, ENOMEM);
+        fails!(libc::mremap(new.cast(), 0, PAGE, libc::MREMAP_MAYMOVE) as i64, EINVAL);
+        fails!(map(PAGE, libc::MAP_PRIVATE | libc::MAP_SHARED) as i64, EINVAL);
+    }
+}
+
+fn sizes_and_flags_that_make_no_sense() {
+    unsafe {
+        let mut stat: libc::statx = std::mem::zeroed();
+        let both = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
+        fails!(libc::statx(libc::AT_FDCWD, c"/".as_ptr(), both, 0, &mut stat), EINVAL);
+        let mut place: libc::statfs = std::mem::zeroed();
+        ok(libc::fstatfs(pipe().0, &mut place));
+        assert_eq!(place.f_type, 0x5049_5045);
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&one);
+        ok(libc::fstatfs(fd, &mut place));
+        assert_eq!(place.f_type, 0x534f_434b);
+        let mut byte = 0u8;
+        let mut len = u32::MAX;
+        std::io::Write::write_all(&mut &_other, b"x").unwrap();
+        let mut name: libc::sockaddr_un = std::mem::zeroed();
+        let at = (&raw mut name).cast();
+        fails!(libc::recvfrom(fd, (&raw mut byte).cast(), 1, 0, at, &mut len), EINVAL);
+        let queue = ok(libc::msgget(libc::IPC_PRIVATE, 0o600));
+        let message = [1u64, u64::MAX];
+        ok(libc::msgsnd(queue, message.as_ptr().cast(), 8, 0));
+        let mut got = [0u64; 2];
+        let copy = 0o40000 | libc::IPC_NOWAIT | libc::MSG_NOERROR;
+        let copied = libc::msgrcv(queue, got.as_mut_ptr().cast(), 7, 0, copy);
+        // A kernel without checkpoints (CONFIG_CHECKPOINT_RESTORE) knows no copies.
+        if copied != -1 || *libc::__errno_location() != libc::ENOSYS {
+            assert_eq!((copied, *libc::__errno_location()), (-1, libc::EINVAL));
+        }
+        ok(libc::msgctl(queue, libc::IPC_RMID, std::ptr::null_mut()));
+    }
+}
+
+fn dropping_caches_keeps_what_is_in_use() {
+    if std::fs::metadata("/proc/dock2uni").is_err() {
+        // Not on somebody's Linux.
+        return;
+    }
+    let path = format!("{}/kept", scratch());
+    std::fs::write(&path, b"kept").unwrap();
+    assert!(std::fs::metadata(format!("{path}-not-there")).is_err());
+    for what in ["1", "2", "3"] {
+        std::fs::write("/proc/sys/vm/drop_caches", what).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"kept");
+        assert_eq!(
+            std::fs::read_to_string("/proc/sys/vm/drop_caches").unwrap(),
+            what.to_owned() + "\n"
+        );
+    }
+    assert!(std::fs::write("/proc/sys/vm/drop_caches", "9").is_err());
 }

@@ -13,6 +13,7 @@ cases! {
     programs_that_are_executed_announce_themselves,
     signals_are_shown_replaced_and_dropped,
     single_steps_take_one_instruction,
+    vector_registers_are_read_and_set,
     calls_can_be_replaced,
     attaching_stops_and_the_tracers_end_frees,
     tracing_is_permitted_and_checked,
@@ -48,6 +49,61 @@ fn traced(body: impl FnOnce() -> i32) -> pid_t {
     });
     assert_eq!(stopped_by(pid), SIGSTOP);
     pid
+}
+
+const NT_PRFPREG: usize = 2;
+const NT_X86_XSTATE: usize = 0x202;
+
+fn vector_registers_are_read_and_set() {
+    // xmm3 and the rounding of the x87 unit, before and after a stop.
+    let pid = traced(|| unsafe {
+        let mut pair = [0x1122_3344_5566_7788u64, 0x99aa_bbcc_ddee_ff00];
+        let mut control = 0x0f7fu16;
+        std::arch::asm!(
+            "movups xmm3, [{pair}]",
+            "fldcw [{control}]",
+            "int3",
+            "movups [{pair}], xmm3",
+            "fnstcw [{control}]",
+            pair = in(reg) &mut pair,
+            control = in(reg) &mut control,
+            out("xmm3") _,
+        );
+        i32::from(pair != [5, 6] || control != 0x037f)
+    });
+    unsafe {
+        ok(request(PTRACE_CONT, pid, 0, 0));
+        assert_eq!(stopped_by(pid), SIGTRAP);
+        let mut area = [0u64; 1024];
+        let mut iov = iovec { iov_base: area.as_mut_ptr().cast(), iov_len: 8192 };
+        let set = |what, kind, iov: &mut iovec| request(what, pid, kind, &raw mut *iov as usize);
+        ok(set(PTRACE_GETREGSET, NT_PRFPREG, &mut iov));
+        assert_eq!(iov.iov_len, 512);
+        assert_eq!(area[0] as u16, 0x0f7f);
+        assert_eq!(area[26..28], [0x1122_3344_5566_7788, 0x99aa_bbcc_ddee_ff00]);
+        let mut same = [0u64; 64];
+        ok(request(PTRACE_GETFPREGS, pid, 0, same.as_mut_ptr() as usize));
+        assert_eq!(same[..58], area[..58]);
+        (same[0], same[26], same[27]) = (same[0] & !0xffff | 0x037f, 1, 2);
+        ok(request(PTRACE_SETFPREGS, pid, 0, same.as_mut_ptr() as usize));
+        iov.iov_len = 8192;
+        ok(set(PTRACE_GETREGSET, NT_X86_XSTATE, &mut iov));
+        let size = iov.iov_len;
+        assert!(size >= 576 && size < 8192, "{size}");
+        assert_eq!(area[26..28], [1, 2]);
+        // Which components there are, and which of them are in use.
+        assert!(area[58] & 3 == 3 && area[64] & 2 == 2, "{:x} {:x}", area[58], area[64]);
+        let mut changed = area;
+        (changed[26], changed[27]) = (5, 6);
+        let mut iov = iovec { iov_base: changed.as_mut_ptr().cast(), iov_len: size - 8 };
+        fails!(set(PTRACE_SETREGSET, NT_X86_XSTATE, &mut iov), EFAULT);
+        iov.iov_len = size;
+        ok(set(PTRACE_SETREGSET, NT_X86_XSTATE, &mut iov));
+        iov.iov_len = 12;
+        fails!(set(PTRACE_GETREGSET, NT_PRFPREG, &mut iov), EINVAL);
+        ok(request(PTRACE_CONT, pid, 0, 0));
+    }
+    assert_eq!(wait_for(pid), 0);
 }
 
 fn registers(pid: pid_t) -> user_regs_struct {
@@ -320,8 +376,9 @@ fn calls_can_be_replaced() {
 }
 
 fn attaching_stops_and_the_tracers_end_frees() {
+    let (gate, go) = crate::harness::pipe();
     let pid = child(|| {
-        pause_ms(600);
+        crate::harness::read(gate, 1);
         6
     });
     let tracer = |kill: bool| {
@@ -337,6 +394,7 @@ fn attaching_stops_and_the_tracers_end_frees() {
     tracer(false);
     tracer(false);
     unsafe { kill(pid, SIGCONT) };
+    crate::harness::write(go, b"!");
     assert_eq!(WEXITSTATUS(wait_for(pid)), 6);
     let pid_to_kill = child(|| {
         pause_ms(20_000);

@@ -217,9 +217,11 @@ impl FileOps for Ext4Inode {
         true
     }
 
-    fn read_at(&self, _file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
+    fn read_at(&self, file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
         let n = self.contents()?.cache.read_at(offset, dst)?;
-        self.accessed();
+        if !file.keeps_times() {
+            self.accessed();
+        }
         Ok(n)
     }
 

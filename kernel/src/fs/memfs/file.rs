@@ -11,8 +11,8 @@ use crate::mm::{PageCache, Seals};
 use crate::sync::{Mutex, Once};
 use alloc::sync::Arc;
 use linux_raw_sys::general::{
-    F_ADD_SEALS, F_GET_SEALS, F_GETOWN, F_GETSIG, F_SETOWN, F_SETSIG, FALLOC_FL_KEEP_SIZE,
-    FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_APPEND,
+    F_ADD_SEALS, F_GET_SEALS, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
+    O_APPEND,
 };
 
 /// Largest file in bytes.
@@ -94,9 +94,11 @@ impl FileOps for MemInode {
         true
     }
 
-    fn read_at(&self, _file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
+    fn read_at(&self, file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
         let n = self.cache()?.read_at(offset, dst)?;
-        self.accessed();
+        if !file.keeps_times() {
+            self.accessed();
+        }
         Ok(n)
     }
 
@@ -181,8 +183,6 @@ impl FileOps for MemInode {
                 cache.add_seals(seals)?;
                 Ok(0)
             }
-            // Nothing sends SIGIO for it, so who would get it doesn't matter.
-            F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG => Ok(0),
             _ => Err(Errno::EINVAL),
         }
     }

@@ -12,6 +12,7 @@ use crate::fs::inode::{
     mode::*,
 };
 use crate::fs::pipe::Fifo;
+use crate::live::{Kind, Live};
 use crate::sync::{Mutex, SpinLock};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -34,6 +35,7 @@ pub struct MemInode {
     times: SpinLock<Times>,
     xattrs: SpinLock<Option<Xattrs>>,
     pub(super) body: Body,
+    _live: Live,
 }
 
 /// What is particular to a type of file.
@@ -76,6 +78,7 @@ impl MemInode {
             times: SpinLock::new(Times::all(Time::now())),
             xattrs: SpinLock::new(None),
             body,
+            _live: Live::new(Kind::Inodes),
         })
     }
 
@@ -111,6 +114,7 @@ impl MemInode {
             times: SpinLock::new(times),
             xattrs: SpinLock::new(None),
             body,
+            _live: Live::new(Kind::Inodes),
             lower: Some(node),
         }))
     }

@@ -171,13 +171,47 @@ static KERNEL: Dir = Dir::fixed(&[
     dir("yama", &Dir::fixed(&[text("ptrace_scope", "1\n")])),
 ]);
 
+/// Lets go of what can be made again: with 1 clean pages of files, with 2 unused names (and the kernel's
+/// memory that they take), with 3 both.
+mod drop_caches {
+    use crate::errno::{Errno, Result};
+    use crate::fs::mount;
+    use crate::fs::pseudo::{Key, Text, parse_number};
+    use crate::say;
+    use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+    static LAST: AtomicI64 = AtomicI64::new(0);
+
+    pub fn show(out: &mut Text) -> Result<()> {
+        say!(out, "{}\n", LAST.load(Relaxed));
+        Ok(())
+    }
+
+    pub fn set(_key: &Key, bytes: &[u8]) -> Result<()> {
+        let what = parse_number(bytes)?;
+        if !(1..=4).contains(&what) {
+            return Err(Errno::EINVAL);
+        }
+        LAST.store(what, Relaxed);
+        if what & 2 != 0 {
+            // The first only takes the marks of use away.
+            mount::sweep_names();
+            mount::sweep_names();
+        }
+        if what & 1 != 0 {
+            crate::mm::reclaim::shrink(usize::MAX);
+        }
+        Ok(())
+    }
+}
+
 static VM: Dir = Dir::fixed(&[
     text("compaction_proactiveness", "0\n"),
     number!("dirty_background_ratio", 10),
     number!("dirty_expire_centisecs", 3000),
     number!("dirty_ratio", 20),
     number!("dirty_writeback_centisecs", 500),
-    number!("drop_caches", 0),
+    entry("drop_caches", Kind::Setting(|_, out| drop_caches::show(out), drop_caches::set)),
     text("hugetlb_shm_group", "0\n"),
     text("legacy_va_layout", "0\n"),
     number!("max_map_count", 65530),

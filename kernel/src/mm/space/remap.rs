@@ -32,7 +32,8 @@ impl AddressSpace {
         let immovable = flags & (FIXED | DONT_UNMAP) != 0 && flags & MAY_MOVE == 0;
         let old_end = checked_range(old, old_len).map_err(|_| Errno::EINVAL)?;
         let new_len = round_up(new_len).filter(|&len| len != 0).ok_or(Errno::EINVAL)?;
-        let old_len = old_end - old;
+        let mut old_len = old_end - old;
+        let mut old_end = old_end;
         if unknown || immovable || flags & DONT_UNMAP != 0 && new_len != old_len {
             return Err(Errno::EINVAL);
         }
@@ -45,9 +46,13 @@ impl AddressSpace {
                 return Err(Errno::EPERM);
             }
         }
-        if old_len > new_len && flags & FIXED == 0 {
+        if old_len > new_len {
+            // What is cut off may be of several mappings.
             self.munmap(old + new_len, old_len - new_len)?;
-            return Ok(old);
+            if flags & FIXED == 0 {
+                return Ok(old);
+            }
+            (old_len, old_end) = (new_len, old + new_len);
         }
         let mut dropped = Vec::new();
         let mut maps = self.maps.write();
@@ -56,7 +61,7 @@ impl AddressSpace {
             return Err(Errno::EFAULT);
         }
         // A length of zero asks for a second mapping of shared memory.
-        if old_len == 0 && (!vma.is_shared() || flags & MAY_MOVE == 0) {
+        if old_len == 0 && !vma.is_shared() {
             return Err(Errno::EINVAL);
         }
         if old_len == new_len && flags & (FIXED | DONT_UNMAP) == 0 {
@@ -110,9 +115,6 @@ impl AddressSpace {
         let target: Vma = moved(to, new_len);
         if flags & DONT_UNMAP == 0 && old_len > 0 {
             dropped.extend(maps.remove(old, old_end)?);
-            if kept < old_len {
-                self.pages.lock().zap(old + kept, old_end, None)?;
-            }
         }
         maps.insert(target);
         drop(maps);

@@ -775,7 +775,8 @@ impl Socket for TcpSocket {
             },
             (LEVEL_TCP, TCP_CONGESTION) => Ok(b"reno\0\0\0\0\0\0\0\0\0\0\0\0".to_vec()),
             (LEVEL_TCP, TCP_INFO) => Ok(self.info()),
-            _ => Err(Errno::ENOPROTOOPT),
+            (LEVEL_TCP, _) => Err(Errno::ENOPROTOOPT),
+            _ => Err(Errno::EOPNOTSUPP),
         }
     }
 

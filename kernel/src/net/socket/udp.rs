@@ -366,7 +366,8 @@ impl Socket for UdpSocket {
             (LEVEL_UDP, UDP_CORK) => number(u32::from(settings.cork)),
             (LEVEL_UDP, UDP_GRO) => number(u32::from(settings.gro)),
             (LEVEL_UDP, UDP_SEGMENT) => number(settings.segment),
-            _ => Err(Errno::ENOPROTOOPT),
+            (LEVEL_UDP, _) => Err(Errno::ENOPROTOOPT),
+            _ => Err(Errno::EOPNOTSUPP),
         }
     }
 

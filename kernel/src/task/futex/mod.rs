@@ -33,7 +33,9 @@ fn key(addr: usize, private: bool) -> Result<Key> {
         current().with_mm(|mm| mm.futex_key(addr, private)).unwrap_or(Err(Errno::EFAULT))?;
     // Spaces and objects are numbered apart: the lowest bit tells which kind of number it is.
     Ok(match found {
-        FutexKey::Private { space, addr } => (space as usize * 2, addr),
+        // A shared futex in private memory is another than the private one at the same place; words
+        // lie at multiples of four.
+        FutexKey::Private { space, addr } => (space as usize * 2, addr | usize::from(!private)),
         FutexKey::Shared { object, offset } => (object as usize * 2 + 1, offset as usize),
     })
 }
