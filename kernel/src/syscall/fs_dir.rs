@@ -57,9 +57,8 @@ type Record<'a> = &'a mut dyn FnMut(&mut Vec<u8>, usize, u64, u64, u8, &[u8]) ->
 
 fn list(fd: i32, buf: usize, len: usize, record: Record<'_>) -> Result<usize> {
     let file = super::fs_path::file(fd)?;
-    // The size is an int inside of Linux.
-    let len = usize::try_from(len as i32).map_err(|_| Errno::EINVAL)?;
-    let room = len.min(DENTS_MAX);
+    // The size is an int inside of Linux: nothing fits into a negative one.
+    let room = usize::try_from(len as i32).unwrap_or(0).min(DENTS_MAX);
     check_user(buf, room)?;
     let metadata = file.with_inode(|inode| inode.metadata());
     if metadata.nlink == 0 && FileType::of_mode(metadata.mode) == FileType::Directory {
