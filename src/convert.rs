@@ -11,7 +11,8 @@ use crate::config::{self, Files, Overrides, Stat};
 use crate::disk::{self, Format, Layout, Place, RootPart, Signer};
 use crate::erofs::{ReadAt, ReadError, Reader};
 use crate::rootfs::select::Selection;
-use crate::rootfs::{self, Limits, Stats};
+use crate::rootfs::{self, Limits, Stats, With};
+use crate::source::Opener;
 use crate::source::image::Image;
 
 /// Why a conversion failed.
@@ -127,15 +128,31 @@ pub struct DiskOptions<'a> {
 }
 
 /// How a root filesystem is to be made.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct RootOptions<'a> {
     /// The files that are kept, if not all are.
     pub selection: Option<&'a Selection>,
+    /// Where the layers' bytes come from, if not from their files.
+    pub open: Option<Opener<'a>>,
     /// Bounds on what the image may ask for.
     pub limits: Limits,
 }
 
-impl RootOptions<'_> {
+impl std::fmt::Debug for RootOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RootOptions { selection, limits, .. } = self;
+        f.debug_struct("RootOptions")
+            .field("selection", selection)
+            .field("limits", limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> RootOptions<'a> {
+    fn with(&self) -> With<'a> {
+        With { selection: self.selection, open: self.open }
+    }
+
     fn build(&self) -> rootfs::Options {
         rootfs::Options { limits: self.limits, ..rootfs::Options::default() }
     }
@@ -173,9 +190,9 @@ pub fn disk_images(
     let (layout, base) = base(outputs)?;
     let root_options = options.root.build();
     let (layers, file) = (&image.layers, base.file());
-    let root = rootfs::build_selected(
+    let root = rootfs::build_with(
         layers,
-        options.root.selection,
+        &options.root.with(),
         &root_options,
         file,
         layout.root,
@@ -336,8 +353,8 @@ pub fn root_image(
 ) -> Result<(), Error> {
     let write = |source| Error::Write { path: out.to_owned(), source };
     let aside = Aside::beside(out).map_err(write)?;
-    let (layers, selection) = (&image.layers, options.selection);
-    rootfs::build_selected(layers, selection, &options.build(), aside.file(), 0, progress)?;
+    let (layers, with) = (&image.layers, &options.with());
+    rootfs::build_with(layers, with, &options.build(), aside.file(), 0, progress)?;
     aside.publish(out).map_err(write)
 }
 

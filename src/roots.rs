@@ -34,6 +34,20 @@ pub fn of(
     store: &Store,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<PathBuf, convert::Error> {
+    of_with(image, &RootOptions { limits, ..RootOptions::default() }, store, progress)
+}
+
+/// As [`of`], with layers that need not be in the store yet. The options select no files: such a root
+/// is nobody else's.
+///
+/// # Errors
+/// See [`convert::Error`].
+pub fn of_with(
+    image: &Image,
+    options: &RootOptions<'_>,
+    store: &Store,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<PathBuf, convert::Error> {
     let failed = |source| convert::Error::Write { path: store.root().join("roots"), source };
     let path = path(image, store).map_err(failed)?;
     if path.exists() {
@@ -41,8 +55,7 @@ pub fn of(
     }
     let _lock = lock(&path).map_err(failed)?;
     if !path.exists() {
-        let options = RootOptions { limits, ..RootOptions::default() };
-        convert::root_image(image, &options, &path, progress)?;
+        convert::root_image(image, options, &path, progress)?;
     }
     Ok(path)
 }

@@ -131,7 +131,8 @@ pub fn slim(
     let slim = choose(&plan, &files, &[trace], wishes);
     let dir = tempfile::tempdir().map_err(Error::Temporary)?;
     let path = dir.path().join("slim.erofs");
-    let options = RootOptions { selection: Some(&slim.selection), limits: wishes.limits };
+    let selection = Some(&slim.selection);
+    let options = RootOptions { selection, limits: wishes.limits, ..RootOptions::default() };
     convert::root_image(image, &options, &path, &|_| {})?;
     say("booting the slim image to see that it works");
     let trial = boot(&path, SLIM, false)?;

@@ -195,21 +195,43 @@ fn damaged(seed: &[u8], round: u64) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn no_target_minds_damage() {
+/// Runs all targets, or one, on so many damaged inputs for each sound one.
+fn damage(only: Option<&str>, first: u64, rounds: u64) {
     let seeds = seeds();
     for (name, target) in TARGETS {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
         target(b"");
         for (number, seed) in seeds.get(name).into_iter().flatten().enumerate() {
             target(seed);
             // Each round of these takes as long as many of the others.
-            let rounds = if matches!(name, "disk" | "program") { ROUNDS / 8 } else { ROUNDS };
-            for round in 0..rounds {
-                target(&damaged(seed, round + 1000 * number as u64));
+            let rounds = if matches!(name, "disk" | "program") { rounds / 8 } else { rounds };
+            for round in first..first + rounds {
+                let round = round * 1000 + number as u64;
+                let input = damaged(seed, round);
+                let outcome = std::panic::catch_unwind(|| target(&input));
+                assert!(outcome.is_ok(), "{name}: seed {number}, round {round}");
             }
         }
     }
     assert!(TARGETS.iter().all(|(name, _)| *name == "disk" || seeds.contains_key(name)));
+}
+
+#[test]
+fn no_target_minds_damage() {
+    damage(None, 0, ROUNDS);
+}
+
+/// `FUZZ="layer 1000 5000" cargo test --test fuzz -- --ignored longer`: target, first round, rounds.
+#[test]
+#[ignore = "takes as long as it is told to"]
+fn longer() {
+    let words = std::env::var("FUZZ").unwrap_or_default();
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let number = |at: usize| words.get(at).and_then(|word| word.parse().ok());
+    let only = words.first().copied().filter(|name| *name != "all");
+    damage(only, number(1).unwrap_or(ROUNDS), number(2).unwrap_or(10 * ROUNDS));
 }
 
 #[test]

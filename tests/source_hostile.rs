@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -561,4 +562,100 @@ fn a_killed_run_leaves_a_part_that_the_next_one_resumes() {
     let ranges: Vec<_> = server.requests_for(&content.path(0)).iter().map(Request::range).collect();
     assert_eq!(ranges, [None, Some(left)]);
     assert_eq!(count(dir.path(), "staging"), 0);
+}
+
+/// What some work on an image's only layer has come to, how often it was begun, and how often it came
+/// to the layer's end.
+struct Work {
+    result: Result<Digest, Error>,
+    begun: usize,
+    ended: usize,
+}
+
+/// Reads the layer to its end while it arrives, and says what it hashes to. `half` is called after
+/// 200,000 bytes.
+fn work_on(server: &Server, store: &Store, half: &dyn Fn()) -> Work {
+    let reference = format!("{}/app", server.addr).parse().unwrap();
+    let (mut begun, mut ended) = (0, 0);
+    let options = options();
+    let result = source::resolve_with(&reference, &options, store, &Quiet, &mut |image, open| {
+        begun += 1;
+        let io = |source| Error::Io { action: "read", path: "layer".into(), source };
+        let mut reader = open(&image.layers[0]).map_err(io)?;
+        let mut bytes = vec![0; 200_000];
+        reader.read_exact(&mut bytes).map_err(io)?;
+        half();
+        reader.read_to_end(&mut bytes).map_err(io)?;
+        ended += 1;
+        let digest = Digest::of(&bytes);
+        if digest != image.layers[0].diff_id {
+            return Err(Error::Malformed { what: "layer".into(), reason: digest.to_string() });
+        }
+        Ok(digest)
+    });
+    Work { result, begun, ended }
+}
+
+#[test]
+fn layers_are_read_while_they_arrive() {
+    let content = Content::one(1_000_000);
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (honest, path, gate) = (content.clone(), content.path(0), Mutex::new(gate));
+    let server = Server::start(move |request| {
+        let mut reply = honest.answer(request);
+        if request.path == path && request.range().is_none() {
+            reply.cut = Some(300_000);
+        } else if request.path == path {
+            // The rest is not sent before what came has been read.
+            gate.lock().unwrap().recv_timeout(Duration::from_secs(180)).unwrap();
+        }
+        reply
+    });
+    let (dir, store) = store();
+    let work = work_on(&server, &store, &|| go.send(()).unwrap());
+    assert_eq!(work.result.unwrap(), Digest::of(&content.layers[0]));
+    assert_eq!((work.begun, work.ended), (1, 1));
+    assert_eq!(count(dir.path(), "staging"), 0);
+    // From the store it is the same.
+    let again = work_on(&server, &store, &|| ());
+    assert_eq!((again.result.unwrap(), again.begun), (Digest::of(&content.layers[0]), 1));
+}
+
+#[test]
+fn nobody_comes_to_the_end_of_a_layer_that_is_not_what_it_should_be() {
+    let content = Content::one(600_000);
+    let mut wrong = content.layers[0].clone();
+    wrong[500_000] ^= 1;
+    let (honest, path) = (content.clone(), content.path(0));
+    let server = Server::start(move |request| match request.path == path {
+        true => Reply::ranged(request, &wrong),
+        false => honest.answer(request),
+    });
+    let (dir, store) = store();
+    let work = work_on(&server, &store, &|| ());
+    assert!(matches!(work.result, Err(Error::DigestMismatch { .. })), "{:?}", work.result);
+    assert_eq!((work.begun, work.ended), (1, 0));
+    assert_eq!(count(dir.path(), "staging"), 0);
+
+    // A download that starts over because the server can't resume it is no harm.
+    let (honest, path, seen) = (content.clone(), content.path(0), AtomicUsize::new(0));
+    let server = Server::start(move |request| {
+        if request.path != path {
+            return honest.answer(request);
+        }
+        let mut reply = Reply::new(200, honest.layers[0].clone());
+        reply.cut = (seen.fetch_add(1, Ordering::Relaxed) == 0).then_some(300_000);
+        reply
+    });
+    let work = work_on(&server, &store, &|| ());
+    assert_eq!(work.result.unwrap(), Digest::of(&content.layers[0]));
+    // Nor is a part that an earlier run has left damaged: what was done with it is done again.
+    store.discard(&Digest::of(&content.layers[0])).unwrap();
+    let part = format!("{}.part", Digest::of(&content.layers[0]).hex());
+    fs::write(dir.path().join("staging").join(part), noise(400_000, 7)).unwrap();
+    let honest = content.clone();
+    let server = Server::start(move |request| honest.answer(request));
+    let work = work_on(&server, &store, &|| ());
+    assert_eq!(work.result.unwrap(), Digest::of(&content.layers[0]));
+    assert_eq!(work.begun, 2);
 }

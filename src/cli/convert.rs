@@ -11,10 +11,12 @@ use super::progress::Display;
 use super::target::{self, Target};
 use super::trial::{self, Trier};
 use super::{Failure, exit, inspect, size};
+use crate::config::Overrides;
 use crate::convert::{self, DiskOptions, Made, Output, RootOptions};
 use crate::disk::{Format, Place, Signer};
 use crate::guest;
-use crate::source::{Image, Store};
+use crate::plan::slim::Slim;
+use crate::source::{self, Image, Opener, Store};
 
 pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     let started = Instant::now();
@@ -31,29 +33,35 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     guest::kernel().map_err(convert::Error::from)?;
     let store = Store::open_default()?;
     let display = Display::new(args.quiet || args.json);
-    let image = target::image(&target, &args.build, &args.source, &store, &display)?;
-    args.container.complete(&mut overrides, &store, &image)?;
-    let slimmed = if args.slim {
+    let make = |image: &Image, open: Opener<'_>, overrides: &mut Overrides, slim: Option<&Slim>| {
+        args.container.complete(overrides, &store, image)?;
+        let selection = slim.map(|slim| &slim.selection);
+        let options = DiskOptions {
+            place: args.disk.root.map(Into::into),
+            signer: signer.as_ref(),
+            root: RootOptions { selection, open: Some(open), limits: target::limits(&args.source) },
+            ..DiskOptions::default()
+        };
+        let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
+        let made =
+            convert::disk_images(image, overrides, &outputs, &options, &|bytes| bar.inc(bytes));
+        display.clear();
+        made.map_err(|error| target::conversion_failed(error, image, &store))
+    };
+    let (image, made, slimmed) = if args.slim {
+        let image = target::image(&target, &args.build, &args.source, &store, &display)?;
+        args.container.complete(&mut overrides, &store, &image)?;
         display.clear();
         let quiet = args.quiet || args.json;
-        Some(trial::slim(args, &image, &overrides, &store, &display, quiet)?)
+        let slimmed = trial::slim(args, &image, &overrides, &store, &display, quiet)?;
+        let made = make(&image, &source::stored, &mut overrides, Some(&slimmed.slim))?;
+        (image, made, Some(slimmed))
     } else {
-        None
+        let (source, build) = (&args.source, &args.build);
+        target::image_with(&target, build, source, &store, &display, &mut |image, open| {
+            Ok((image.clone(), make(image, open, &mut overrides, None)?, None))
+        })?
     };
-    let options = DiskOptions {
-        place: args.disk.root.map(Into::into),
-        signer: signer.as_ref(),
-        root: RootOptions {
-            selection: slimmed.as_ref().map(|slimmed| &slimmed.slim.selection),
-            limits: target::limits(&args.source),
-        },
-        ..DiskOptions::default()
-    };
-    let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
-    let made =
-        convert::disk_images(&image, &overrides, &outputs, &options, &|bytes| bar.inc(bytes));
-    display.clear();
-    let made = made.map_err(|error| target::conversion_failed(error, &image, &store))?;
     for warning in &made.warnings {
         display.say(&format!("warning: {warning}"));
     }

@@ -8,12 +8,23 @@ use super::Failure;
 use super::args::{BuildArgs, SourceArgs};
 use super::progress::Display;
 use super::target::{self, Fetch, Target};
+use crate::convert::RootOptions;
 use crate::roots;
-use crate::source::{Image, Store};
+use crate::source::{self, Image, Opener, Store};
 
-/// A container image's bare root: from the store, or made now.
+/// A container image's bare root: from the store, or made now of its layers in the store.
 pub fn of(
     image: &Image,
+    args: &SourceArgs,
+    store: &Store,
+    display: &Display,
+) -> Result<PathBuf, Failure> {
+    of_layers(image, &source::stored, args, store, display)
+}
+
+fn of_layers(
+    image: &Image,
+    open: Opener<'_>,
     args: &SourceArgs,
     store: &Store,
     display: &Display,
@@ -23,7 +34,9 @@ pub fn of(
         return Ok(path);
     }
     let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
-    roots::of(image, target::limits(args), store, &|bytes| bar.inc(bytes))
+    let limits = target::limits(args);
+    let options = RootOptions { open: Some(open), limits, ..RootOptions::default() };
+    roots::of_with(image, &options, store, &|bytes| bar.inc(bytes))
         .map_err(|error| target::conversion_failed(error, image, store))
 }
 
@@ -49,9 +62,9 @@ pub fn resolve(
     if root.exists() {
         return Ok((image, root));
     }
-    let image = target::resolve(reference, args, store, display)?;
-    let root = of(&image, args, store, display)?;
-    Ok((image, root))
+    target::image_with(target, build, args, store, display, &mut |image, open| {
+        Ok((image.clone(), of_layers(image, open, args, store, display)?))
+    })
 }
 
 fn path(image: &Image, store: &Store) -> Result<PathBuf, Failure> {

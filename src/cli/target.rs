@@ -7,7 +7,7 @@ use super::args::{BuildArgs, LimitKind, SourceArgs};
 use super::progress::Display;
 use super::{Failure, build, exit};
 use crate::rootfs::Limits;
-use crate::source::{self, Image, Options, Reference, Store};
+use crate::source::{self, Image, Opener, Options, Reference, Store};
 use crate::{browse, convert, disk, dockerfile};
 
 /// What can be run.
@@ -115,6 +115,27 @@ pub fn limits(args: &SourceArgs) -> Limits {
         }
     }
     limits
+}
+
+/// As [`image`], with something to be done to it, which for an image in a registry begins while its
+/// layers arrive: see [`source::resolve_with`].
+pub fn image_with<T>(
+    target: &Target,
+    build: &BuildArgs,
+    args: &SourceArgs,
+    store: &Store,
+    display: &Display,
+    work: &mut dyn FnMut(&Image, Opener<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    match target {
+        Target::Reference(reference) => {
+            source::resolve_with(reference, &options(args), store, display, work)
+        }
+        other => {
+            let image = image(other, build, args, store, display)?;
+            work(&image, &source::stored)
+        }
+    }
 }
 
 /// Resolves a reference or builds a Dockerfile, with bars.

@@ -5,7 +5,6 @@
 //! round, so memory is bounded by the queues: about 2 MiB a worker.
 
 use std::{
-    fs::File,
     io::{self, BufRead, BufReader, Read},
     sync::{
         Mutex,
@@ -18,6 +17,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
+use crate::source::Opener;
 use crate::source::image::{Compression, Digest, Layer};
 
 const BUFFER: usize = 256 << 10;
@@ -50,6 +50,7 @@ pub(crate) struct Stream {
 /// The producer's end of one layer.
 struct Feed<'a> {
     layer: &'a Layer,
+    open: Opener<'a>,
     outgoing: SyncSender<Result<Vec<u8>, StreamFault>>,
     spent: Receiver<Vec<u8>>,
 }
@@ -60,13 +61,14 @@ pub(crate) fn start<'scope, 'env: 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     layers: impl Iterator<Item = &'env Layer>,
     threads: usize,
+    open: Opener<'env>,
     progress: &'env (dyn Fn(u64) + Sync),
 ) -> io::Result<Vec<Stream>> {
     let (mut streams, mut feeds) = (Vec::new(), Vec::new());
     for layer in layers {
         let (outgoing, incoming) = mpsc::sync_channel(QUEUE);
         let (spent_in, spent) = mpsc::channel();
-        feeds.push(Mutex::new(Some(Feed { layer, outgoing, spent })));
+        feeds.push(Mutex::new(Some(Feed { layer, open, outgoing, spent })));
         streams.push(Stream::new(incoming, spent_in));
     }
     let shared = std::sync::Arc::new((feeds, AtomicUsize::new(0)));
@@ -171,7 +173,7 @@ impl Feed<'_> {
     }
 
     fn pump(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<(), StreamFault> {
-        let file = File::open(&self.layer.path).map_err(StreamFault::Read)?;
+        let file = (self.open)(self.layer).map_err(StreamFault::Read)?;
         let counted = Counted { file, progress };
         let mut input = BufReader::with_capacity(BUFFER, counted);
         match self.layer.compression {
@@ -218,7 +220,7 @@ impl Feed<'_> {
 struct BlobError(io::Error);
 
 struct Counted<'a> {
-    file: File,
+    file: Box<dyn Read + Send>,
     progress: &'a (dyn Fn(u64) + Sync),
 }
 

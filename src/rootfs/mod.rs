@@ -58,7 +58,10 @@ pub use self::{
 };
 use crate::{
     erofs::{Identity, ReadError, Reader, Writer},
-    source::image::{Digest, Layer},
+    source::{
+        self, Opener,
+        image::{Digest, Layer},
+    },
 };
 
 /// Part of every UUID: raised when the same layers would give other bytes.
@@ -144,18 +147,35 @@ pub fn build(
     start: u64,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<RootImage, Error> {
-    build_selected(layers, None, options, out, start, progress)
+    build_with(layers, &With::default(), options, out, start, progress)
 }
 
-/// As [`build`], with the files of a selection alone, if there is one.
-pub fn build_selected(
+/// What else there is to say about a build.
+#[derive(Clone, Copy, Default)]
+pub struct With<'a> {
+    /// The files that are kept, if not all are.
+    pub selection: Option<&'a Selection>,
+    /// Where the layers' bytes come from, if not from their files.
+    pub open: Option<Opener<'a>>,
+}
+
+impl std::fmt::Debug for With<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("With").field("selection", &self.selection).finish_non_exhaustive()
+    }
+}
+
+/// As [`build`], with more to say.
+pub fn build_with(
     layers: &[Layer],
-    selection: Option<&Selection>,
+    with: &With<'_>,
     options: &Options,
     out: &File,
     start: u64,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<RootImage, Error> {
+    let selection = with.selection;
+    let open = with.open.unwrap_or(&source::stored);
     let mut tree = Tree::bounded(&options.limits);
     let unnamed = |stop| failure(layers.last(), "", 0, stop);
     let limits = options.limits;
@@ -167,7 +187,7 @@ pub fn build_selected(
     let counts = Counts::default();
     let mut collector =
         Collector { tree: &mut tree, writer: &mut writer, limits, selection, counts };
-    let (ops, left) = collect(layers, options, &mut collector, progress)?;
+    let (ops, left) = collect(layers, options, open, &mut collector, progress)?;
     for (ops, layer) in ops.iter().rev().zip(layers) {
         apply::apply(collector.tree, ops).map_err(|(node, stop)| {
             let path = collector.tree.path(node);
@@ -179,7 +199,7 @@ pub fn build_selected(
         selection.apply(collector.tree);
     }
     let live = collector.tree.complete();
-    let reread_layers = fetch_missing(layers, &ops, options, &mut collector, left)?;
+    let reread_layers = fetch_missing(layers, &ops, options, open, &mut collector, left)?;
     let counts = collector.counts;
     drop(ops);
     let uuid = uuid(layers, selection);
@@ -202,11 +222,12 @@ pub fn build_selected(
 fn collect(
     layers: &[Layer],
     options: &Options,
+    open: Opener<'_>,
     collector: &mut Collector<'_, '_>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(Vec<LayerOps>, u64), Error> {
     thread::scope(|scope| {
-        let streams = layer::start(scope, layers.iter().rev(), threads(options), progress);
+        let streams = layer::start(scope, layers.iter().rev(), threads(options), open, progress);
         let mut left = options.limits.layer_bytes;
         let mut all = Vec::new();
         let streams = streams.map_err(Error::Thread)?;
@@ -253,7 +274,7 @@ pub(crate) fn read_layer<T>(
 ) -> Result<T, Error> {
     let limits = Limits::default();
     thread::scope(|scope| {
-        let streams = layer::start(scope, std::iter::once(layer), 1, &|_| {});
+        let streams = layer::start(scope, std::iter::once(layer), 1, &source::stored, &|_| {});
         // One layer was given, so there is one stream.
         let mut stream = streams.map_err(Error::Thread)?.remove(0);
         stream.allow(limits.layer_bytes, limits.layer_bytes);
@@ -303,6 +324,7 @@ fn fetch_missing(
     layers: &[Layer],
     ops: &[LayerOps],
     options: &Options,
+    open: Opener<'_>,
     collector: &mut Collector<'_, '_>,
     mut left: u64,
 ) -> Result<usize, Error> {
@@ -319,7 +341,7 @@ fn fetch_missing(
         let layer = &layers[index];
         let first = ops[layers.len() - 1 - index].first_inode;
         left = thread::scope(|scope| {
-            let streams = layer::start(scope, std::iter::once(layer), threads(options), &|_| {});
+            let streams = layer::start(scope, std::iter::once(layer), 1, open, &|_| {});
             let Some(mut stream) = streams.map_err(Error::Thread)?.pop() else { return Ok(left) };
             stream.allow(left, options.limits.layer_bytes);
             let segments = collector.limits.sparse_segments;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 
+use super::arrival::{Arrival, Arrivals};
 use super::digest::Digest;
 use super::error::Error;
 use super::image::{Image, Layer};
@@ -28,6 +29,25 @@ pub(super) struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// Set when one blob has failed for good, so that the others stop.
     pub cancelled: AtomicBool,
+    /// Layers that are read while they arrive.
+    arrivals: Mutex<Arc<Arrivals>>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(options: &'a Options, store: &'a Store, progress: &'a dyn Progress) -> Self {
+        let (cancelled, arrivals) = (AtomicBool::new(false), Mutex::default());
+        Context { options, store, progress, cancelled, arrivals }
+    }
+
+    /// From now on somebody waits for these layers.
+    pub(super) fn expect(&self, arrivals: &Arc<Arrivals>) {
+        *self.arrivals.lock().unwrap_or_else(|e| e.into_inner()) = arrivals.clone();
+    }
+
+    /// Who waits for a layer.
+    pub(super) fn arrival(&self, digest: &Digest) -> Option<Arc<Arrival>> {
+        self.arrivals.lock().unwrap_or_else(|e| e.into_inner()).get(digest).cloned()
+    }
 }
 
 /// A place that holds an image's documents and layers.
@@ -75,6 +95,29 @@ pub(super) fn assemble(
     name: String,
     root: Root,
 ) -> Result<Image, Error> {
+    let (mut image, blobs) = describe(context, origin, name, root)?;
+    if context.options.layers {
+        let paths = origin.layers(&blobs)?;
+        let paths: HashMap<Digest, PathBuf> =
+            blobs.iter().map(|blob| blob.digest).zip(paths).collect();
+        for layer in &mut image.layers {
+            // Each layer is one of the blobs.
+            if let Some(path) = paths.get(&layer.digest) {
+                layer.path.clone_from(path);
+            }
+        }
+    }
+    Ok(image)
+}
+
+/// Chooses the platform and reads the configuration. The layers' paths are those that they have, or
+/// will have, in the store; each layer's blob is listed once.
+pub(super) fn describe(
+    context: &Context<'_>,
+    origin: &dyn Origin,
+    name: String,
+    root: Root,
+) -> Result<(Image, Vec<Blob>), Error> {
     let platform = &context.options.platform;
     let mut walk = Walk { origin, platform, available: Vec::new(), opened: 0 };
     let document = Document::parse(
@@ -115,26 +158,22 @@ pub(super) fn assemble(
         });
         layers.push((index, manifest::compression(descriptor)?, *diff_id));
     }
-    let paths = if context.options.layers {
-        origin.layers(&blobs)?
-    } else {
-        blobs.iter().map(|blob| context.store.blob_path(&blob.digest)).collect()
-    };
     let layers = layers.into_iter().map(|(index, compression, diff_id)| Layer {
         digest: blobs[index].digest,
         size: blobs[index].size,
         diff_id,
         compression,
-        path: paths[index].clone(),
+        path: context.store.blob_path(&blobs[index].digest),
     });
-    Ok(Image {
+    let image = Image {
         name,
         manifest: found.digest,
         config_digest: found.config_blob.digest,
         config: found.config,
         config_json: found.config_json,
         layers: layers.collect(),
-    })
+    };
+    Ok((image, blobs))
 }
 
 impl Walk<'_> {

@@ -15,6 +15,7 @@
 //! ```
 
 mod archive;
+mod arrival;
 mod assemble;
 mod built;
 pub mod clean;
@@ -33,7 +34,8 @@ mod registries;
 mod registry;
 pub(crate) mod store;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub(crate) use self::built::built;
 pub use self::digest::Digest;
@@ -49,7 +51,8 @@ pub use self::registry::Upload;
 pub(crate) use self::registry::tls_for_engines;
 pub use self::store::Store;
 
-use self::assemble::{Context, assemble};
+use self::arrival::Arrivals;
+use self::assemble::{Context, Origin as _, assemble, describe};
 use self::layout::Layout;
 use self::registry::Registry;
 
@@ -77,10 +80,12 @@ pub fn resolve(
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<Image, Error> {
-    let context = Context { options, store, progress, cancelled: AtomicBool::new(false) };
+    let context = Context::new(options, store, progress);
     let name = reference.to_string();
     match reference {
-        Reference::Registry(wanted) => registries::resolve(&context, wanted),
+        Reference::Registry(wanted) => registries::resolve(&context, wanted, &mut |attempt| {
+            assemble(&context, attempt.registry, attempt.name, attempt.root)
+        }),
         Reference::OciLayout { path, name: wanted } => {
             let (layout, root) = Layout::open(&context, path, wanted.as_deref())?;
             assemble(&context, &layout, name, root)
@@ -96,6 +101,74 @@ pub fn resolve(
             engine::resolve(&context, *engine, wanted, name)
         }
         Reference::Containerd { name: wanted } => containerd::resolve(&context, wanted, name),
+    }
+}
+
+/// Where a layer's bytes come from while its image is on its way.
+pub type Opener<'a> = &'a (dyn Fn(&Layer) -> std::io::Result<Box<dyn std::io::Read + Send>> + Sync);
+
+/// Opens a layer that lies where it says.
+///
+/// # Errors
+/// If it doesn't.
+pub fn stored(layer: &Layer) -> std::io::Result<Box<dyn std::io::Read + Send>> {
+    Ok(Box::new(std::fs::File::open(&layer.path)?))
+}
+
+/// As [`resolve`], with something to be done to the image, which begins when its description is there
+/// and reads the layers while they arrive. It must read every layer to its end before it shows a
+/// result to anybody: nothing that was read is verified before that.
+///
+/// The work is done again if a download had to start over and the work has failed meanwhile.
+///
+/// # Errors
+/// Those of [`resolve`], and those of the work.
+pub fn resolve_with<T, E: From<Error>>(
+    reference: &Reference,
+    options: &Options,
+    store: &Store,
+    progress: &dyn Progress,
+    work: &mut dyn FnMut(&Image, Opener<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let Reference::Registry(wanted) = reference else {
+        let image = resolve(reference, options, store, progress)?;
+        return work(&image, &stored);
+    };
+    let context = Context::new(options, store, progress);
+    let mut done = None;
+    let image = registries::resolve(&context, wanted, &mut |attempt| {
+        let described = describe(&context, attempt.registry, attempt.name, attempt.root)?;
+        let (image, mut blobs) = described;
+        // The work wants the uppermost layer first.
+        blobs.reverse();
+        let arrivals = Arc::new(Arrivals::new(blobs.iter().map(|blob| blob.digest)));
+        context.expect(&arrivals);
+        let fetched = std::thread::scope(|scope| {
+            let fetch = scope.spawn(|| {
+                let fetched = attempt.registry.layers(&blobs);
+                arrivals.end();
+                fetched
+            });
+            let result = work(&image, &|layer| arrivals.open(layer));
+            if result.is_err() {
+                context.cancelled.store(true, Ordering::Relaxed);
+            }
+            done = Some(result);
+            fetch.join().unwrap_or(Err(Error::Cancelled))
+        });
+        let failed = done.as_ref().is_some_and(Result::is_err);
+        match fetched {
+            Ok(_) if failed && arrivals.any_again() => done = None,
+            Ok(_) => {}
+            // The work has failed first, and not for want of a layer.
+            Err(Error::Cancelled) if failed => {}
+            Err(error) => return Err(error),
+        }
+        Ok(image)
+    })?;
+    match done {
+        Some(result) => result,
+        None => work(&image, &stored),
     }
 }
 
@@ -149,7 +222,7 @@ pub fn push(
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
-    let context = Context { options, store, progress, cancelled: AtomicBool::new(false) };
+    let context = Context::new(options, store, progress);
     // A push goes to where the name says, whatever stands in its place for pulls.
     let insecure = options.registries.load()?.places(name)?.iter().any(|p| !p.mirror && p.insecure);
     Registry::new(&context, name, insecure).push(blobs, manifest)
@@ -165,7 +238,7 @@ pub fn catalog(
     options: &Options,
     store: &Store,
 ) -> Result<Vec<String>, Error> {
-    let context = Context { options, store, progress: &Quiet, cancelled: AtomicBool::new(false) };
+    let context = Context::new(options, store, &Quiet);
     registry::catalog::references(&context, host, prefix)
 }
 

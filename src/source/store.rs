@@ -16,9 +16,11 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::arrival::Arrival;
 use super::digest::{Digest, Hasher};
 use super::error::Error;
 use super::image::Image;
@@ -51,6 +53,8 @@ pub(crate) struct Writer {
     expected: Option<(Digest, u64)>,
     resumed: bool,
     keep: bool,
+    /// Who reads the bytes while they come.
+    arrival: Option<Arc<Arrival>>,
 }
 
 impl Store {
@@ -261,7 +265,7 @@ fn is_same_file(file: &File, path: &Path) -> bool {
 impl Writer {
     fn new(store: &Store, path: PathBuf, file: File, expected: Option<(Digest, u64)>) -> Self {
         let (hasher, store) = (Hasher::new(), store.clone());
-        Self { store, path, file, hasher, expected, resumed: false, keep: true }
+        Self { store, path, file, hasher, expected, resumed: false, keep: true, arrival: None }
     }
 
     /// Takes over what an earlier run left in the part.
@@ -287,6 +291,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Lets somebody read the bytes while they come.
+    pub(super) fn follow(&mut self, arrival: &Arc<Arrival>) -> Result<(), Error> {
+        let file = self.file.try_clone().map_err(|e| Error::io("read", &self.path, e))?;
+        arrival.begin(file, self.len());
+        self.arrival = Some(arrival.clone());
+        Ok(())
+    }
+
     /// How many bytes are there.
     pub(crate) fn len(&self) -> u64 {
         self.hasher.len()
@@ -307,6 +319,10 @@ impl Writer {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self.file.write_all(bytes) {
             Ok(()) => {
+                // Others may read while this hashes.
+                if let Some(arrival) = &self.arrival {
+                    arrival.grown(self.hasher.len() + bytes.len() as u64);
+                }
                 self.hasher.update(bytes);
                 Ok(())
             }
@@ -325,6 +341,9 @@ impl Writer {
     pub(super) fn restart(&mut self) -> Result<(), Error> {
         self.hasher = Hasher::new();
         self.resumed = false;
+        if let Some(arrival) = &self.arrival {
+            arrival.grown(0);
+        }
         self.file
             .set_len(0)
             .and_then(|()| self.file.seek(SeekFrom::Start(0)))
@@ -353,6 +372,9 @@ impl Writer {
         }
         let target = self.store.blob_path(&found);
         self.rename_to(&target)?;
+        if let Some(arrival) = &self.arrival {
+            arrival.verified();
+        }
         Ok((found, target))
     }
 

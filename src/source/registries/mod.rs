@@ -10,7 +10,7 @@ mod file;
 use std::collections::BTreeMap;
 
 pub use self::file::Files;
-use super::assemble::{Context, assemble};
+use super::assemble::{Context, Root};
 use super::error::{Class, Error};
 use super::image::Image;
 use super::reference::Name;
@@ -162,8 +162,20 @@ fn with_selector(full: &str, name: &Name) -> Result<Name, Error> {
     Ok(parsed)
 }
 
-/// Brings in what a name in a registry stands for, from the first place that has it.
-pub(super) fn resolve(context: &Context<'_>, wanted: &Name) -> Result<Image, Error> {
+/// An image that a place has.
+pub(super) struct Attempt<'a> {
+    pub registry: &'a Registry<'a>,
+    /// The image's full name.
+    pub name: String,
+    pub root: Root,
+}
+
+/// Brings in, by `bring`, what a name in a registry stands for, from the first place that has it.
+pub(super) fn resolve(
+    context: &Context<'_>,
+    wanted: &Name,
+    bring: &mut dyn FnMut(Attempt<'_>) -> Result<Image, Error>,
+) -> Result<Image, Error> {
     let registries = context.options.registries.load()?;
     let mut failed: Vec<(Name, Error)> = Vec::new();
     let mut tried = Vec::new();
@@ -179,9 +191,9 @@ pub(super) fn resolve(context: &Context<'_>, wanted: &Name) -> Result<Image, Err
         // An attempt that failed has told its downloads to stop.
         context.cancelled.store(false, Ordering::Relaxed);
         let registry = Registry::new(context, &place.name, place.insecure);
-        let result = registry
-            .root()
-            .and_then(|root| assemble(context, &registry, candidate.to_string(), root));
+        let name = candidate.to_string();
+        let result =
+            registry.root().and_then(|root| bring(Attempt { registry: &registry, name, root }));
         match result {
             Ok(image) => return Ok(image),
             Err(error) if elsewhere(&error) => failed.push((place.name, error)),

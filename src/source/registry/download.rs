@@ -1,5 +1,6 @@
 //! Downloads of layers: resumed after breaks, and across runs.
 
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -26,8 +27,14 @@ impl Registry<'_> {
         let mut bar = self.context.progress.start(&blob.digest, blob.size);
         let mut second_try = false;
         loop {
+            let arrival = self.context.arrival(&blob.digest);
             let mut writer = match self.context.store.slot(&blob.digest, blob.size)? {
                 Slot::Present(path) => {
+                    if let Some(arrival) = &arrival {
+                        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+                        arrival.begin(file, blob.size);
+                        arrival.verified();
+                    }
                     bar.advance(blob.size);
                     bar.finish(Outcome::Cached);
                     return Ok(path);
@@ -35,6 +42,9 @@ impl Registry<'_> {
                 Slot::Vacant(writer) => writer,
             };
             self.need_network(&format!("layer {}", blob.digest))?;
+            if let Some(arrival) = &arrival {
+                writer.follow(arrival)?;
+            }
             let mut joined = writer.is_resumed();
             bar.advance(writer.len());
             self.fill(blob, &mut writer, bar.as_mut(), &mut joined)?;

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -79,6 +80,7 @@ impl<'a> Http<'a> {
             };
             if target.origin() != url.origin() {
                 authorization = None;
+                inward(&url, &target, &addresses)?;
             }
             if body.is_some() && !matches!(response.status().as_u16(), 307 | 308) {
                 return Err(transfer(&url, "a redirect that would drop what is sent".into()).into());
@@ -181,6 +183,48 @@ fn follow(url: &Url, location: &str) -> Result<Url, Error> {
             Err(transfer(url, format!("a redirect from HTTPS to plain HTTP ({to})")))
         }
         _ => Err(transfer(url, format!("a redirect to `{}:`", target.scheme()))),
+    }
+}
+
+/// Refuses a redirect by which a stranger's registry would have us ask a host of this machine's own
+/// networks. Registries within them may send us to others there.
+fn inward(from: &Url, to: &Url, addresses: &dyn Fn(&str) -> Vec<IpAddr>) -> Result<(), Error> {
+    let internal = |url: &Url| {
+        let host = url.host_str().unwrap_or_default();
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        literal.map_or_else(|_| addresses(host), |address| vec![address]).iter().any(is_internal)
+    };
+    if internal(to) && !internal(from) {
+        let to = authority(to);
+        return Err(transfer(from, format!("a redirect to an internal address ({to})")));
+    }
+    Ok(())
+}
+
+/// What a name stands for; nothing if that can't be told here, as behind a proxy.
+fn addresses(host: &str) -> Vec<IpAddr> {
+    use std::net::ToSocketAddrs as _;
+    (host, 0).to_socket_addrs().map(|found| found.map(|a| a.ip()).collect()).unwrap_or_default()
+}
+
+/// Addresses of this machine and of networks that are not the internet's (RFC 1918, 3927, 4193, 4291,
+/// 6598, 6890).
+fn is_internal(address: &IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_loopback()
+                || v4.is_private()
+                || v4.is_link_local()
+                || a == 0
+                || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
+        }
     }
 }
 
@@ -327,6 +371,38 @@ mod tests {
             assert!(to(location).is_err(), "{location}");
         }
         assert!(follow(&url("http://127.0.0.1/"), "http://127.0.0.1:1/").is_ok());
+    }
+
+    #[test]
+    fn strangers_redirect_nobody_inward() {
+        let names = |host: &str| -> Vec<IpAddr> {
+            match host {
+                "public.io" | "cdn.io" => vec!["203.0.113.7".parse().unwrap()],
+                "rebound.io" => vec!["203.0.113.7".parse().unwrap(), "10.0.0.1".parse().unwrap()],
+                "registry.lan" => vec!["192.168.1.5".parse().unwrap()],
+                "localhost" => vec!["::1".parse().unwrap()],
+                _ => Vec::new(),
+            }
+        };
+        let url = |text: &str| Url::parse(text).unwrap();
+        let may = |from: &str, to: &str| inward(&url(from), &url(to), &names).is_ok();
+        assert!(may("https://public.io/", "https://cdn.io/x"));
+        assert!(may("https://public.io/", "https://unknown.io/x"));
+        assert!(may("https://registry.lan/", "https://10.1.2.3/x"));
+        for to in [
+            "https://rebound.io/",
+            "https://registry.lan/",
+            "https://localhost:8443/",
+            "http://169.254.169.254/latest/",
+            "https://127.0.0.1/",
+            "https://[::1]/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://[fd00::1]/",
+            "https://100.100.0.1/",
+            "https://0.0.0.0/",
+        ] {
+            assert!(!may("https://public.io/", to), "{to}");
+        }
     }
 
     #[test]

@@ -1,0 +1,83 @@
+//! What conversion cannot be faster than on this machine: the largest of inflating and hashing the
+//! slowest layer, doing that to all layers on all processors, and writing the image.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bench_convert::Result;
+use dock2uni::source::digest::Hasher;
+use dock2uni::source::image::{Compression, Layer};
+
+/// The three, in wall time of an idle machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Floor {
+    pub slowest: Duration,
+    pub all: Duration,
+    pub writing: Duration,
+}
+
+impl Floor {
+    /// Measures it, best of `runs`; `image` is the image that was made of the layers.
+    pub fn measure(layers: &[Layer], image: &Path, runs: usize) -> Result<Floor> {
+        let blobs: Vec<(Compression, Vec<u8>)> = layers
+            .iter()
+            .map(|layer| Ok((layer.compression, fs::read(&layer.path)?)))
+            .collect::<Result<_>>()?;
+        let best = |work: &dyn Fn() -> Result<()>| -> Result<Duration> {
+            let mut best = Duration::MAX;
+            for _ in 0..runs.max(1) {
+                let started = Instant::now();
+                work()?;
+                best = best.min(started.elapsed());
+            }
+            Ok(best)
+        };
+        let mut times = Vec::new();
+        for (compression, blob) in &blobs {
+            times.push(best(&|| inflate_and_hash(*compression, blob))?);
+        }
+        let cores = std::thread::available_parallelism()?.get() as u32;
+        let bytes = fs::read(image)?;
+        let copy = image.with_extension("floor");
+        let writing = best(&|| {
+            let mut file = File::create(&copy)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            Ok(fs::remove_file(&copy)?)
+        })?;
+        Ok(Floor {
+            slowest: times.iter().max().copied().unwrap_or_default(),
+            all: times.iter().sum::<Duration>() / cores,
+            writing,
+        })
+    }
+
+    /// The largest.
+    pub fn least(&self) -> Duration {
+        self.slowest.max(self.all).max(self.writing)
+    }
+}
+
+/// Hashes what is stored and what it holds, as anybody must who believes neither.
+fn inflate_and_hash(compression: Compression, blob: &[u8]) -> Result<()> {
+    let mut hasher = Hasher::new();
+    hasher.update(blob);
+    std::hint::black_box(hasher.finish());
+    let mut plain: Box<dyn Read> = match compression {
+        Compression::None => Box::new(blob),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
+        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(blob)?),
+    };
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match plain.read(&mut buffer)? {
+            0 => break,
+            got => hasher.update(&buffer[..got]),
+        }
+    }
+    std::hint::black_box(hasher.finish());
+    Ok(())
+}
