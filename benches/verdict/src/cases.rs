@@ -5,12 +5,16 @@ use std::process::Command;
 
 use crate::table::Case;
 
-/// All cases; what has to be made for them goes below `desk`.
-pub fn all(desk: &Path) -> Result<Vec<Case>, String> {
+/// The test images of these names, or all if there are none, as their users start them.
+pub fn usual(names: &[String]) -> Result<Vec<Case>, String> {
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let images = test_images::images().map(|(name, _)| name).filter(|name| wanted(name));
+    images.map(|name| Ok(as_meant(name, reference(name)?))).collect()
+}
+
+/// Mistakes; what has to be made for them goes below `desk`.
+pub fn mistakes(desk: &Path) -> Result<Vec<Case>, String> {
     let mut cases = Vec::new();
-    for (name, _) in test_images::images() {
-        cases.push(usual(name, reference(name)?));
-    }
     let of = |name: &str, image: &str| -> Result<Case, String> {
         Ok(Case::new(name, reference(image)?))
     };
@@ -39,7 +43,7 @@ pub fn all(desk: &Path) -> Result<Vec<Case>, String> {
 }
 
 /// A test image as its users start it.
-fn usual(name: &str, reference: String) -> Case {
+fn as_meant(name: &str, reference: String) -> Case {
     let case = Case::new(name, reference);
     match name {
         "postgres" => case.options(&["-e", "POSTGRES_PASSWORD=secret"]),

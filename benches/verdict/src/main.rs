@@ -1,5 +1,5 @@
-//! `bench-verdict [NAME...]`: what is said of the test images, and of some that can't work, against
-//! what they do. Prints the confusion table; fails if a verdict was wrong. See README.md.
+//! `bench-verdict [NAME... | mistakes]`: what is said of the test images, and of some that can't work,
+//! against what they do. Prints the confusion table; fails if a verdict was wrong. See README.md.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,10 +26,11 @@ fn run() -> Result<bool, String> {
     }
     let desk = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut rows = Vec::new();
-    for case in cases::all(desk.path())? {
-        if !names.is_empty() && !names.contains(&case.name) {
-            continue;
-        }
+    let mut all = cases::usual(&names)?;
+    if names.is_empty() || names.iter().any(|name| name == "mistakes") {
+        all.extend(cases::mistakes(desk.path())?);
+    }
+    for case in all {
         let row = table::look(&dock2uni, &case, desk.path())?;
         eprintln!(
             "{}: {}, {}",

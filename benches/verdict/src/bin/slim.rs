@@ -29,10 +29,8 @@ fn run() -> Result<bool, String> {
     println!(
         "| image | files | MiB | files, slim | MiB, slim | of it |\n|---|---|---|---|---|---|"
     );
-    for (case, (name, _)) in cases::all(desk.path())?.into_iter().zip(test_images::images()) {
-        if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
-            continue;
-        }
+    for case in cases::usual(&names)? {
+        let name = &case.name;
         let mut command = Command::new(&dock2uni);
         command.args(["convert", "--slim", "--json", &case.reference]).args(&case.options);
         command.args(&case.machine).arg("--output").arg(desk.path().join("slim.img"));
