@@ -121,7 +121,7 @@ const KNOWN: &[Known] = &[
     Known {
         names: &["unshare", "nsenter", "bwrap", "firejail"],
         feature: "namespaces",
-        blocks: false,
+        blocks: true,
         text: "makes namespaces, which this kernel does not have",
         advice: "switch the program's own sandbox off: the VM is one",
     },

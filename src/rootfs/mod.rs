@@ -250,7 +250,7 @@ pub(crate) fn inflate(layer: &Layer, out: &mut dyn io::Write) -> Result<(), Erro
     let limit = Limits::default().layer_bytes;
     let about = |stop| failure(Some(layer), "", 0, stop);
     thread::scope(|scope| {
-        let streams = layer::start(scope, std::iter::once(layer), 1, &|_| {});
+        let streams = layer::start(scope, std::iter::once(layer), 1, &source::stored, &|_| {});
         // One layer was given, so there is one stream.
         let mut stream = streams.map_err(Error::Thread)?.remove(0);
         stream.allow(limit, limit);

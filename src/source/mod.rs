@@ -247,7 +247,7 @@ pub fn catalog(
 /// # Errors
 /// As [`catalog`].
 pub fn repositories(host: &str, options: &Options, store: &Store) -> Result<Vec<String>, Error> {
-    let context = Context { options, store, progress: &Quiet, cancelled: AtomicBool::new(false) };
+    let context = Context::new(options, store, &Quiet);
     registry::catalog::repositories(&context, host)
 }
 
@@ -261,7 +261,7 @@ pub fn tags(
     options: &Options,
     store: &Store,
 ) -> Result<Vec<String>, Error> {
-    let context = Context { options, store, progress: &Quiet, cancelled: AtomicBool::new(false) };
+    let context = Context::new(options, store, &Quiet);
     registry::catalog::tags(&context, host, repository)
 }
 
@@ -271,6 +271,6 @@ pub fn tags(
 /// # Errors
 /// If the registry cannot be reached, or refuses.
 pub fn digest_of(name: &Name, options: &Options, store: &Store) -> Result<Option<Digest>, Error> {
-    let context = Context { options, store, progress: &Quiet, cancelled: AtomicBool::new(false) };
+    let context = Context::new(options, store, &Quiet);
     Registry::new(&context, name, false).current_digest(&name.selector())
 }
