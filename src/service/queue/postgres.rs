@@ -1,18 +1,21 @@
 //! The queue in PostgreSQL: for workers on any number of machines.
 
+use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use postgres::types::private::BytesMut;
 use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use postgres::{Client, Config};
+use postgres::{Client, Config, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::sql::{Database, Dialect, Error, Row, Transaction, Value, Work};
 
 /// Connections of one process.
 const CONNECTIONS: usize = 8;
+/// Parsed statements of one connection; there are some thirty, and more with many tenants at limits.
+const STATEMENTS: usize = 200;
 /// Longest wait for one of them.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest statement: more is a lock that nobody will give back.
@@ -36,8 +39,14 @@ pub struct Postgres {
 }
 
 struct Pool {
-    idle: Vec<Client>,
+    idle: Vec<Connection>,
     open: usize,
+}
+
+/// A connection, with the statements that the server has parsed for it: that halves the exchanges.
+struct Connection {
+    client: Client,
+    statements: HashMap<String, Statement>,
 }
 
 impl fmt::Debug for Postgres {
@@ -69,13 +78,13 @@ impl Postgres {
     }
 
     /// A connection: an idle one, or a new one if there may be more.
-    fn take(&self) -> Result<Client, Error> {
+    fn take(&self) -> Result<Connection, Error> {
         let deadline = Instant::now() + PATIENCE;
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            while let Some(client) = pool.idle.pop() {
-                if !client.is_closed() {
-                    return Ok(client);
+            while let Some(connection) = pool.idle.pop() {
+                if !connection.client.is_closed() {
+                    return Ok(connection);
                 }
                 pool.open -= 1;
             }
@@ -93,15 +102,15 @@ impl Postgres {
         }
     }
 
-    fn connect(&self) -> Result<Client, Error> {
+    fn connect(&self) -> Result<Connection, Error> {
         let mut client = self.config.connect(self.tls.clone()).map_err(failed)?;
         client.batch_execute(STATEMENT).map_err(failed)?;
-        Ok(client)
+        Ok(Connection { client, statements: HashMap::new() })
     }
 
-    fn give_back(&self, client: Client) {
+    fn give_back(&self, connection: Connection) {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.idle.push(client);
+        pool.idle.push(connection);
         self.returned.notify_one();
     }
 
@@ -114,19 +123,21 @@ impl Postgres {
 
 impl Database for Postgres {
     fn transaction(&self, work: Work<'_>) -> Result<(), Error> {
-        let mut client = self.take()?;
+        let mut connection = self.take()?;
+        let Connection { client, statements } = &mut connection;
         let done = (|| {
-            let mut transaction = client.transaction().map_err(failed)?;
+            let transaction = client.transaction().map_err(failed)?;
+            let mut open = Open { transaction, statements };
             // A rollback that fails closes the connection, which does the same.
-            work(&mut Open(&mut transaction))?;
-            transaction.commit().map_err(failed)
+            work(&mut open)?;
+            open.transaction.commit().map_err(failed)
         })();
         match &done {
             Err(Error::Unreachable(_)) => {
-                drop(client);
+                drop(connection);
                 self.forget();
             }
-            _ => self.give_back(client),
+            _ => self.give_back(connection),
         }
         done
     }
@@ -136,15 +147,35 @@ impl Database for Postgres {
     }
 }
 
-struct Open<'a, 'c>(&'a mut postgres::Transaction<'c>);
+struct Open<'a> {
+    transaction: postgres::Transaction<'a>,
+    statements: &'a mut HashMap<String, Statement>,
+}
+
+impl Open<'_> {
+    /// A statement as the server has parsed it.
+    fn statement(&mut self, sql: &str) -> Result<Statement, Error> {
+        let sql = DIALECT.render(sql);
+        if let Some(statement) = self.statements.get(&sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.transaction.prepare(&sql).map_err(failed)?;
+        if self.statements.len() >= STATEMENTS {
+            self.statements.clear();
+        }
+        self.statements.insert(sql, statement.clone());
+        Ok(statement)
+    }
+}
 
 fn parameters(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
     values.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
 }
 
-impl Transaction for Open<'_, '_> {
+impl Transaction for Open<'_> {
     fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, Error> {
-        let rows = self.0.query(&DIALECT.render(sql), &parameters(values)).map_err(failed)?;
+        let statement = self.statement(sql)?;
+        let rows = self.transaction.query(&statement, &parameters(values)).map_err(failed)?;
         rows.iter()
             .map(|row| {
                 let column = |index: usize| match *row.columns()[index].type_() {
@@ -161,7 +192,8 @@ impl Transaction for Open<'_, '_> {
     }
 
     fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, Error> {
-        self.0.execute(&DIALECT.render(sql), &parameters(values)).map_err(failed)
+        let statement = self.statement(sql)?;
+        self.transaction.execute(&statement, &parameters(values)).map_err(failed)
     }
 
     fn exclusive(&mut self, place: i64) -> Result<(), Error> {
