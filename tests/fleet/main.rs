@@ -3,5 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod convert;
+mod export;
 mod plan;
 mod up;

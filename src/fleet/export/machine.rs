@@ -287,7 +287,6 @@ fn mounts(
     order: &mut Order,
 ) -> Result<(), Error> {
     let volumes = settings.out.join("volumes");
-    let volumes = volumes.canonicalize().unwrap_or(volumes);
     for mount in &workload.mounts {
         let path = mount.target.clone().into_bytes();
         let read_only = mount.read_only;

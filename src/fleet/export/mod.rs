@@ -216,6 +216,9 @@ pub fn export(
         move |source| Error::Write { path, source }
     };
     std::fs::create_dir_all(&settings.out).map_err(failed(&settings.out))?;
+    // Configurations are read elsewhere than here: their paths are absolute.
+    let out = settings.out.canonicalize().map_err(failed(&settings.out))?;
+    let settings = &Settings { out, ..settings.clone() };
     let (mut machines, orders) = machine::machines(workloads, settings)?;
     let mut report = None;
     if let Some(format) = target.format() {
