@@ -197,7 +197,9 @@ impl Dentry {
             Err(Errno::ENOENT) => None,
             Err(error) => return Err(error),
         };
-        if !dir.remember_names() {
+        // Nothing is remembered below what nobody can find any more: entry and directory would keep each
+        // other.
+        if !dir.remember_names() || self.flags.load(Relaxed) & UNHASHED != 0 {
             return Ok(Dentry::new(Some(self.clone()), name, inode, UNHASHED));
         }
         Ok(self.remember(name, inode))
@@ -221,6 +223,22 @@ impl Dentry {
         let old = self.children.lock().remove(name);
         if let Some(old) = old {
             old.flags.fetch_or(UNHASHED, Relaxed);
+            old.prune();
+        }
+    }
+
+    /// Forgets all names below: of a directory that is out of the tree. A directory's table keeps its
+    /// entries, and each entry its directory, so otherwise none of them would ever go.
+    pub fn prune(self: &Arc<Self>) {
+        let mut all = alloc::vec![self.clone()];
+        while let Some(dentry) = all.pop() {
+            let mut table = dentry.children.lock();
+            let children = core::mem::replace(&mut *table, HashMap::with_hasher(NameHash));
+            drop(table);
+            for child in children.into_values() {
+                child.flags.fetch_or(UNHASHED, Relaxed);
+                all.push(child);
+            }
         }
     }
 
@@ -238,6 +256,7 @@ impl Dentry {
         };
         if let Some(replaced) = replaced {
             replaced.flags.fetch_or(UNHASHED, Relaxed);
+            replaced.prune();
         }
     }
 

@@ -205,7 +205,12 @@ pub fn unmount(path: &Path, detach: bool) -> Result<()> {
     if !still {
         at.dentry.set_mounted(false);
     }
+    let last = !mounts.iter().any(|mount| Arc::ptr_eq(&mount.fs, &removed.fs));
     drop(mounts);
+    // Where somebody is still in it, its names stay as they are.
+    if last && removed.root.is_root() && Arc::strong_count(&removed) <= 2 {
+        removed.root.prune();
+    }
     drop(removed);
     Ok(())
 }

@@ -38,6 +38,7 @@ cases![
     shrinking_by_moving_unmaps_the_rest,
     sizes_and_flags_that_make_no_sense,
     dropping_caches_keeps_what_is_in_use,
+    removed_directories_are_given_back,
 ];
 
 fn a_timer_with_a_tiny_period_leaves_time_for_others() {
@@ -717,4 +718,18 @@ fn dropping_caches_keeps_what_is_in_use() {
         );
     }
     assert!(std::fs::write("/proc/sys/vm/drop_caches", "9").is_err());
+}
+
+fn removed_directories_are_given_back() {
+    let names = || crate::fuzz::counter("names").unwrap_or(0);
+    let before = names();
+    for round in 0..100 {
+        let path = format!("{}/round-{round}", scratch());
+        std::fs::create_dir(&path).unwrap();
+        for name in ["a", "b", "c"] {
+            assert!(std::fs::metadata(format!("{path}/{name}")).is_err());
+        }
+        std::fs::remove_dir(&path).unwrap();
+    }
+    assert!(names() < before + 50, "{before} names, now {}", names());
 }

@@ -268,6 +268,23 @@ fn a_hundred_thousand_names_are_no_trouble() {
 }
 
 #[test]
+fn removed_directories_go_with_the_names_that_were_looked_for_in_them() {
+    let r = tmpfs();
+    let made = |name: &str| {
+        mkdir(&r, name).unwrap();
+        assert!(r.lookup(std::format!("{name}/absent").as_bytes(), true).is_err());
+        Arc::downgrade(&r.lookup(name.as_bytes(), true).unwrap().dentry)
+    };
+    let removed = made("/removed");
+    ops::rmdir(&r, b"/removed").unwrap();
+    assert!(removed.upgrade().is_none());
+    let replaced = made("/replaced");
+    mkdir(&r, "/other").unwrap();
+    ops::rename(&r, b"/other", &r, b"/replaced", 0).unwrap();
+    assert!(replaced.upgrade().is_none());
+}
+
+#[test]
 fn deep_trees_are_made_and_dropped_without_recursion() {
     let r = tmpfs();
     let mut at = Resolver {
