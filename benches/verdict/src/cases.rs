@@ -46,7 +46,9 @@ pub fn mistakes(desk: &Path) -> Result<Vec<Case>, String> {
 fn as_meant(name: &str, reference: String) -> Case {
     let case = Case::new(name, reference);
     match name {
-        "postgres" => case.options(&["-e", "POSTGRES_PASSWORD=secret"]),
+        "postgres" => {
+            case.options(&["-e", "POSTGRES_PASSWORD=secret"]).machine(&["--patience", "900"])
+        }
         "mariadb" => case
             .options(&["-e", "MARIADB_ROOT_PASSWORD=root", "-e", "MARIADB_INITDB_SKIP_TZINFO=1"])
             .machine(&["-m", "512m", "--patience", "900"]),

@@ -97,32 +97,45 @@ pub fn fetch(packages: &[&str], have: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 /// Unpacks packages into a layer.
 pub fn unpack(debs: &[PathBuf], layer: &mut Layer) -> Result<()> {
+    open(debs, layer).map(drop)
+}
+
+/// As [`unpack`], and leaves the lists of their files that dpkg keeps.
+pub fn install(debs: &[PathBuf], layer: &mut Layer) -> Result<()> {
+    for (name, list) in open(debs, layer)? {
+        layer.file(&format!("var/lib/dpkg/info/{name}.list"), 0o644, list);
+    }
+    Ok(())
+}
+
+/// Unpacks packages; returns the names of all and the lists of their files.
+fn open(debs: &[PathBuf], layer: &mut Layer) -> Result<Vec<(String, String)>> {
+    let mut lists = Vec::new();
     for deb in debs {
         let output = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).output()?;
         if !output.status.success() {
             return Err(format!("dpkg-deb cannot open {}", deb.display()).into());
         }
         layer.add_archive(&output.stdout)?;
+        // NAME_VERSION_ARCHITECTURE.deb
+        let file = deb.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = file.split('_').next().unwrap_or_default();
+        lists.push((name.to_owned(), list(&output.stdout)?));
     }
     layer.slim();
-    Ok(())
+    Ok(lists)
 }
 
-/// The lists of the packages' files, as dpkg keeps them.
-pub fn lists(debs: &[PathBuf], layer: &mut Layer) -> Result<()> {
-    for deb in debs {
-        let name = run(Command::new("dpkg-deb").arg("--field").arg(deb).arg("Package"))?;
-        let output = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).output()?;
-        let mut list = String::new();
-        for entry in tar::Archive::new(output.stdout.as_slice()).entries()? {
-            let path = entry?.path()?.to_string_lossy().into_owned();
-            let path = path.trim_start_matches('.').trim_end_matches('/');
-            list += if path.is_empty() { "/." } else { path };
-            list.push('\n');
-        }
-        layer.file(&format!("var/lib/dpkg/info/{}.list", name.trim()), 0o644, list);
+/// The paths of a package's archive, a line each.
+fn list(tar: &[u8]) -> Result<String> {
+    let mut list = String::new();
+    for entry in tar::Archive::new(tar).entries()? {
+        let path = entry?.path()?.to_string_lossy().into_owned();
+        let path = path.trim_start_matches('.').trim_end_matches('/');
+        list += if path.is_empty() { "/." } else { path };
+        list.push('\n');
     }
-    Ok(())
+    Ok(list)
 }
 
 /// Package database entries, as dpkg would have written them; `conffiles` names more files that
@@ -177,7 +190,7 @@ fn make_base() -> Result<(Layer, Vec<PathBuf>)> {
         layer.symlink(merged, &format!("usr/{merged}"));
         layer.dir(&format!("usr/{merged}"), 0o755);
     }
-    unpack(&debs, &mut layer)?;
+    install(&debs, &mut layer)?;
     for (from, to) in [
         ("usr/share/base-passwd/passwd.master", "etc/passwd"),
         ("usr/share/base-passwd/group.master", "etc/group"),

@@ -18,7 +18,7 @@ use std::{
 };
 
 /// Part of every cache path: raised when what all recipes share changes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Result of image building: the error is a text for a person.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

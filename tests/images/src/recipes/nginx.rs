@@ -41,7 +41,6 @@ fn make(dir: &Path) -> Result<()> {
         step.user("nginx", 101, "/nonexistent", "/bin/false");
         Ok(())
     })?;
-    image.lists()?;
     image.copy("nginx/docker-entrypoint.sh", "/docker-entrypoint.sh", 0o755)?;
     for script in [
         "10-listen-on-ipv6-by-default.sh",

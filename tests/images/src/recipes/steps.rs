@@ -52,7 +52,7 @@ impl Steps {
             !self.left_out.contains(&file.split('_').next().unwrap_or_default())
         });
         let mut layer = Layer::default();
-        debian::unpack(&debs, &mut layer)?;
+        debian::install(&debs, &mut layer)?;
         // Directories of layers below are not new; what was only dropped from them is.
         layer.entries.retain(|path, entry| {
             let is_below = || self.layers.iter().any(|(_, below)| below.entries.contains_key(path));
@@ -113,14 +113,6 @@ impl Steps {
         let layers: Vec<&Layer> = self.layers.iter().map(|(_, layer)| layer).chain(tools).collect();
         let layer = run_inside(&layers, command, keep)?;
         self.layers.push((format!("RUN {}", command.join(" ")), layer));
-        Ok(())
-    }
-
-    /// The lists of what belongs to which package, in a layer of their own.
-    pub fn lists(&mut self) -> Result<()> {
-        let mut layer = Layer::default();
-        debian::lists(&self.debs, &mut layer)?;
-        self.layers.push(("dpkg's file lists".to_owned(), layer));
         Ok(())
     }
 
