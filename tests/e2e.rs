@@ -3,6 +3,8 @@
 //! Each test pushes an image to a registry of its own, and runs it as a user would.
 
 mod common;
+#[path = "e2e/network.rs"]
+mod network;
 
 use std::collections::BTreeSet;
 use std::process::Command;

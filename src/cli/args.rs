@@ -1,6 +1,7 @@
 //! The arguments.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use dock2uni_format::record::Syscalls;
@@ -155,6 +156,7 @@ Examples:
   dock2uni run -it alpine sh
   dock2uni run . --target debug --build-arg MODE=dev -p 8080:80
   dock2uni run postgres -v db:/var/lib/postgresql/data -v ./init:/docker-entrypoint-initdb.d:ro
+  dock2uni run app --ip 10.0.2.40/24 --gateway 10.0.2.2 --dns 10.0.2.3 --add-host db:10.0.2.41
   dock2uni run --machine microvm -m 64m -p 127.0.0.1:6379:6379 redis
 
 Ctrl-C and SIGTERM press the power button: the application gets the image's stop signal
@@ -398,7 +400,55 @@ pub struct ContainerArgs {
     #[arg(long, value_name = "FILE")]
     pub lock_syscalls: Option<PathBuf>,
     #[command(flatten)]
+    pub network: NetworkArgs,
+    #[command(flatten)]
     pub health: HealthArgs,
+}
+
+/// Addresses and names.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network options")]
+pub struct NetworkArgs {
+    /// How the VM finds its addresses where none are given
+    #[arg(long, value_enum, default_value = "auto")]
+    pub network: NetworkType,
+    /// Fixed address with its prefix length; one of each family at most
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub ip: Vec<config::Interface>,
+    /// Router for everything outside the address's own network
+    #[arg(long, value_name = "ADDRESS", requires = "ip")]
+    pub gateway: Vec<IpAddr>,
+    /// Resolver, in place of those that DHCP names
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns: Vec<IpAddr>,
+    /// Domain in which unqualified names are looked up
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_search: Vec<String>,
+    /// Entry of /etc/hosts
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = config::add_host)]
+    pub add_host: Vec<(String, IpAddr)>,
+}
+
+/// `--network`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetworkType {
+    /// IPv4 by DHCP, IPv6 by what routers announce
+    Auto,
+    /// Loopback alone
+    None,
+}
+
+impl NetworkArgs {
+    fn overrides(&self) -> config::Network {
+        config::Network {
+            none: self.network == NetworkType::None,
+            addresses: self.ip.clone(),
+            gateways: self.gateway.clone(),
+            dns: self.dns.clone(),
+            search: self.dns_search.clone(),
+            hosts: self.add_host.clone(),
+        }
+    }
 }
 
 /// HEALTHCHECK.
@@ -492,6 +542,7 @@ impl ContainerArgs {
             tty: self.tty,
             stdin: self.interactive,
             health: self.health.overrides(),
+            network: self.network.overrides(),
             syscalls: match &self.lock_syscalls {
                 Some(path) if path != Path::new(AUTO) => Syscalls::Only(syscalls::read(path)?),
                 _ => Syscalls::All,

@@ -11,7 +11,7 @@ use super::progress::Display;
 use super::target::{self, Target};
 use super::trial::{self, Trier};
 use super::{Failure, exit, inspect, size};
-use crate::config::Overrides;
+use crate::config::{self, Overrides};
 use crate::convert::{self, DiskOptions, Made, Output, RootOptions};
 use crate::disk::{Format, Place, Signer};
 use crate::guest;
@@ -241,6 +241,7 @@ pub fn record_json(record: &Record) -> serde_json::Value {
     let texts = |list: &[Vec<u8>]| -> Vec<String> {
         list.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect()
     };
+    let (v4, v6) = config::described_network(&record.net);
     json!({
         "argv": texts(&record.argv),
         "env": texts(&record.env),
@@ -251,6 +252,7 @@ pub fn record_json(record: &Record) -> serde_json::Value {
             "groups": record.user.groups,
         },
         "hostname": record.hostname,
+        "network": { "ipv4": v4, "ipv6": v6, "dns": record.net.dns, "search": record.net.search },
         "stop_signal": record.stop_signal,
         "stop_timeout": record.stop_grace_secs,
         "ports": record.ports.iter().map(port).collect::<Vec<_>>(),

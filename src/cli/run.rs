@@ -87,6 +87,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
     files.open.extend(mounted.held);
     let grace = Duration::from_secs(subject.record.stop_grace_secs.into());
     let (tty, interactive) = (subject.record.tty, subject.record.stdin);
+    let net = subject.record.net.clone();
     let boot = boot(&args.machine, subject, &mut files)?;
     let config = Config {
         machine: args.machine.machine.into(),
@@ -97,6 +98,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
         boot,
         volumes: mounted.volumes,
         shares: mounted.shares,
+        net,
         forwards: forwards(args)?,
         link: None,
         kernel_args: args.machine.kernel_arg.clone(),

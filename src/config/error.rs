@@ -24,6 +24,21 @@ pub enum Error {
     /// Bad `--hostname`.
     #[error("`{0}` is not a host name")]
     Hostname(String),
+    /// Bad `--ip`.
+    #[error("`{0}` is not an address of a host with its prefix length")]
+    Address(String),
+    /// Two of `--ip` of one family.
+    #[error("`{0}` is a second address of its family")]
+    SecondAddress(std::net::IpAddr),
+    /// `--ip` with `--network none`.
+    #[error("an address was given, and no network")]
+    AddressWithoutNetwork,
+    /// `--gateway` in no network of an `--ip`.
+    #[error("the gateway `{0}` is in no network of the VM's addresses")]
+    Gateway(std::net::IpAddr),
+    /// Bad `--add-host`.
+    #[error("`{0}` is not a name and an address")]
+    AddHost(String),
     /// Bad STOPSIGNAL.
     #[error("`{0}` is not a signal")]
     Signal(String),
@@ -108,6 +123,11 @@ impl Error {
             Error::RelativeWorkdir(_) => "start it with `/`",
             Error::WorkdirNotADirectory(_) => "choose another with `--workdir`",
             Error::Hostname(_) => "use letters, digits, `-` and `.`, 64 characters at most",
+            Error::Address(_) => "write it with its prefix length, as 10.0.0.5/24 or fd00::5/64",
+            Error::SecondAddress(_) => "give one IPv4 and one IPv6 address at most",
+            Error::AddressWithoutNetwork => "leave `--network none` or `--ip` away",
+            Error::Gateway(_) => "give an `--ip` whose network it is in",
+            Error::AddHost(_) => "write it as NAME:ADDRESS",
             Error::Signal(_) => {
                 "use a name such as SIGQUIT or SIGRTMIN+3, or a number up to 64; \
                  `--stop-signal` overrides the image's"

@@ -12,6 +12,7 @@ mod docker;
 mod env;
 mod error;
 mod health;
+mod network;
 mod ports;
 mod program;
 mod signal;
@@ -22,11 +23,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use dock2uni_format::record::{Net, Port, Record, Root, Syscalls};
+use dock2uni_format::record::{Port, Record, Root, Syscalls};
 
 pub use env::{from_option as env_from_option, parse_file as parse_env_file};
 pub use error::Error;
 pub use health::{HealthOverrides, duration};
+pub use network::{Interface, Network, add_host, described as described_network};
 pub use ports::{Publish, PublishError};
 pub use signal::{name as signal_name, parse as parse_signal};
 
@@ -60,6 +62,8 @@ pub struct Overrides {
     pub health: HealthOverrides,
     /// `--lock-syscalls`, `--record-syscalls`.
     pub syscalls: Syscalls,
+    /// `--ip`, `--gateway`, `--dns`, `--add-host` and the like.
+    pub network: Network,
 }
 
 /// What is known about one file of the image, symbolic links followed.
@@ -140,7 +144,7 @@ pub fn plan(
         volumes: volumes(&image.volumes)?,
         healthcheck: health::parse(image.healthcheck.as_ref(), &overrides.health, &image.shell)?,
         labels: image.labels.into_iter().collect(),
-        net: Net::default(),
+        net: network::plan(&overrides.network)?,
         root: Root::Here,
         tty: overrides.tty,
         mounts: Vec::new(),

@@ -235,6 +235,7 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
         boot: subject.boot.clone(),
         volumes: Vec::new(),
         shares: Vec::new(),
+        net: record.net.clone(),
         forwards: forwards.clone(),
         link: None,
         kernel_args,

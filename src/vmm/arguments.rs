@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Accel, Boot, Config, Disk, Drive, Firmware, Forward, Machine, Share};
+use super::{Accel, Boot, Config, Disk, Drive, Firmware, Machine, Share, usernet};
 
 /// Descriptors of the channels that [`super::run`] holds the other ends of.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,8 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
     }
 
     let link = channels.and_then(|channels| channels.link);
-    args.pair("-netdev", link.map_or_else(|| netdev(&config.forwards), linked));
+    let user = || usernet::netdev(&config.net, &config.forwards);
+    args.pair("-netdev", link.map_or_else(user, linked));
     let rom = if config.machine == Machine::Q35 { ",romfile=" } else { "" };
     let mac = config.link.map_or(String::new(), |[a, b, c, d, e, f]| {
         format!(",mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
@@ -172,15 +173,6 @@ fn linked(descriptor: i32) -> String {
     format!("stream,id=net,server=off,addr.type=fd,addr.str={descriptor}")
 }
 
-fn netdev(forwards: &[Forward]) -> String {
-    let mut netdev = "user,id=net".to_owned();
-    for Forward { ip, host, guest, udp } in forwards {
-        let proto = if *udp { "udp" } else { "tcp" };
-        netdev.push_str(&format!(",hostfwd={proto}:{ip}:{host}-:{guest}"));
-    }
-    netdev
-}
-
 /// QEMU's option syntax doubles commas.
 fn escape(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -228,6 +220,8 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmm::Forward;
+    use dock2uni_format::record::Net;
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
@@ -241,6 +235,7 @@ mod tests {
             boot,
             volumes: vec![Disk { path: "/v".into(), read_only: false }],
             shares: vec![Share { path: "/s".into(), tag: "share0".into(), read_only: true }],
+            net: Net::default(),
             forwards: vec![Forward { ip: Ipv4Addr::LOCALHOST, host: 8080, guest: 80, udp: false }],
             link: None,
             kernel_args: vec!["trace".into(), "a b".into()],

@@ -26,6 +26,12 @@ pub enum Error {
     /// microvm has no disk firmware.
     #[error("the microvm machine cannot boot from disk")]
     MicrovmDisk,
+    /// QEMU's user network has a gateway and a resolver of its own.
+    #[error("a network with a prefix of {0} bits has no room for QEMU's gateway and resolver")]
+    NarrowNetwork(u8),
+    /// `-p` with `--network none`.
+    #[error("ports are to be forwarded to a VM without a network")]
+    ForwardsWithoutNetwork,
     /// There is no command line on disk.
     #[error("a kernel that boots from disk takes no command line")]
     DiskArguments,
@@ -102,6 +108,8 @@ impl Error {
             }
             Error::Memory { .. } => "give it more with `-m`, or use `--boot direct`",
             Error::MicrovmDisk => "use `--machine q35` or `--boot direct`",
+            Error::NarrowNetwork(_) => "give an `--ip` with a prefix of 29 bits or fewer",
+            Error::ForwardsWithoutNetwork => "leave `--publish` or `--network none` away",
             Error::Port { .. } => "choose another port with `-p HOST:GUEST`, or end its owner",
             Error::Ipv6(_) => "publish on 127.0.0.1 or leave the address away",
             Error::Panic(_) => {

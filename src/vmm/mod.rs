@@ -14,10 +14,12 @@ mod probe;
 pub mod qemu;
 pub mod run;
 mod terminal;
+mod usernet;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dock2uni_format::record::Net;
 use serde::{Deserialize, Serialize};
 
 pub use error::Error;
@@ -146,6 +148,8 @@ pub struct Config {
     pub volumes: Vec<Disk>,
     /// Directories shared with the guest.
     pub shares: Vec<Share>,
+    /// What the boot record says of the network.
+    pub net: Net,
     /// Ports reachable from outside.
     pub forwards: Vec<Forward>,
     /// The machine's Ethernet address on a link of the caller's ([`run::Hooks::link`]), in place of
@@ -175,6 +179,7 @@ impl Config {
         if !self.kernel_args.is_empty() && matches!(self.boot, Boot::Disk { .. }) {
             return Err(Error::DiskArguments);
         }
+        usernet::check(&self.net, &self.forwards)?;
         if self.tty && self.interactive && !terminal::is_input() {
             return Err(Error::NotATerminal);
         }

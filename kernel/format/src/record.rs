@@ -19,7 +19,7 @@ pub const BLOCK: usize = 4096;
 /// First bytes of the footer block.
 pub const MAGIC: [u8; 8] = *b"d2uboot\0";
 /// Raised whenever [`Record`] or [`Footer`] changes shape.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Largest encoded record that a reader accepts, in bytes.
 pub const MAX_RECORD: usize = 1 << 20;
 
@@ -159,7 +159,9 @@ pub struct Healthcheck {
 pub struct Net {
     /// IPv4 configuration.
     pub v4: V4,
-    /// DNS servers in text form, used when `v4` is static or DHCP names none.
+    /// IPv6 configuration.
+    pub v6: V6,
+    /// DNS servers in text form; if there are any, those of DHCP and of routers are not used.
     pub dns: Vec<String>,
     /// DNS search domains.
     pub search: Vec<String>,
@@ -181,6 +183,25 @@ pub enum V4 {
         prefix: u8,
         /// Default gateway.
         gateway: Option<[u8; 4]>,
+    },
+    /// Loopback only.
+    None,
+}
+
+/// IPv6 configuration; there is a link-local address unless it is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum V6 {
+    /// What routers announce, by stateless autoconfiguration (RFC 4862).
+    #[default]
+    Auto,
+    /// Fixed address.
+    Static {
+        /// Address.
+        addr: [u8; 16],
+        /// Prefix length in bits.
+        prefix: u8,
+        /// Default gateway; without one routers are asked for it.
+        gateway: Option<[u8; 16]>,
     },
     /// Loopback only.
     None,
