@@ -5,7 +5,7 @@ pub use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::errno::{Errno, Result};
 use alloc::vec::Vec;
 use core::net::{SocketAddrV4, SocketAddrV6};
-use linux_raw_sys::net::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_UNSPEC};
+use linux_raw_sys::net::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, AF_UNSPEC};
 
 /// An address and its prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub enum Address {
     Inet(SocketAddr),
     /// `AF_UNIX`.
     Unix(UnixName),
+    /// `AF_PACKET`.
+    Link(LinkAddress),
     /// `AF_NETLINK`.
     Netlink {
         /// Port ID.
@@ -100,6 +102,19 @@ pub enum Address {
         /// Multicast groups.
         groups: u32,
     },
+}
+
+/// `struct sockaddr_ll`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LinkAddress {
+    /// Ethernet type.
+    pub protocol: u16,
+    /// Interface.
+    pub index: i32,
+    /// `PACKET_HOST`, `PACKET_OUTGOING`, ...
+    pub kind: u8,
+    /// Hardware address.
+    pub mac: [u8; 6],
 }
 
 /// Longest socket address the kernel takes (`struct sockaddr_storage`).
@@ -149,6 +164,23 @@ impl Address {
                     }
                 }))
             }
+            AF_PACKET => {
+                let [p0, p1, i0, i1, i2, i3, _, _, kind, _, mac @ ..] = rest else {
+                    return Err(Errno::EINVAL);
+                };
+                if raw.len() < 12 {
+                    return Err(Errno::EINVAL);
+                }
+                let mut octets = [0; 6];
+                let len = mac.len().min(6);
+                octets[..len].copy_from_slice(&mac[..len]);
+                Ok(Address::Link(LinkAddress {
+                    protocol: u16::from_be_bytes([*p0, *p1]),
+                    index: i32::from_ne_bytes([*i0, *i1, *i2, *i3]),
+                    kind: *kind,
+                    mac: octets,
+                }))
+            }
             AF_NETLINK => {
                 let [_, _, p0, p1, p2, p3, g0, g1, g2, g3, ..] = *rest else {
                     return Err(Errno::EINVAL);
@@ -195,6 +227,16 @@ impl Address {
                     }
                 }
             }
+            Address::Link(link) => {
+                out.extend(family(AF_PACKET));
+                out.extend(link.protocol.to_be_bytes());
+                out.extend(link.index.to_ne_bytes());
+                // Ethernet.
+                out.extend(1u16.to_ne_bytes());
+                out.extend([link.kind, 6]);
+                out.extend(link.mac);
+                out.extend([0; 2]);
+            }
             Address::Netlink { port, groups } => {
                 out.extend(family(AF_NETLINK));
                 out.extend([0; 2]);
@@ -238,6 +280,7 @@ mod tests {
             Address::Unix(UnixName::Path(b"/run/x.sock".to_vec())),
             Address::Unix(UnixName::Abstract(b"a\0b".to_vec())),
             Address::Netlink { port: 7, groups: 1 },
+            Address::Link(LinkAddress { protocol: 0x800, index: 2, kind: 4, mac: [1; 6] }),
         ];
         for case in cases {
             assert_eq!(Address::parse(&case.emit()), Ok(case));

@@ -241,7 +241,7 @@ fn apply(stack: &Arc<Stack>, addr: Ipv4Addr, message: &Message) {
             config.addresses.insert(0, cidr);
         }
         config.gateway4 = message.router;
-        if !message.dns.is_empty() {
+        if !message.dns.is_empty() && !config.dns_fixed {
             config.dns.retain(IpAddr::is_ipv6);
             for (at, server) in message.dns.iter().take(3).enumerate() {
                 config.dns.insert(at, (*server).into());

@@ -4,7 +4,9 @@
 use super::addr::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::nd;
 use super::packet::Packet;
+use super::report::{Trouble, report};
 use super::stack::{Route, Stack, Timeout};
+use crate::errno::Errno;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
@@ -165,7 +167,10 @@ pub fn retry(stack: &Arc<Stack>) {
     });
     neighbors.retrying = !again.is_empty();
     drop(neighbors);
-    drop(lost);
+    // As routers report it: connect(2) fails, and connected datagram sockets hear of it.
+    for packet in lost {
+        report(stack, packet.bytes(), Trouble::Lost(Errno::EHOSTUNREACH));
+    }
     if !again.is_empty() {
         stack.set_timeout(now + SECOND, Timeout::Neighbors);
     }

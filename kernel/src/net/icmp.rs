@@ -1,9 +1,9 @@
 //! ICMP for IPv4 (RFC 792): echo replies, unreachable ports.
 
-use super::addr::{IpAddr, SocketAddr};
 use super::checksum;
 use super::ip::{self, Header, protocol};
 use super::packet::Packet;
+use super::report::{Trouble, report};
 use super::stack::Stack;
 use crate::errno::Errno;
 use alloc::sync::Arc;
@@ -27,35 +27,25 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
             reply.bytes_mut()[0] = ECHO_REPLY;
             checksum::fill(0, reply.bytes_mut(), 2);
             ip::prepend(&mut reply, &header.dst, &header.src, protocol::ICMP, 64, 0);
-            stack.output(reply, &route);
+            // It may leave in pieces, so nothing can go wrong.
+            let _ = stack.output_datagram(reply, &route, &header.src, false);
         }
         UNREACHABLE => {
-            let error = match bytes[1] {
-                0 => Errno::ENETUNREACH,
-                1 => Errno::EHOSTUNREACH,
-                2 => Errno::ENOPROTOOPT,
-                3 => Errno::ECONNREFUSED,
-                _ => Errno::EHOSTUNREACH,
+            let trouble = match bytes[1] {
+                0 => Trouble::Lost(Errno::ENETUNREACH),
+                2 => Trouble::Lost(Errno::ENOPROTOOPT),
+                3 => Trouble::Lost(Errno::ECONNREFUSED),
+                // Routers from before RFC 1191 say no size.
+                4 => match u16::from_be_bytes([bytes[6], bytes[7]]) {
+                    0 => Trouble::TooBig(576),
+                    mtu => Trouble::TooBig(mtu.into()),
+                },
+                _ => Trouble::Lost(Errno::EHOSTUNREACH),
             };
-            reported(stack, &bytes[8..], error);
+            report(stack, &bytes[8..], trouble);
         }
         _ => {}
     }
-}
-
-/// Passes an error to the socket that sent the packet quoted in it (its IP header and the first
-/// eight bytes).
-fn reported(stack: &Stack, quoted: &[u8], error: Errno) {
-    let Some(head) = quoted.first_chunk::<20>() else { return };
-    let header_len = usize::from(head[0] & 15) * 4;
-    let Some([s0, s1, d0, d1, ..]) = quoted.get(header_len..) else { return };
-    if head[9] != protocol::UDP {
-        return;
-    }
-    let addr = |at: usize| IpAddr::from([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let local = SocketAddr::new(addr(12), u16::from_be_bytes([*s0, *s1]));
-    let remote = SocketAddr::new(addr(16), u16::from_be_bytes([*d0, *d1]));
-    stack.udp.error(&local, &remote, error);
 }
 
 /// Tells the sender of `packet` that nobody listens on that port.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sockets   socket/ (calls, options)  unix/  netlink/
-//! protocols tcp/ (smoltcp behind our demultiplexer)  udp  raw  icmp  nd  dhcp
+//! protocols tcp/  udp  raw  icmp  nd  groups  fragment  dhcp  dhcp6
 //! edge      edge (Ethernet, ARP)  stack (routes, loopback, timers)
 //! drivers   drivers::virtio::net
 //! ```
@@ -12,7 +12,10 @@
 pub mod addr;
 pub mod checksum;
 pub mod dhcp;
+pub mod dhcp6;
 pub mod edge;
+pub mod fragment;
+pub mod groups;
 pub mod icmp;
 pub mod ip;
 pub mod nd;
@@ -20,14 +23,18 @@ pub mod netlink;
 pub mod packet;
 pub mod ports;
 pub mod raw;
+pub mod report;
 #[cfg(guest)]
 pub mod selftest;
 pub mod socket;
 pub mod stack;
+pub mod tap;
 pub mod tcp;
 pub mod udp;
 pub mod unix;
 
+#[cfg(test)]
+mod link_tests;
 #[cfg(test)]
 mod tests;
 
@@ -84,27 +91,34 @@ fn arm_timer(deadline: u64) {
 /// Gives the first interface its addresses, as the boot record says. DHCP only starts here:
 /// [`wait_configured`].
 pub fn configure(net: &dock2uni_format::record::Net, hostname: &str) {
-    use dock2uni_format::record::V4;
+    use dock2uni_format::record::{V4, V6};
     let stack = stack();
     stack.configure(|config| {
         config.dns = net.dns.iter().filter_map(|server| server.parse().ok()).collect();
+        config.dns_fixed = !config.dns.is_empty();
         config.search = net.search.clone();
     });
-    match &net.v4 {
-        _ if stack.device().is_none() => {}
-        V4::None => {}
-        V4::Static { addr, prefix, gateway } => {
+    if stack.device().is_none() {
+        return;
+    }
+    stack.configure(|config| {
+        if let V4::Static { addr, prefix, gateway } = &net.v4 {
             let cidr = addr::Cidr { addr: addr::IpAddr::from(*addr), prefix: (*prefix).min(32) };
-            stack.configure(|config| {
-                config.addresses.insert(0, cidr);
-                config.gateway4 = gateway.map(addr::Ipv4Addr::from);
-            });
-            nd::start(stack);
+            config.addresses.insert(0, cidr);
+            config.gateway4 = gateway.map(addr::Ipv4Addr::from);
         }
-        V4::Dhcp => {
-            dhcp::start(stack, hostname);
-            nd::start(stack);
+        if let V6::Static { addr, prefix, gateway } = &net.v6 {
+            let cidr = addr::Cidr { addr: addr::IpAddr::from(*addr), prefix: (*prefix).min(128) };
+            config.addresses.push(cidr);
+            config.gateway6 = gateway.map(addr::Ipv6Addr::from);
+            config.fixed6 = gateway.is_some();
         }
+    });
+    if net.v4 == V4::Dhcp {
+        dhcp::start(stack, hostname);
+    }
+    if net.v6 != V6::None {
+        nd::start(stack);
     }
 }
 

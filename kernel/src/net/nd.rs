@@ -1,15 +1,20 @@
 //! ICMPv6 (RFC 4443), neighbour discovery and address autoconfiguration (RFC 4861, RFC 4862).
 
-use super::addr::{Cidr, IpAddr, Ipv6Addr, SocketAddr};
+use super::addr::{Cidr, IpAddr, Ipv6Addr};
 use super::checksum;
 use super::edge;
 use super::ip::{self, Header, protocol};
 use super::packet::Packet;
+use super::report::{Trouble, report};
 use super::stack::{Route, Stack, Timeout};
+use super::{dhcp6, groups};
 use crate::errno::Errno;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 const UNREACHABLE: u8 = 1;
+const TOO_BIG: u8 = 2;
+const MLD_QUERY: u8 = 130;
 const ECHO: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 const ROUTER_SOLICITATION: u8 = 133;
@@ -31,6 +36,12 @@ const MAX_ADDRESSES: usize = 8;
 pub struct Routers {
     solicitations: u8,
     found: bool,
+    /// Until when the default router may be used.
+    router_until: u64,
+    /// Addresses made of a router's prefixes, and until when they are valid.
+    lent: Vec<(Ipv6Addr, u64)>,
+    /// Addresses that somebody else may have as well, and until when an objection counts.
+    tentative: Vec<(Ipv6Addr, u64)>,
 }
 
 impl Routers {
@@ -45,24 +56,77 @@ pub fn start(stack: &Arc<Stack>) {
     let Some(device) = stack.device() else { return };
     let addr = edge::eui64(&Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), device.mac());
     let cidr = Cidr { addr: addr.into(), prefix: 64 };
-    stack.configure(|config| config.addresses.push(cidr));
+    let mut own = Vec::new();
+    stack.configure(|config| {
+        config.addresses.push(cidr);
+        own.extend(config.addresses.iter().filter_map(|cidr| match cidr.addr {
+            IpAddr::V6(addr) => Some(addr),
+            IpAddr::V4(_) => None,
+        }));
+    });
+    for addr in own {
+        probe(stack, addr);
+    }
     expired(stack);
 }
 
-/// Asks for routers, three times at most.
-pub fn expired(stack: &Arc<Stack>) {
+/// Asks whether somebody has our new address. It is used meanwhile (RFC 4429): hardware addresses
+/// are seldom twice on a link, and waiting would delay every start by a second.
+fn probe(stack: &Arc<Stack>, addr: Ipv6Addr) {
+    let group = groups::solicited_node(&addr);
+    groups::changed(stack, group.into(), true);
+    stack.routers.lock().tentative.push((addr, stack.now() + 2 * SECOND));
+    let mut body = [0; 24];
+    body[0] = SOLICITATION;
+    body[8..24].copy_from_slice(&addr.octets());
+    send_from(stack, &body, Ipv6Addr::UNSPECIFIED.into(), group);
+}
+
+/// Somebody else says that it has `addr`: ours goes, if it was new.
+fn contested(stack: &Stack, addr: Ipv6Addr) {
+    let now = stack.now();
     let mut routers = stack.routers.lock();
-    if routers.found || routers.solicitations >= 3 {
+    let Some(at) = routers.tentative.iter().position(|(own, until)| *own == addr && *until > now)
+    else {
         return;
-    }
-    routers.solicitations += 1;
+    };
+    routers.tentative.remove(at);
     drop(routers);
-    let all_routers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-    let mut body = [0; 16];
-    body[0] = ROUTER_SOLICITATION;
-    body[8..].copy_from_slice(&link_option(stack, SOURCE_LINK));
-    send(stack, &body, all_routers);
-    stack.set_timeout(stack.now() + 4 * SECOND, Timeout::Routers);
+    crate::error!("network: somebody else has the address {addr}; it is not used");
+    stack.configure(|config| config.addresses.retain(|cidr| cidr.addr != addr));
+}
+
+/// Asks for routers, three times at most; drops what routers gave and its time is over.
+pub fn expired(stack: &Arc<Stack>) {
+    let now = stack.now();
+    let mut routers = stack.routers.lock();
+    let ask = !routers.found && routers.solicitations < 3;
+    routers.solicitations += u8::from(ask);
+    routers.tentative.retain(|(_, until)| *until > now);
+    let gone: Vec<_> =
+        routers.lent.iter().filter(|lent| lent.1 <= now).map(|lent| lent.0).collect();
+    routers.lent.retain(|(_, until)| *until > now);
+    let lost = routers.found && routers.router_until <= now;
+    let next = routers.lent.iter().map(|(_, until)| *until).min().unwrap_or(u64::MAX);
+    let next = if routers.found && !lost { next.min(routers.router_until) } else { next };
+    drop(routers);
+    if lost || !gone.is_empty() {
+        stack.configure(|config| {
+            config.gateway6 = config.gateway6.filter(|_| !lost);
+            config.addresses.retain(|cidr| !gone.iter().any(|addr| cidr.addr == *addr));
+        });
+    }
+    if ask {
+        let all_routers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+        let mut body = [0; 16];
+        body[0] = ROUTER_SOLICITATION;
+        body[8..].copy_from_slice(&link_option(stack, SOURCE_LINK));
+        send(stack, &body, all_routers);
+    }
+    let next = if ask { next.min(now + 4 * SECOND) } else { next };
+    if next != u64::MAX {
+        stack.set_timeout(next.max(now + SECOND), Timeout::Routers);
+    }
 }
 
 fn link_option(stack: &Stack, kind: u8) -> [u8; 8] {
@@ -74,9 +138,13 @@ fn link_option(stack: &Stack, kind: u8) -> [u8; 8] {
 
 /// Sends a neighbour discovery message from our link-local address.
 fn send(stack: &Stack, body: &[u8], dst: Ipv6Addr) {
-    let dst = IpAddr::from(dst);
     let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into();
     let Some(src) = stack.source(&link_local) else { return };
+    send_from(stack, body, src, dst);
+}
+
+fn send_from(stack: &Stack, body: &[u8], src: IpAddr, dst: Ipv6Addr) {
+    let dst = IpAddr::from(dst);
     let Some(route) = stack.route(&dst) else { return };
     let Some(mut packet) = Packet::from_slice(body) else { return };
     let sum = checksum::pseudo_header(&src, &dst, protocol::ICMPV6, body.len());
@@ -87,14 +155,11 @@ fn send(stack: &Stack, body: &[u8], dst: Ipv6Addr) {
 
 /// Asks for the hardware address of `target`.
 pub fn solicit(stack: &Stack, _src: Ipv6Addr, target: Ipv6Addr) {
-    let octets = target.octets();
-    let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
-    group[13..].copy_from_slice(&octets[13..]);
     let mut body = [0; 32];
     body[0] = SOLICITATION;
-    body[8..24].copy_from_slice(&octets);
+    body[8..24].copy_from_slice(&target.octets());
     body[24..].copy_from_slice(&link_option(stack, SOURCE_LINK));
-    send(stack, &body, group.into());
+    send(stack, &body, groups::solicited_node(&target));
 }
 
 /// An ICMPv6 packet has come in.
@@ -113,12 +178,27 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
             reply.bytes_mut()[0] = ECHO_REPLY;
             checksum::fill(sum, reply.bytes_mut(), 2);
             ip::prepend(&mut reply, &header.dst, &header.src, protocol::ICMPV6, 64, 0);
-            stack.output(reply, &route);
+            // It may leave in pieces, so nothing can go wrong.
+            let _ = stack.output_datagram(reply, &route, &header.src, false);
         }
-        UNREACHABLE => reported(stack, &bytes[8..], bytes[1]),
+        UNREACHABLE => {
+            let error = match bytes[1] {
+                0 => Errno::ENETUNREACH,
+                4 => Errno::ECONNREFUSED,
+                _ => Errno::EHOSTUNREACH,
+            };
+            report(stack, &bytes[8..], Trouble::Lost(error));
+        }
+        TOO_BIG => {
+            let mtu = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+            report(stack, &bytes[8..], Trouble::TooBig(mtu as usize));
+        }
+        MLD_QUERY if !loopback => groups::queried(stack, true),
         SOLICITATION if on_link => solicited(stack, bytes, header),
         ADVERTISEMENT if on_link => {
-            if let (Some(target), Some(mac)) = (address(bytes, 8), option(bytes, 24, TARGET_LINK)) {
+            let Some(target) = address(bytes, 8) else { return };
+            contested(stack, target);
+            if let Some(mac) = option(bytes, 24, TARGET_LINK) {
                 edge::learn(stack, target.into(), mac, false);
             }
         }
@@ -158,6 +238,13 @@ fn solicited(stack: &Arc<Stack>, bytes: &[u8], header: &Header) {
     }
     let IpAddr::V6(sender) = header.src else { return };
     let probe = sender.is_unspecified();
+    if probe {
+        // Two probe for the same address: neither may have it (RFC 4862, 5.4.3).
+        contested(stack, target);
+        if !stack.is_local(&target.into()) {
+            return;
+        }
+    }
     if let (false, Some(mac)) = (probe, option(bytes, 24, SOURCE_LINK)) {
         edge::learn(stack, header.src, mac, true);
     }
@@ -176,65 +263,69 @@ fn advertised(stack: &Arc<Stack>, bytes: &[u8], header: &Header) {
     if bytes.len() < 16 || !router.is_unicast_link_local() {
         return;
     }
-    stack.routers.lock().found = true;
     if let Some(mac) = option(bytes, 16, SOURCE_LINK) {
         edge::learn(stack, header.src, mac, true);
     }
+    let config = stack.config();
+    if config.fixed6 {
+        return;
+    }
+    let now = stack.now();
+    let until = |seconds: u64| now.saturating_add(seconds * SECOND);
     let lifetime = u16::from_be_bytes([bytes[6], bytes[7]]);
     let mac = stack.device().map(|device| device.mac()).unwrap_or_default();
+    let mut fresh = Vec::new();
+    let mut routers = stack.routers.lock();
+    routers.found = true;
+    if lifetime > 0 {
+        routers.router_until = until(lifetime.into());
+    }
+    for (kind, option) in options(bytes, 16) {
+        // Autonomous, 64 bits.
+        if kind != PREFIX || option.len() != 32 || option[2] != 64 || option[3] & 0x40 == 0 {
+            continue;
+        }
+        let Some(prefix) = address(option, 16) else { continue };
+        if prefix.is_unicast_link_local() || prefix.is_multicast() {
+            continue;
+        }
+        let valid = u32::from_be_bytes([option[4], option[5], option[6], option[7]]);
+        let addr = edge::eui64(&prefix, mac);
+        if let Some(lent) = routers.lent.iter_mut().find(|lent| lent.0 == addr) {
+            // RFC 4862, 5.5.3: nobody can take an address away in less than two hours.
+            let remaining = lent.1.saturating_sub(now) / SECOND;
+            let floor = remaining.min(7200);
+            lent.1 = until(u64::from(valid).max(floor));
+        } else if valid > 0 && routers.lent.len() < MAX_ADDRESSES {
+            routers.lent.push((addr, until(valid.into())));
+            fresh.push(addr);
+        }
+    }
+    drop(routers);
     stack.configure(|config| {
         if lifetime > 0 {
             config.gateway6 = Some(router);
         } else if config.gateway6 == Some(router) {
             config.gateway6 = None;
         }
-        for (kind, option) in options(bytes, 16) {
-            match kind {
-                PREFIX if option.len() == 32 => {
-                    // Autonomous, 64 bits, valid.
-                    let valid = option[4..8] != [0; 4];
-                    if option[2] != 64 || option[3] & 0x40 == 0 || !valid {
-                        continue;
-                    }
-                    let Some(prefix) = address(option, 16) else { continue };
-                    if prefix.is_unicast_link_local() || prefix.is_multicast() {
-                        continue;
-                    }
-                    let addr = IpAddr::from(edge::eui64(&prefix, mac));
-                    let known = config.addresses.iter().any(|cidr| cidr.addr == addr);
-                    if !known && config.addresses.len() < MAX_ADDRESSES {
-                        config.addresses.push(Cidr { addr, prefix: 64 });
-                    }
-                }
-                RDNSS => {
-                    for at in (8..option.len()).step_by(16) {
-                        let Some(server) = address(option, at).map(IpAddr::from) else { break };
-                        if !config.dns.contains(&server) && config.dns.len() < 3 {
-                            config.dns.push(server);
-                        }
-                    }
-                }
-                _ => {}
+        for addr in &fresh {
+            config.addresses.push(Cidr { addr: (*addr).into(), prefix: 64 });
+        }
+        for (_, option) in options(bytes, 16).filter(|(kind, _)| *kind == RDNSS) {
+            for at in (8..option.len()).step_by(16) {
+                let Some(server) = address(option, at) else { break };
+                config.add_dns(server.into());
             }
         }
     });
-}
-
-/// Passes an error to the UDP socket that sent the packet quoted in it.
-fn reported(stack: &Stack, quoted: &[u8], code: u8) {
-    let (Some(src), Some(dst)) = (address(quoted, 8), address(quoted, 24)) else { return };
-    let Some([s0, s1, d0, d1, ..]) = quoted.get(ip::V6_HEADER..) else { return };
-    if quoted[6] != protocol::UDP {
-        return;
+    for addr in fresh {
+        probe(stack, addr);
     }
-    let error = match code {
-        0 => Errno::ENETUNREACH,
-        4 => Errno::ECONNREFUSED,
-        _ => Errno::EHOSTUNREACH,
-    };
-    let local = SocketAddr::new(src.into(), u16::from_be_bytes([*s0, *s1]));
-    let remote = SocketAddr::new(dst.into(), u16::from_be_bytes([*d0, *d1]));
-    stack.udp.error(&local, &remote, error);
+    // Other configuration, or managed addresses (which we have no client for).
+    if bytes[5] & 0xc0 != 0 {
+        dhcp6::start(stack);
+    }
+    expired(stack);
 }
 
 /// Tells the sender of `packet` that nobody listens on that port.

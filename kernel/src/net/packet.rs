@@ -55,7 +55,8 @@ fn zeroed(len: usize) -> Option<Box<[u8]>> {
 
 impl Packet {
     /// A packet of `len` bytes with headroom before it. The contents are whatever an earlier packet
-    /// left. `None` when memory is short or `len` exceeds [`MAX_IP`].
+    /// left. `None` when memory is short or `len` exceeds what IP can carry. Beyond [`MAX_IP`] it is
+    /// for datagrams that stay here or leave in pieces.
     pub fn new(len: usize) -> Option<Packet> {
         let buf = if len <= SMALL - HEADROOM {
             let recycled = POOL.lock().small.pop();
@@ -63,6 +64,8 @@ impl Packet {
         } else if len <= MAX_IP {
             let recycled = POOL.lock().large.pop();
             recycled.or_else(|| zeroed(LARGE))?
+        } else if len <= 65535 {
+            zeroed(len + HEADROOM)?
         } else {
             return None;
         };

@@ -9,7 +9,7 @@ use super::edge::{self, Neighbors};
 use super::ip::{self, protocol};
 use super::packet::Packet;
 use super::ports::Ports;
-use super::{icmp, nd, raw, tcp, udp};
+use super::{dhcp6, fragment, groups, icmp, nd, raw, tap, tcp, udp};
 use crate::sync::{Once, SpinLock, WaitQueue};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
@@ -48,6 +48,11 @@ pub trait NetDevice: Send + Sync {
     fn poll(&self, stack: &Arc<Stack>) -> bool;
 }
 
+/// Paths narrower than the device that are remembered.
+const MAX_PATHS: usize = 256;
+/// For how long (net.ipv4.route.mtu_expires), in nanoseconds.
+const PATH_LIFE: u64 = 600_000_000_000;
+
 /// How packets to one destination leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -72,10 +77,23 @@ pub struct NetConfig {
     pub gateway6: Option<Ipv6Addr>,
     /// Resolvers.
     pub dns: Vec<IpAddr>,
+    /// They were given: nobody else's are used.
+    pub dns_fixed: bool,
     /// Search domains.
     pub search: Vec<alloc::string::String>,
     /// Multicast groups that sockets have joined.
     pub groups: Vec<IpAddr>,
+    /// IPv6 comes from the boot record: routers have no say.
+    pub fixed6: bool,
+}
+
+impl NetConfig {
+    /// Takes a resolver that somebody on the network names.
+    pub fn add_dns(&mut self, server: IpAddr) {
+        if !self.dns_fixed && self.dns.len() < 3 && !self.dns.contains(&server) {
+            self.dns.push(server);
+        }
+    }
 }
 
 /// What a timer entry is about.
@@ -86,8 +104,10 @@ pub enum Timeout {
     Neighbors,
     /// The DHCP client.
     Dhcp,
-    /// Router solicitation.
+    /// Router solicitation, and what routers gave us for a time.
     Routers,
+    /// The DHCPv6 client.
+    Dhcp6,
     /// TIME_WAIT tombstones.
     Tombs,
 }
@@ -141,12 +161,20 @@ pub struct Stack {
     pub udp_ports: Ports,
     /// Raw sockets.
     pub raw: raw::Table,
+    /// Packet sockets.
+    pub taps: tap::Table,
     /// Hardware addresses of neighbours.
     pub neighbors: SpinLock<Neighbors>,
     /// DHCP client.
     pub dhcp: SpinLock<Dhcp>,
     /// Router discovery.
     pub routers: SpinLock<nd::Routers>,
+    /// DHCPv6 client.
+    pub dhcp6: SpinLock<dhcp6::Dhcp6>,
+    /// Datagrams of which pieces have come.
+    fragments: SpinLock<fragment::Fragments>,
+    /// Largest packets to some destinations, and until when that is believed.
+    paths: SpinLock<BTreeMap<IpAddr, (usize, u64)>>,
     /// Woken when addresses change.
     pub configured: WaitQueue,
     /// Counters.
@@ -171,9 +199,13 @@ impl Stack {
             udp: udp::Table::new(),
             udp_ports: Ports::new(),
             raw: raw::Table::new(),
+            taps: tap::Table::new(),
             neighbors: SpinLock::new(Neighbors::new()),
             dhcp: SpinLock::new(Dhcp::new()),
             routers: SpinLock::new(nd::Routers::new()),
+            dhcp6: SpinLock::new(dhcp6::Dhcp6::default()),
+            fragments: SpinLock::new(fragment::Fragments::default()),
+            paths: SpinLock::new(BTreeMap::new()),
             configured: WaitQueue::new(),
             stats: Stats::default(),
         })
@@ -222,6 +254,31 @@ impl Stack {
         self.mtu.load(Ordering::Relaxed)
     }
 
+    /// Largest IP packet on the path to `dst`, as far as is known.
+    pub fn path_mtu(&self, dst: &IpAddr) -> usize {
+        match self.paths.lock().get(dst) {
+            Some(&(mtu, until)) if until > self.now() => mtu.min(self.mtu()),
+            _ => self.mtu(),
+        }
+    }
+
+    /// A router says that the path to `dst` takes `mtu` bytes. Nothing below what every path takes
+    /// is believed (Linux: min_pmtu; RFC 8200).
+    pub fn learn_path(&self, dst: IpAddr, mtu: usize) {
+        let mtu = mtu.max(if dst.is_ipv6() { 1280 } else { 552 });
+        if mtu >= self.mtu() {
+            return;
+        }
+        let mut paths = self.paths.lock();
+        if paths.len() >= MAX_PATHS {
+            let now = self.now();
+            paths.retain(|_, (_, until)| *until > now);
+        }
+        if paths.len() < MAX_PATHS || paths.contains_key(&dst) {
+            paths.insert(dst, (mtu, self.now() + PATH_LIFE));
+        }
+    }
+
     /// What eth0 can do.
     pub fn offloads(&self) -> Offloads {
         self.device.get().map(|device| device.offloads()).unwrap_or_default()
@@ -253,8 +310,16 @@ impl Stack {
             IpAddr::V4(v4) => {
                 self.config.lock().addresses.iter().any(|cidr| cidr.broadcast() == Some(*v4))
             }
-            // Whatever our hardware address filter lets pass.
-            IpAddr::V6(v6) => v6.is_multicast(),
+            IpAddr::V6(v6) if v6.is_multicast() => {
+                let all_nodes = matches!(v6.segments(), [0xff01 | 0xff02, 0, 0, 0, 0, 0, 0, 1]);
+                let config = self.config.lock();
+                let solicited = |cidr: &Cidr| match cidr.addr {
+                    IpAddr::V6(own) => groups::solicited_node(&own) == *v6,
+                    IpAddr::V4(_) => false,
+                };
+                all_nodes || config.groups.contains(addr) || config.addresses.iter().any(solicited)
+            }
+            IpAddr::V6(_) => false,
         }
     }
 
@@ -338,6 +403,9 @@ impl Stack {
     /// Sends a frame.
     pub fn transmit(&self, frame: Packet) {
         let Some(device) = self.device.get() else { return };
+        if !self.taps.is_empty() {
+            self.taps.input(frame.bytes(), tap::OUTGOING);
+        }
         self.stats.tx_packets.fetch_add(1, Ordering::Relaxed);
         self.stats.tx_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         device.transmit(frame);
@@ -351,7 +419,27 @@ impl Stack {
         }
     }
 
-    fn loop_back(&self, mut packet: Packet) {
+    /// Sends a datagram, in pieces if need be. EMSGSIZE where it doesn't fit and `whole` is asked for.
+    pub fn output_datagram(
+        &self,
+        packet: Packet,
+        route: &Route,
+        dst: &IpAddr,
+        whole: bool,
+    ) -> crate::errno::Result<()> {
+        let mtu = self.path_mtu(dst);
+        if route.loopback || packet.len() <= mtu {
+            self.output(packet, route);
+        } else if whole {
+            return Err(crate::errno::Errno::EMSGSIZE);
+        } else {
+            fragment::output(self, &packet, route, mtu);
+        }
+        Ok(())
+    }
+
+    /// A packet that stays here.
+    pub fn loop_back(&self, mut packet: Packet) {
         // Nothing was cut or summed by a device, and nothing needs to be.
         packet.offload.checksum = true;
         packet.offload.segment = 0;
@@ -407,14 +495,29 @@ impl Stack {
     pub fn input_frame(self: &Arc<Self>, frame: Packet) {
         self.stats.rx_packets.fetch_add(1, Ordering::Relaxed);
         self.stats.rx_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        if !self.taps.is_empty() {
+            let mac = self.device.get().map(|device| device.mac()).unwrap_or_default();
+            self.taps.input(frame.bytes(), tap::kind(frame.bytes(), mac));
+        }
         edge::input(self, frame);
     }
 
     /// An IP packet for demultiplexing.
     pub fn input_ip(self: &Arc<Self>, packet: Packet, loopback: bool) {
-        let Ok(header) = ip::parse(packet.bytes()) else {
-            self.stats.rx_dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        let header = match ip::parse(packet.bytes()) {
+            Ok(header) => header,
+            Err(ip::Malformed::Fragment) => {
+                let whole = self.fragments.lock().input(packet, self.now());
+                // It has no fragment header any more, so this ends.
+                if let Some(whole) = whole {
+                    self.input_ip(whole, loopback);
+                }
+                return;
+            }
+            Err(ip::Malformed::Header) => {
+                self.stats.rx_dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
         };
         // Loopback addresses on the wire are lies.
         if !loopback && (header.src.is_loopback() || header.dst.is_loopback()) {
@@ -427,6 +530,7 @@ impl Stack {
         match header.protocol {
             protocol::TCP => tcp::input(self, &packet, &header, loopback),
             protocol::UDP => udp::input(self, packet, &header, loopback),
+            groups::IGMP if header.src.is_ipv4() => groups::input(self, &packet, &header, loopback),
             protocol::ICMP if header.src.is_ipv4() => icmp::input(self, &packet, &header, loopback),
             protocol::ICMPV6 if header.src.is_ipv6() => nd::input(self, &packet, &header, loopback),
             _ => {}
@@ -487,6 +591,7 @@ impl Stack {
                 Timeout::Neighbors => edge::retry(self),
                 Timeout::Dhcp => super::dhcp::expired(self),
                 Timeout::Routers => nd::expired(self),
+                Timeout::Dhcp6 => dhcp6::expired(self),
                 Timeout::Tombs => {
                     self.tcp.expire(now);
                     if self.tcp.tombs() > 0 {

@@ -5,7 +5,7 @@ use super::checksum;
 use super::ip::{self, Header, protocol};
 use super::packet::Packet;
 use super::stack::Stack;
-use super::{dhcp, icmp};
+use super::{dhcp, dhcp6, icmp};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::sync::{SpinLock, WaitQueue};
@@ -221,6 +221,11 @@ impl Table {
         fitting
     }
 
+    /// Whether somebody sends from `local`.
+    pub fn has(&self, local: &SocketAddr) -> bool {
+        self.ports.lock().contains_key(&local.port())
+    }
+
     /// An ICMP error about something we sent.
     pub fn error(&self, local: &SocketAddr, remote: &SocketAddr, error: Errno) {
         let list = self.ports.lock().get(&local.port()).cloned().unwrap_or_default();
@@ -267,6 +272,9 @@ pub fn input(stack: &Arc<Stack>, mut packet: Packet, header: &Header, loopback: 
     if !loopback && to.port() == dhcp::CLIENT_PORT && from.port() == dhcp::SERVER_PORT {
         return dhcp::input(stack, &bytes[HEADER..len]);
     }
+    if !loopback && to.port() == dhcp6::CLIENT_PORT && from.port() == dhcp6::SERVER_PORT {
+        return dhcp6::input(stack, &bytes[HEADER..len]);
+    }
     let local = stack.is_local(&to.ip());
     let group = !local && stack.is_group(&to.ip());
     if !local && !group {
@@ -297,14 +305,39 @@ pub fn input(stack: &Arc<Stack>, mut packet: Packet, header: &Header, loopback: 
     last.deliver(datagram(packet));
 }
 
-/// Sends one datagram. ENETUNREACH without a route, EMSGSIZE if it doesn't fit the device.
+/// How a datagram is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// Time to live.
+    pub ttl: u8,
+    /// Type of service.
+    pub tos: u8,
+    /// Fail rather than send it in pieces.
+    pub whole: bool,
+    /// One to a group comes back to its members here.
+    pub echo: bool,
+}
+
+/// Sends one datagram, in pieces if its path is narrow. ENETUNREACH without a route.
 pub fn send(
     stack: &Stack,
     from: SocketAddr,
     to: SocketAddr,
-    mut payload: Packet,
+    payload: Packet,
     ttl: u8,
     tos: u8,
+) -> Result<()> {
+    let how = Sending { ttl, tos, whole: false, echo: true };
+    send_as(stack, from, to, payload, how)
+}
+
+/// As [`send`]. EMSGSIZE if it is to stay whole and can't.
+pub fn send_as(
+    stack: &Stack,
+    from: SocketAddr,
+    to: SocketAddr,
+    mut payload: Packet,
+    how: Sending,
 ) -> Result<()> {
     let route = stack.route(&to.ip()).ok_or(Errno::ENETUNREACH)?;
     let source = match from.ip() {
@@ -314,10 +347,6 @@ pub fn send(
     let target = if to.ip().is_unspecified() { source } else { to.ip() };
     if source.is_ipv4() != target.is_ipv4() {
         return Err(Errno::ENETUNREACH);
-    }
-    let header_len = if route.v6 { ip::V6_HEADER } else { ip::V4_HEADER };
-    if !route.loopback && payload.len() + HEADER + header_len > stack.mtu() {
-        return Err(Errno::EMSGSIZE);
     }
     let len = payload.len() + HEADER;
     let header = payload.push_front(HEADER);
@@ -334,7 +363,13 @@ pub fn send(
             bytes[6..8].fill(0xff);
         }
     }
-    ip::prepend(&mut payload, &source, &target, protocol::UDP, ttl, tos);
-    stack.output(payload, &route);
-    Ok(())
+    ip::prepend(&mut payload, &source, &target, protocol::UDP, how.ttl, how.tos);
+    let echo = how.echo && route.group.is_some() && stack.is_group(&target);
+    if let Some(copy) = echo.then(|| Packet::from_slice(payload.bytes())).flatten() {
+        stack.loop_back(copy);
+    }
+    if how.ttl == 0 && !route.loopback {
+        return Ok(());
+    }
+    stack.output_datagram(payload, &route, &target, how.whole)
 }

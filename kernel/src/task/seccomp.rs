@@ -46,9 +46,66 @@ pub struct Filter {
 /// `struct seccomp_data`: number, architecture, instruction pointer, six arguments.
 pub type Data = [u32; 16];
 
-/// Whether a program can run: known instructions, jumps forward and inside, loads inside the data,
-/// a return at the end.
-pub fn validate(program: &[Insn]) -> bool {
+/// What a program looks at.
+#[derive(Clone, Copy)]
+pub enum Input<'a> {
+    /// A system call.
+    Call(&'a Data),
+    /// A packet, its protocol (an Ethernet type) and its kind (`PACKET_HOST`, ...).
+    Packet(&'a [u8], u16, u8),
+}
+
+impl Input<'_> {
+    fn len(&self) -> u32 {
+        match self {
+            Input::Call(_) => 64,
+            Input::Packet(bytes, ..) => bytes.len() as u32,
+        }
+    }
+
+    /// Loads `size` bytes at `at`; packets are in network order. `None`: they are not there.
+    fn load(&self, at: u32, size: usize) -> Option<u32> {
+        /// Above it lies what is known besides the packet's bytes (`SKF_AD_OFF`).
+        const BESIDES: u32 = 0xffff_f000;
+        match *self {
+            Input::Call(data) => data.get(at as usize / 4).copied(),
+            Input::Packet(_, protocol, kind) if at >= BESIDES => match at - BESIDES {
+                0 => Some(protocol.into()),
+                4 => Some(kind.into()),
+                8 => Some(2),
+                _ => None,
+            },
+            Input::Packet(bytes, ..) => {
+                let at = at as usize;
+                let bytes = bytes.get(at..at.checked_add(size)?)?;
+                Some(bytes.iter().fold(0, |word, &byte| word << 8 | u32::from(byte)))
+            }
+        }
+    }
+}
+
+/// Reads the program that a `struct sock_fprog` points to; `packets`: it looks at packets. EINVAL
+/// if it can't run.
+pub fn read_program(fprog: [u64; 2], packets: bool) -> Result<Vec<Insn>> {
+    let len = usize::from(fprog[0] as u16);
+    if len == 0 || len > MAX_INSNS {
+        return Err(Errno::EINVAL);
+    }
+    let mut raw = alloc::vec![0u64; len];
+    get_user_slice(fprog[1] as usize, &mut raw)?;
+    let decode = |word: &u64| Insn {
+        code: *word as u16,
+        jt: (word >> 16) as u8,
+        jf: (word >> 24) as u8,
+        k: (word >> 32) as u32,
+    };
+    let program: Vec<Insn> = raw.iter().map(decode).collect();
+    if validate(&program, packets) { Ok(program) } else { Err(Errno::EINVAL) }
+}
+
+/// Whether a program can run: known instructions, jumps forward and inside, loads inside the data
+/// (of a call; what a packet lacks ends the program), a return at the end.
+pub fn validate(program: &[Insn], packets: bool) -> bool {
     let len = program.len();
     if len == 0 || len > MAX_INSNS {
         return false;
@@ -56,6 +113,7 @@ pub fn validate(program: &[Insn]) -> bool {
     let one = |(at, insn): (usize, &Insn)| {
         let inside = |offset: usize| at + 1 + offset < len;
         match insn.code {
+            0x20 | 0x28 | 0x30 | 0x40 | 0x48 | 0x50 | 0xb1 if packets => true,
             0x20 => insn.k < 64 && insn.k % 4 == 0,
             0x00 | 0x01 | 0x80 | 0x81 | 0x06 | 0x16 | 0x07 | 0x87 => true,
             0x60 | 0x61 | 0x02 | 0x03 => insn.k < 16,
@@ -76,7 +134,7 @@ pub fn validate(program: &[Insn]) -> bool {
 }
 
 /// Runs a validated program.
-pub fn run(program: &[Insn], data: &Data) -> u32 {
+pub fn run(program: &[Insn], input: Input<'_>) -> u32 {
     let (mut a, mut x, mut pc) = (0u32, 0u32, 0usize);
     let mut mem = [0u32; 16];
     while let Some(insn) = program.get(pc) {
@@ -85,11 +143,23 @@ pub fn run(program: &[Insn], data: &Data) -> u32 {
         let operand = if insn.code & 0x08 != 0 { x } else { k };
         let mut jump = |taken: bool| pc += usize::from(if taken { insn.jt } else { insn.jf });
         match insn.code {
-            0x20 => a = data[k as usize / 4],
+            0x20 | 0x28 | 0x30 | 0x40 | 0x48 | 0x50 => {
+                let size = [4, 2, 1][usize::from(insn.code >> 3 & 3) % 3];
+                let at = if insn.code & 0x40 != 0 { x.wrapping_add(k) } else { k };
+                match input.load(at, size) {
+                    Some(value) => a = value,
+                    // For a packet: not wanted.
+                    None => return 0,
+                }
+            }
+            0xb1 => match input.load(k, 1) {
+                Some(byte) => x = (byte & 15) * 4,
+                None => return 0,
+            },
             0x00 => a = k,
             0x01 => x = k,
-            0x80 => a = 64,
-            0x81 => x = 64,
+            0x80 => a = input.len(),
+            0x81 => x = input.len(),
             0x60 => a = mem[k as usize],
             0x61 => x = mem[k as usize],
             0x02 => mem[k as usize] = a,
@@ -158,6 +228,7 @@ fn set_filter(flags: u32, args: usize) -> Result<usize> {
     }
     let mut fprog = [0u64; 2];
     get_user_slice(args, &mut fprog)?;
+    // Before the caller's rights, as in Linux.
     let len = usize::from(fprog[0] as u16);
     if len == 0 || len > MAX_INSNS {
         return Err(Errno::EINVAL);
@@ -166,18 +237,7 @@ fn set_filter(flags: u32, args: usize) -> Result<usize> {
     if !creds.no_new_privs && !creds.capable(cap::SYS_ADMIN) {
         return Err(Errno::EACCES);
     }
-    let mut raw = alloc::vec![0u64; len];
-    get_user_slice(fprog[1] as usize, &mut raw)?;
-    let decode = |word: &u64| Insn {
-        code: *word as u16,
-        jt: (word >> 16) as u8,
-        jf: (word >> 24) as u8,
-        k: (word >> 32) as u32,
-    };
-    let program: Vec<Insn> = raw.iter().map(decode).collect();
-    if !validate(&program) {
-        return Err(Errno::EINVAL);
-    }
+    let program = read_program(fprog, false)?;
     install(program)?;
     if flags & TSYNC != 0 {
         let task = current();
@@ -223,7 +283,7 @@ pub fn check(context: &mut UserContext) -> Option<Result<usize>> {
     let mut verdict = RET_ALLOW;
     let mut at = filter.as_ref();
     while let Some(filter) = at {
-        let next = run(&filter.program, &data);
+        let next = run(&filter.program, Input::Call(&data));
         // The strictest action wins: the smallest as a signed number.
         if ((next & 0xffff_0000) as i32) < (verdict & 0xffff_0000) as i32 {
             verdict = next;
@@ -280,11 +340,11 @@ mod tests {
     #[test]
     fn the_strict_program_allows_four_calls() {
         let program = strict();
-        assert!(validate(&program));
+        assert!(validate(&program, false));
         let verdict = |nr: u32| {
             let mut data = [0; 16];
             data[0] = nr;
-            run(&program, &data)
+            run(&program, Input::Call(&data))
         };
         for nr in [0, 1, 60, 15] {
             assert_eq!(verdict(nr), RET_ALLOW);
@@ -305,8 +365,33 @@ mod tests {
             Insn { code: 0x34, jt: 0, jf: 0, k: 0 },
             Insn { code: 0x30, jt: 0, jf: 0, k: 0 },
         ] {
-            assert!(!validate(&[insn, ret]), "{insn:?}");
+            assert!(!validate(&[insn, ret], false), "{insn:?}");
         }
-        assert!(!validate(&[]) && !validate(&[Insn { code: 0, jt: 0, jf: 0, k: 0 }]));
+        assert!(!validate(&[], false) && !validate(&[Insn { code: 0, jt: 0, jf: 0, k: 0 }], false));
+    }
+
+    #[test]
+    fn packets_are_judged_by_their_bytes() {
+        let insn = |code: u16, k: u32, jt: u8, jf: u8| Insn { code, jt, jf, k };
+        // Of UDP in IPv4, the destination port 68, behind options of any length.
+        let program = [
+            insn(0x30, 9, 0, 0),
+            insn(0x15, 17, 0, 4),
+            insn(0xb1, 0, 0, 0),
+            insn(0x48, 2, 0, 0),
+            insn(0x15, 68, 0, 1),
+            insn(0x06, u32::MAX, 0, 0),
+            insn(0x06, 0, 0, 0),
+        ];
+        assert!(validate(&program, true) && !validate(&program, false));
+        let mut packet = [0u8; 40];
+        (packet[0], packet[9], packet[27]) = (0x46, 17, 68);
+        let judge = |packet: &[u8]| run(&program, Input::Packet(packet, 0x800, 0));
+        assert_eq!(judge(&packet), u32::MAX);
+        assert_eq!(judge(&packet[..27]), 0, "too short");
+        packet[0] = 0x45;
+        assert_eq!(judge(&packet), 0);
+        let kind = [insn(0x20, 0xffff_f000, 0, 0), insn(0x16, 0, 0, 0)];
+        assert_eq!(run(&kind, Input::Packet(&[], 0x806, 0)), 0x806);
     }
 }

@@ -27,6 +27,7 @@ mod fuzz;
 mod ipc;
 mod isolation;
 mod memory;
+mod network;
 mod pidfds;
 mod pipes;
 mod process;
@@ -58,6 +59,7 @@ fn main() {
         conformance::CASES,
         events::CASES,
         sockets::CASES,
+        network::CASES,
         terminals::CASES,
         time::CASES,
         traces::CASES,

@@ -107,22 +107,9 @@ fn tcp(out: &mut Text, v6: bool) {
         if conn.local.is_ipv6() != v6 {
             continue;
         }
-        use crate::net::tcp::State::*;
         let inner = conn.lock();
-        let state = match inner.state() {
-            Established => 1,
-            SynSent => 2,
-            SynReceived => 3,
-            FinWait1 => 4,
-            FinWait2 => 5,
-            TimeWait => 6,
-            Closed => 7,
-            CloseWait => 8,
-            LastAck => 9,
-            Listen => 10,
-            Closing => 11,
-        };
-        let queues = (inner.unacknowledged(), inner.readable());
+        let state = inner.state() as u8;
+        let queues = (inner.queued(), inner.readable());
         drop(inner);
         line(out, number, v6, (conn.local, conn.remote), state, queues);
         number += 1;

@@ -3,6 +3,7 @@
 use super::{Caller, Socket, options::int, raw, tcp, udp};
 use crate::errno::{Errno, Result};
 use crate::net::addr::{Address, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, as_plain, as_v6};
+use crate::net::groups;
 use crate::net::ports::Request;
 use crate::net::stack::Stack;
 use alloc::sync::Arc;
@@ -11,6 +12,8 @@ use linux_raw_sys::net::*;
 
 /// `IPPROTO_MPTCP`: taken as a request for TCP's fallback by those who ask; we don't have it.
 const IPPROTO_MPTCP: u32 = 262;
+/// Groups that one socket may join (net.ipv4.igmp_max_memberships).
+const MAX_GROUPS: usize = 20;
 /// Ports below need privilege.
 const FIRST_FREE_PORT: u16 = 1024;
 
@@ -210,6 +213,9 @@ impl IpOptions {
             (LEVEL_IP, IP_DROP_MEMBERSHIP) => self.leave(stack, group4(raw)?)?,
             (LEVEL_IPV6, IPV6_ADD_MEMBERSHIP) => self.join(stack, group6(raw)?)?,
             (LEVEL_IPV6, IPV6_DROP_MEMBERSHIP) => self.leave(stack, group6(raw)?)?,
+            // One option for both families: `struct group_req`.
+            (LEVEL_IP | LEVEL_IPV6, MCAST_JOIN_GROUP) => self.join(stack, group_any(raw)?)?,
+            (LEVEL_IP | LEVEL_IPV6, MCAST_LEAVE_GROUP) => self.leave(stack, group_any(raw)?)?,
             (LEVEL_IP, IP_MULTICAST_IF) | (LEVEL_IPV6, IPV6_MULTICAST_IF) => {}
             (LEVEL_IP, IP_RECVERR | IP_RECVOPTS | IP_BIND_ADDRESS_NO_PORT | IP_MULTICAST_ALL)
             | (LEVEL_IP, IP_RECVORIGDSTADDR | IP_CHECKSUM | IP_MINTTL | IP_RETOPTS)
@@ -256,6 +262,11 @@ impl IpOptions {
         Ok(value.to_ne_bytes().to_vec())
     }
 
+    /// Whether datagrams must not be sent in pieces (`IP_PMTUDISC_DO` and `_PROBE`).
+    pub fn whole(&self) -> bool {
+        matches!(self.mtu_discover, 2 | 3)
+    }
+
     fn join(&mut self, stack: &Stack, group: IpAddr) -> Result<()> {
         if !group.is_multicast() {
             return Err(Errno::EINVAL);
@@ -263,19 +274,34 @@ impl IpOptions {
         if self.groups.contains(&group) {
             return Err(Errno::EADDRINUSE);
         }
+        if self.groups.len() >= MAX_GROUPS {
+            return Err(Errno::ENOBUFS);
+        }
         self.groups.push(group);
-        stack.configure(|config| config.groups.push(group));
+        let mut first = false;
+        stack.configure(|config| {
+            first = !config.groups.contains(&group);
+            config.groups.push(group);
+        });
+        if first {
+            groups::changed(stack, group, true);
+        }
         Ok(())
     }
 
     fn leave(&mut self, stack: &Stack, group: IpAddr) -> Result<()> {
         let at = self.groups.iter().position(|&other| other == group);
         self.groups.remove(at.ok_or(Errno::EADDRNOTAVAIL)?);
+        let mut last = false;
         stack.configure(|config| {
             if let Some(at) = config.groups.iter().position(|&other| other == group) {
                 config.groups.remove(at);
             }
+            last = !config.groups.contains(&group);
         });
+        if last {
+            groups::changed(stack, group, false);
+        }
         Ok(())
     }
 
@@ -296,4 +322,12 @@ fn group4(raw: &[u8]) -> Result<IpAddr> {
 fn group6(raw: &[u8]) -> Result<IpAddr> {
     let octets = raw.first_chunk::<16>().filter(|_| raw.len() >= 20).ok_or(Errno::EINVAL)?;
     Ok(Ipv6Addr::from(*octets).into())
+}
+
+fn group_any(raw: &[u8]) -> Result<IpAddr> {
+    // An interface index, padding, and a socket address.
+    match Address::parse(raw.get(8..).unwrap_or_default())? {
+        Address::Inet(group) => Ok(group.ip()),
+        _ => Err(Errno::EINVAL),
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod ifreq;
 pub mod inet;
+pub mod link;
 pub mod options;
 pub mod raw;
 pub mod tcp;
@@ -23,8 +24,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::net::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_DGRAM, SOCK_RAW,
-    SOCK_SEQPACKET, SOCK_STREAM,
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_DGRAM,
+    SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM,
 };
 
 /// Identity of a process as `SO_PEERCRED` and `SCM_CREDENTIALS` show it (`struct ucred`).
@@ -196,6 +197,7 @@ pub fn create(who: &Caller<'_>, family: u32, kind: u32, protocol: u32) -> Result
             _ => Err(Errno::ESOCKTNOSUPPORT),
         },
         AF_INET | AF_INET6 => inet::create(who, family, kind, protocol),
+        AF_PACKET => link::create(who, kind, protocol),
         AF_NETLINK => match kind {
             SOCK_RAW | SOCK_DGRAM => super::netlink::create(who, protocol),
             _ => Err(Errno::ESOCKTNOSUPPORT),

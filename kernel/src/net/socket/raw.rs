@@ -100,8 +100,7 @@ impl Socket for RawSocket {
         let source = self.endpoint.addresses().0.or_else(|| self.stack.source(&to));
         let source = source.filter(|ip| ip.is_ipv4() == to.is_ipv4()).ok_or(Errno::ENETUNREACH)?;
         let len = message.src.remaining();
-        let header = if route.v6 { ip::V6_HEADER } else { ip::V4_HEADER };
-        if !route.loopback && len + header > self.stack.mtu() {
+        if whole && !route.loopback && len > self.stack.mtu() {
             return Err(Errno::EMSGSIZE);
         }
         let mut packet = Packet::new(len).ok_or(Errno::EMSGSIZE)?;
@@ -136,7 +135,7 @@ impl Socket for RawSocket {
             }
             ip::prepend(&mut packet, &source, &to, self.endpoint.protocol, ttl, tos);
         }
-        self.stack.output(packet, &route);
+        self.stack.output_datagram(packet, &route, &to, whole)?;
         Ok(len)
     }
 

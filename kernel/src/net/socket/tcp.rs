@@ -15,8 +15,11 @@ use crate::net::tcp::{
 use crate::sync::{SpinGuard, SpinLock, WaitQueue};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
+use linux_raw_sys::ioctl::{FIONREAD, SIOCATMARK, TIOCOUTQ};
 use linux_raw_sys::net::*;
+
+/// `SIOCOUTQNSD`: bytes that were not sent yet.
+const SIOCOUTQNSD: u32 = 0x894b;
 
 /// A TCP socket.
 pub struct TcpSocket {
@@ -51,10 +54,8 @@ struct Settings {
     common: Common,
     ip: IpOptions,
     tcp: TcpOptions,
-    max_segment: u32,
     quick_ack: bool,
     fast_open: u32,
-    syn_count: u32,
     linger2: i32,
 }
 
@@ -65,10 +66,8 @@ impl TcpSocket {
             common: Common { receive_buffer: 131_072, send_buffer: 87_040, ..Common::new() },
             ip: IpOptions::default(),
             tcp: TcpOptions::default(),
-            max_segment: 536,
             quick_ack: true,
             fast_open: 0,
-            syn_count: 6,
             linger2: 60,
         };
         Self::with(
@@ -143,7 +142,7 @@ impl TcpSocket {
         }
         let route = self.stack.route(&to.ip()).ok_or(Errno::ENETUNREACH)?;
         let mut settings = self.settings.lock().clone();
-        settings.tcp.ttl = settings.ip.ttl;
+        (settings.tcp.ttl, settings.tcp.tos) = (settings.ip.ttl, settings.ip.tos);
         let old = match &*self.role.lock() {
             Role::Idle { bound, .. } => *bound,
             _ => return Err(Errno::EISCONN),
@@ -185,8 +184,7 @@ impl TcpSocket {
             error
         };
         let queue = self.queue.clone();
-        let conn = Conn::new(&self.stack, local, to, route, queue, settings.tcp, None);
-        let conn = conn.map_err(undo)?;
+        let conn = Conn::connect(&self.stack, local, to, route, queue, settings.tcp);
         self.stack.tcp.insert(&conn).map_err(|_| undo(Errno::EADDRNOTAVAIL))?;
         let mut role = self.role.lock();
         if !matches!(*role, Role::Idle { .. }) {
@@ -236,45 +234,11 @@ impl TcpSocket {
         *role = Role::Idle { bound: None, error: None };
     }
 
-    /// Copies what is readable to `message`, `peeked` bytes of which have been looked at before;
-    /// returns the bytes moved and whether an absent page stopped it.
-    fn copy_out(
-        inner: &mut ConnInner,
-        message: &mut Incoming<'_, '_>,
-        peeked: usize,
-    ) -> (usize, bool) {
-        let mut total = 0;
-        if message.flags & MSG_PEEK != 0 {
-            let want = inner.readable().min(peeked + message.dst.remaining());
-            // A copy, as the buffer may wrap around within it.
-            let mut bytes = Vec::new();
-            if bytes.try_reserve_exact(want).is_err() {
-                return (0, false);
-            }
-            bytes.resize(want, 0);
-            let len = inner.socket().peek_slice(&mut bytes).unwrap_or(0);
-            return message.dst.write_nofault(bytes.get(peeked..len).unwrap_or_default());
-        }
-        while message.dst.remaining() > 0 && inner.readable() > 0 {
-            let dst = &mut *message.dst;
-            let moved = inner.socket().recv(|bytes| {
-                let (moved, fault) = dst.write_nofault(bytes);
-                (moved, (moved, fault))
-            });
-            let Ok((moved, fault)) = moved else { break };
-            total += moved;
-            if fault {
-                return (total, true);
-            }
-        }
-        (total, false)
-    }
-
     fn apply(&self) {
         let settings = self.settings.lock().clone();
         let mut tcp = settings.tcp;
         tcp.keep_alive = settings.common.keep_alive;
-        tcp.ttl = settings.ip.ttl;
+        (tcp.ttl, tcp.tos) = (settings.ip.ttl, settings.ip.tos);
         match &*self.role.lock() {
             Role::Listening { listener, .. } => *listener.options.lock() = tcp,
             Role::Connected { conn, .. } => {
@@ -303,47 +267,10 @@ impl TcpSocket {
                 put(28, backlog as u32);
                 10
             }
-            Role::Connected { conn, .. } => {
-                let now = self.stack.now();
-                let inner = conn.lock();
-                let mss = inner.mss() as u32;
-                let idle = (now.saturating_sub(inner.counters.last_out) / 1_000_000) as u32;
-                put(8, 1_000_000);
-                put(12, 40_000);
-                put(16, mss);
-                put(20, mss);
-                put(24, (inner.unacknowledged() as u32).div_ceil(mss.max(1)));
-                put(44, idle);
-                put(52, idle);
-                put(60, self.stack.mtu() as u32);
-                put(76, u32::MAX);
-                put(80, 10);
-                put(84, mss);
-                put(96, inner.capacities().0 as u32);
-                put(136, inner.counters.segments_out);
-                put(140, inner.counters.segments_in);
-                number(inner.state())
-            }
+            Role::Connected { conn, .. } => return conn.lock().info(self.stack.now()),
         };
         info[0] = state;
         info
-    }
-}
-
-/// Linux's number for a state (include/net/tcp_states.h).
-pub fn number(state: State) -> u8 {
-    match state {
-        State::Established => 1,
-        State::SynSent => 2,
-        State::SynReceived => 3,
-        State::FinWait1 => 4,
-        State::FinWait2 => 5,
-        State::TimeWait => 6,
-        State::Closed => 7,
-        State::CloseWait => 8,
-        State::LastAck => 9,
-        State::Listen => 10,
-        State::Closing => 11,
     }
 }
 
@@ -380,7 +307,7 @@ impl Socket for TcpSocket {
         let dual = self.v6 && !settings.ip.v6_only;
         let mut options = settings.tcp;
         options.keep_alive = settings.common.keep_alive;
-        options.ttl = settings.ip.ttl;
+        (options.ttl, options.tos) = (settings.ip.ttl, settings.ip.tos);
         let queue = self.queue.clone();
         let listener = Listener::new(&self.stack, addr, dual, backlog, queue, options);
         let mut role = self.role.lock();
@@ -487,26 +414,20 @@ impl Socket for TcpSocket {
             }
             let mut fault = false;
             if inner.may_send() {
-                if !corked {
-                    inner.set_cork(more, now);
+                // Each partial segment may be held back for so long.
+                if !corked || inner.unsent() == 0 {
+                    inner.set_cork(more || corked, now);
                 }
-                while message.src.remaining() > 0 && !fault {
-                    let src = &mut *message.src;
-                    let moved = inner.socket().send(|room| {
-                        let (moved, stopped) = src.read_nofault(room);
-                        (moved, (moved, stopped))
-                    });
-                    let Ok((moved, stopped)) = moved else { break };
-                    if moved == 0 && !stopped {
-                        break;
-                    }
-                    done += moved;
-                    fault = stopped;
+                let moved;
+                (moved, fault) = inner.write(message.src);
+                done += moved;
+                if moved > 0 && message.flags & MSG_OOB != 0 && message.src.remaining() == 0 {
+                    inner.mark_urgent();
                 }
                 if message.src.remaining() > 0 && !fault {
                     inner.no_space = true;
                 }
-                if done > 0 {
+                if moved > 0 || !more {
                     conn.push(inner);
                 } else {
                     drop(inner);
@@ -531,7 +452,7 @@ impl Socket for TcpSocket {
             }
             let room = || {
                 let mut inner = conn.lock();
-                let free = inner.room() * 3 >= inner.capacities().1;
+                let free = inner.spacious();
                 let go =
                     inner.error().is_some() || !inner.connecting() && (!inner.may_send() || free);
                 inner.no_space |= !go;
@@ -547,9 +468,12 @@ impl Socket for TcpSocket {
 
     fn receive(&self, message: &mut Incoming<'_, '_>) -> Result<usize> {
         let conn = self.conn()?;
+        let (inline, timeout) = {
+            let common = &self.settings.lock().common;
+            (common.oob_inline, common.receive_timeout)
+        };
         if message.flags & MSG_OOB != 0 {
-            // Urgent data stays in the stream (as with SO_OOBINLINE).
-            return Err(Errno::EINVAL);
+            return Self::receive_urgent(&conn, message, inline);
         }
         if message.flags & MSG_ERRQUEUE != 0 {
             return Err(Errno::EAGAIN);
@@ -557,10 +481,17 @@ impl Socket for TcpSocket {
         let mut total = 0;
         loop {
             let mut inner = conn.lock();
-            let (moved, fault) = Self::copy_out(&mut inner, message, total);
+            let peek = message.flags & MSG_PEEK != 0;
+            if total == 0 && !peek {
+                inner.pass_mark(inline);
+            }
+            let skip = if peek { total } else { 0 };
+            let (moved, fault) = inner.peek(skip, message.dst, inline);
             total += moved;
             let want_all = message.flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL;
-            let enough = total > 0 && !(want_all && message.dst.remaining() > 0);
+            // A read ends before the urgent byte.
+            let marked = inner.at_mark() || moved < inner.readable();
+            let enough = total > 0 && !(want_all && message.dst.remaining() > 0 && !marked);
             // An absent page is no reason to return less than there is: programs that wait for edges
             // take a short count to mean that nothing is left.
             let end = if fault {
@@ -570,10 +501,10 @@ impl Socket for TcpSocket {
             } else {
                 self.end_of_data(&mut inner, total)
             };
-            if moved > 0 && message.flags & MSG_PEEK == 0 {
-                conn.after_read(inner, moved);
+            if moved > 0 && !peek {
+                conn.after_read(inner, moved, inline);
             } else {
-                drop(inner);
+                conn.after_nothing(inner);
             }
             if let Some(end) = end {
                 return end;
@@ -588,11 +519,12 @@ impl Socket for TcpSocket {
             if message.nonblock {
                 return if total > 0 { Ok(total) } else { Err(Errno::EAGAIN) };
             }
-            let timeout = self.settings.lock().common.receive_timeout;
+            let held = total;
             let ready = || {
                 let inner = conn.lock();
                 let over = inner.error().is_some() || inner.read_shut || inner.peer_done();
-                (inner.readable() > 0 || over).then_some(())
+                let more = inner.readable() > if peek { held } else { 0 };
+                (more || over).then_some(())
             };
             match wait(&self.queue, false, timeout, ready) {
                 Ok(()) => {}
@@ -628,7 +560,7 @@ impl Socket for TcpSocket {
                 }
                 if how.write {
                     inner.set_cork(false, 0);
-                    inner.socket().close();
+                    inner.close();
                     events |= Events::OUT | Events::WRNORM;
                 }
                 if how.read && how.write {
@@ -677,13 +609,9 @@ impl Socket for TcpSocket {
                     SO_SNDBUF | SO_SNDBUFFORCE => {
                         settings.tcp.send_buffer = buffer(settings.common.send_buffer);
                     }
-                    SO_KEEPALIVE => {
-                        drop(settings);
-                        self.apply();
-                    }
-                    _ => {}
+                    SO_KEEPALIVE => {}
+                    _ => return Ok(()),
                 }
-                return Ok(());
             }
             LEVEL_IP | LEVEL_IPV6 => {
                 if name == IPV6_V6ONLY && level == LEVEL_IPV6 {
@@ -694,15 +622,13 @@ impl Socket for TcpSocket {
                     settings = self.settings.lock();
                 }
                 settings.ip.set(&self.stack, self.v6, level, name, value)?;
-                if !matches!((level, name), (LEVEL_IP, IP_TTL) | (LEVEL_IPV6, IPV6_UNICAST_HOPS)) {
-                    return Ok(());
-                }
             }
             LEVEL_TCP => {
-                let value = match name {
-                    TCP_CONGESTION | TCP_ULP => 0,
-                    _ => int(value)?,
-                };
+                if name == TCP_CONGESTION {
+                    let name = value.split(|&byte| byte == 0).next().unwrap_or_default();
+                    return if name == b"cubic" { Ok(()) } else { Err(Errno::ENOENT) };
+                }
+                let value = int(value)?;
                 let on = value != 0;
                 let positive = |max: i32| match value {
                     1.. if value <= max => Ok(value as u32),
@@ -716,18 +642,27 @@ impl Socket for TcpSocket {
                     TCP_KEEPCNT => settings.tcp.keep_count = positive(127)?,
                     TCP_USER_TIMEOUT => settings.tcp.user_timeout = value.max(0) as u32,
                     TCP_DEFER_ACCEPT => settings.tcp.defer_accept = value.max(0) as u32,
-                    TCP_MAXSEG => settings.max_segment = positive(32767)?,
+                    TCP_MAXSEG => {
+                        if value != 0 && !(88..=32767).contains(&value) {
+                            return Err(Errno::EINVAL);
+                        }
+                        settings.tcp.max_segment = value as u32;
+                    }
                     TCP_QUICKACK => {
                         settings.quick_ack = on;
+                        drop(settings);
+                        if let Ok(conn) = self.conn() {
+                            let mut inner = conn.lock();
+                            inner.set_quick(on);
+                            conn.push(inner);
+                        }
                         return Ok(());
                     }
-                    TCP_SYNCNT => settings.syn_count = positive(127)?,
+                    TCP_SYNCNT => settings.tcp.syn_count = positive(127)?,
                     TCP_LINGER2 => settings.linger2 = value,
                     TCP_FASTOPEN => settings.fast_open = value.max(0) as u32,
                     TCP_WINDOW_CLAMP | TCP_THIN_LINEAR_TIMEOUTS | TCP_NOTSENT_LOWAT => {}
                     TCP_FASTOPEN_CONNECT => return Err(Errno::EOPNOTSUPP),
-                    // The one algorithm there is may be named; others are absent.
-                    TCP_CONGESTION => return Err(Errno::ENOENT),
                     _ => return Err(Errno::ENOPROTOOPT),
                 }
             }
@@ -766,14 +701,15 @@ impl Socket for TcpSocket {
             (LEVEL_TCP, TCP_USER_TIMEOUT) => number(settings.tcp.user_timeout),
             (LEVEL_TCP, TCP_DEFER_ACCEPT) => number(settings.tcp.defer_accept),
             (LEVEL_TCP, TCP_QUICKACK) => number(u32::from(settings.quick_ack)),
-            (LEVEL_TCP, TCP_SYNCNT) => number(settings.syn_count),
+            (LEVEL_TCP, TCP_SYNCNT) => number(settings.tcp.syn_count),
             (LEVEL_TCP, TCP_LINGER2) => number(settings.linger2 as u32),
             (LEVEL_TCP, TCP_FASTOPEN) => number(settings.fast_open),
             (LEVEL_TCP, TCP_MAXSEG) => match self.conn() {
                 Ok(conn) => number(conn.lock().mss() as u32),
-                Err(_) => number(settings.max_segment),
+                Err(_) if settings.tcp.max_segment > 0 => number(settings.tcp.max_segment),
+                Err(_) => number(536),
             },
-            (LEVEL_TCP, TCP_CONGESTION) => Ok(b"reno\0\0\0\0\0\0\0\0\0\0\0\0".to_vec()),
+            (LEVEL_TCP, TCP_CONGESTION) => Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec()),
             (LEVEL_TCP, TCP_INFO) => Ok(self.info()),
             (LEVEL_TCP, _) => Err(Errno::ENOPROTOOPT),
             _ => Err(Errno::EOPNOTSUPP),
@@ -798,7 +734,12 @@ impl Socket for TcpSocket {
             Role::Connected { conn, .. } => {
                 let conn = conn.clone();
                 drop(role);
-                conn.lock().events()
+                let mut inner = conn.lock();
+                let events = inner.events();
+                if !events.contains(Events::IN) {
+                    conn.after_nothing(inner);
+                }
+                events
             }
         }
     }
@@ -811,9 +752,14 @@ impl Socket for TcpSocket {
                 Role::Connected { conn, .. } => conn.lock().readable(),
             },
             TIOCOUTQ => match self.conn() {
-                Ok(conn) => conn.lock().unacknowledged(),
+                Ok(conn) => conn.lock().queued(),
                 Err(_) => 0,
             },
+            SIOCOUTQNSD => match self.conn() {
+                Ok(conn) => conn.lock().unsent(),
+                Err(_) => 0,
+            },
+            SIOCATMARK => usize::from(self.conn().is_ok_and(|conn| conn.lock().at_mark())),
             _ => return Err(Errno::ENOTTY),
         };
         put_user(arg, &(count as i32))?;
@@ -857,6 +803,30 @@ impl Socket for TcpSocket {
 }
 
 impl TcpSocket {
+    /// `recv(MSG_OOB)`: the one byte that the peer called urgent last.
+    fn receive_urgent(
+        conn: &Arc<Conn>,
+        message: &mut Incoming<'_, '_>,
+        inline: bool,
+    ) -> Result<usize> {
+        let mut inner = conn.lock();
+        let over = inner.peer_done();
+        let Some(urgent) = inner.urgent.as_mut().filter(|urgent| !inline && !urgent.taken) else {
+            return Err(Errno::EINVAL);
+        };
+        let Some(byte) = urgent.byte else {
+            return if over { Ok(0) } else { Err(Errno::EAGAIN) };
+        };
+        urgent.taken |= message.flags & MSG_PEEK == 0;
+        drop(inner);
+        message.out_flags |= MSG_OOB;
+        if message.dst.remaining() == 0 {
+            message.out_flags |= MSG_TRUNC;
+            return Ok(0);
+        }
+        message.dst.write(&[byte])
+    }
+
     /// What recv(2) says when there is no data to move: `None` to wait.
     fn end_of_data(
         &self,

@@ -7,7 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::put_user;
 use crate::net::addr::{Address, IpAddr, SocketAddr};
-use crate::net::packet::{MAX_IP, Packet};
+use crate::net::packet::Packet;
 use crate::net::ports::Bound;
 use crate::net::stack::Stack;
 use crate::net::udp::{self, Datagram, Endpoint};
@@ -17,8 +17,8 @@ use alloc::vec::Vec;
 use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
 use linux_raw_sys::net::*;
 
-/// Largest datagram we send: what a buffer holds.
-const MAX_PAYLOAD: usize = MAX_IP - 48;
+/// Largest datagram of IPv4; IPv6 could carry twenty bytes more.
+const MAX_PAYLOAD: usize = 65507;
 
 const UDP_CORK: u32 = 1;
 const UDP_SEGMENT: u32 = 103;
@@ -227,14 +227,19 @@ impl Socket for UdpSocket {
         if to.port() == 0 {
             return Err(Errno::EINVAL);
         }
-        let (ttl, tos) = {
+        let how = {
             let settings = self.settings.lock();
             let broadcast = matches!(to.ip(), IpAddr::V4(v4) if v4.is_broadcast());
             if broadcast && !settings.common.broadcast {
                 return Err(Errno::EACCES);
             }
             let ip = &settings.ip;
-            (if to.ip().is_multicast() { ip.multicast_ttl } else { ip.ttl }, ip.tos)
+            udp::Sending {
+                ttl: if to.ip().is_multicast() { ip.multicast_ttl } else { ip.ttl },
+                tos: ip.tos,
+                whole: ip.whole(),
+                echo: ip.multicast_loop,
+            }
         };
         let len = message.src.remaining();
         if len > MAX_PAYLOAD {
@@ -244,7 +249,7 @@ impl Socket for UdpSocket {
         if message.src.read(packet.bytes_mut())? < len {
             return Err(Errno::EFAULT);
         }
-        udp::send(&self.stack, endpoint.local(), to, packet, ttl, tos)?;
+        udp::send_as(&self.stack, endpoint.local(), to, packet, how)?;
         Ok(len)
     }
 

@@ -2,6 +2,9 @@
 
 use super::conn::Conn;
 use super::options::TcpOptions;
+use super::segment::{ACK, SYN, Segment};
+use super::table::Key;
+use super::{Reply, cookie};
 use crate::event::Events;
 use crate::net::addr::SocketAddr;
 use crate::net::stack::{Route, Stack};
@@ -10,9 +13,11 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// Half-open connections that any backlog allows for, at least: SYN floods cost no more than this
-/// and don't shut out honest clients quickly.
+/// Half-open connections that any backlog allows for, at least. A flood of SYNs costs no more than
+/// this: further ones are answered by cookies, which cost nothing.
 const MIN_HALF_OPEN: usize = 64;
+/// How long after the last cookie was made one may come back, in nanoseconds.
+const COOKIE_LIFE: u64 = 128_000_000_000;
 /// Largest backlog (net.core.somaxconn).
 pub const MAX_BACKLOG: usize = 4096;
 
@@ -33,9 +38,21 @@ pub struct Listener {
 
 #[derive(Default)]
 struct Inner {
+    /// Oldest first; those whose handshake is over stay until they are in front.
     half_open: VecDeque<Arc<Conn>>,
     accept: VecDeque<Arc<Conn>>,
     closed: bool,
+    /// Cookies are taken until then.
+    cookies_until: u64,
+}
+
+impl Inner {
+    fn tidy(&mut self) {
+        let over = |conn: &Arc<Conn>| !conn.half_open.load(Ordering::Relaxed);
+        while self.half_open.front().is_some_and(over) {
+            self.half_open.pop_front();
+        }
+    }
 }
 
 impl Listener {
@@ -85,13 +102,18 @@ impl Listener {
         }
     }
 
-    /// A SYN for us. `packet` is the whole IP packet.
+    /// The stack it listens in.
+    pub fn stack(&self) -> &Arc<Stack> {
+        &self.stack
+    }
+
+    /// A SYN for us.
     pub fn syn(
         self: &Arc<Self>,
         local: SocketAddr,
         remote: SocketAddr,
         route: Route,
-        packet: &[u8],
+        syn: &Segment<'_>,
     ) {
         let mut inner = self.inner.lock();
         let backlog = self.backlog.load(Ordering::Relaxed);
@@ -100,22 +122,18 @@ impl Listener {
         if inner.closed || inner.accept.len() > backlog {
             return;
         }
-        let evicted = if inner.half_open.len() >= backlog.max(MIN_HALF_OPEN) {
-            inner.half_open.pop_front()
-        } else {
-            None
-        };
-        drop(inner);
-        if let Some(conn) = evicted {
-            self.stack.tcp.remove(&conn);
+        inner.tidy();
+        if inner.half_open.len() >= backlog.max(MIN_HALF_OPEN) {
+            let now = self.stack.now();
+            inner.cookies_until = now + COOKIE_LIFE;
+            drop(inner);
+            let cookie = cookie::make(&self.stack.tcp, &Key::new(local, remote), syn, now);
+            let ack = syn.seq.wrapping_add(1);
+            let reply = Reply { seq: cookie, ack, flags: SYN | ACK };
+            return reply.send(&self.stack, local, remote, route, 65535);
         }
-        let options = *self.options.lock();
-        let queue = Arc::new(WaitQueue::new());
-        // Out of memory or addresses: as if the SYN were lost.
-        let Ok(conn) = Conn::new(&self.stack, local, remote, route, queue, options, Some(self))
-        else {
-            return;
-        };
+        drop(inner);
+        let conn = Conn::accept(self, local, remote, route, syn);
         if self.stack.tcp.insert(&conn).is_err() {
             return;
         }
@@ -127,13 +145,38 @@ impl Listener {
         }
         inner.half_open.push_back(conn.clone());
         drop(inner);
-        conn.input(packet);
+        conn.push(conn.lock());
+    }
+
+    /// A segment without a connection: if it brings a cookie back, there is one now. Returns whether
+    /// it did.
+    pub fn cookie(
+        self: &Arc<Self>,
+        local: SocketAddr,
+        remote: SocketAddr,
+        route: Route,
+        segment: &Segment<'_>,
+    ) -> bool {
+        let now = self.stack.now();
+        let inner = self.inner.lock();
+        let full = inner.accept.len() > self.backlog.load(Ordering::Relaxed);
+        if inner.closed || now > inner.cookies_until || full {
+            return false;
+        }
+        drop(inner);
+        let key = Key::new(local, remote);
+        let Some(mss) = cookie::check(&self.stack.tcp, &key, segment, now) else { return false };
+        let conn = Conn::resume(self, local, remote, route, segment, mss);
+        if self.stack.tcp.insert(&conn).is_ok() {
+            conn.input(segment);
+        }
+        true
     }
 
     /// A half-open connection is complete.
     pub fn established(&self, conn: &Arc<Conn>) {
         let mut inner = self.inner.lock();
-        inner.half_open.retain(|other| !Arc::ptr_eq(other, conn));
+        inner.tidy();
         if inner.closed {
             drop(inner);
             conn.close(true);
@@ -145,8 +188,8 @@ impl Listener {
     }
 
     /// A half-open connection has failed.
-    pub fn refused(&self, conn: &Arc<Conn>) {
-        self.inner.lock().half_open.retain(|other| !Arc::ptr_eq(other, conn));
+    pub fn refused(&self) {
+        self.inner.lock().tidy();
     }
 
     /// The oldest completed connection.
@@ -168,7 +211,9 @@ impl Listener {
         let accept = core::mem::take(&mut inner.accept);
         drop(inner);
         for conn in half_open {
-            self.stack.tcp.remove(&conn);
+            if conn.half_open.load(Ordering::Relaxed) {
+                self.stack.tcp.remove(&conn);
+            }
         }
         for conn in accept {
             conn.close(true);

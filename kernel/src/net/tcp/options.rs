@@ -3,14 +3,14 @@
 /// Smallest and largest buffers that `SO_RCVBUF` and `SO_SNDBUF` can ask for.
 pub const MIN_BUFFER: usize = 4 * 1024;
 /// As [`MIN_BUFFER`].
-pub const MAX_BUFFER: usize = 512 * 1024;
+pub const MAX_BUFFER: usize = 4 << 20;
 
 /// `SO_*` and `TCP_*` values of one socket that the connection acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpOptions {
-    /// Bytes of receive buffer; fixed when the connection starts.
+    /// Bytes of receive buffer; 0: as many as the path needs.
     pub receive_buffer: usize,
-    /// Bytes of send buffer; fixed when the connection starts.
+    /// Bytes of send buffer, likewise.
     pub send_buffer: usize,
     /// `TCP_NODELAY`.
     pub no_delay: bool,
@@ -28,15 +28,21 @@ pub struct TcpOptions {
     pub user_timeout: u32,
     /// `TCP_DEFER_ACCEPT` in seconds; 0: off.
     pub defer_accept: u32,
+    /// `TCP_MAXSEG`; 0: what the path takes.
+    pub max_segment: u32,
+    /// `TCP_SYNCNT`.
+    pub syn_count: u32,
     /// `IP_TTL`.
     pub ttl: u8,
+    /// `IP_TOS`.
+    pub tos: u8,
 }
 
 impl Default for TcpOptions {
     fn default() -> Self {
         TcpOptions {
-            receive_buffer: 16 * 1024,
-            send_buffer: 32 * 1024,
+            receive_buffer: 0,
+            send_buffer: 0,
             no_delay: false,
             cork: false,
             keep_alive: false,
@@ -45,7 +51,10 @@ impl Default for TcpOptions {
             keep_count: 9,
             user_timeout: 0,
             defer_accept: 0,
+            max_segment: 0,
+            syn_count: 6,
             ttl: 64,
+            tos: 0,
         }
     }
 }

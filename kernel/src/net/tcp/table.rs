@@ -1,8 +1,9 @@
 //! All TCP end points of a stack: connections by their four-tuple, listeners by port, TIME_WAIT
 //! tombstones.
 
-use super::conn::{Conn, LastSegment};
+use super::conn::Conn;
 use super::listener::Listener;
+use super::tcb::LastSegment;
 use crate::errno::{Errno, Result};
 use crate::net::addr::{IpAddr, SocketAddr};
 use crate::sync::SpinLock;
@@ -106,6 +107,18 @@ impl Table {
     fn shard(&self, hash: u64) -> &SpinLock<HashTable<Entry>> {
         // The table inside uses the low bits and the top seven.
         &self.shards[(hash >> 40) as usize % SHARDS]
+    }
+
+    /// An initial sequence number: a secret function of the addresses, and a clock (RFC 6528).
+    pub fn initial(&self, key: &Key, now: u64) -> u32 {
+        // A microsecond a step: further than anything that was sent before.
+        (self.keyed(key, 1) as u32).wrapping_add((now / 1000) as u32)
+    }
+
+    /// A secret function of a four-tuple and `salt`.
+    pub fn keyed(&self, key: &Key, salt: u64) -> u64 {
+        let mixed = key.hash(self.secret ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        key.hash(mixed.rotate_left(23) ^ !self.secret)
     }
 
     /// Looks a four-tuple up.

@@ -1,0 +1,177 @@
+//! Packet sockets' side of the stack: copies of frames as they pass the device (packet(7)).
+
+use crate::event::Events;
+use crate::sync::{SpinLock, WaitQueue};
+use crate::task::seccomp::{Input, Insn, run};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// Frames and bytes that may wait in one socket.
+const MAX_FRAMES: usize = 512;
+const MAX_BYTES: usize = 256 * 1024;
+/// `ETH_P_ALL`.
+pub const EVERYTHING: u16 = 3;
+/// `PACKET_OUTGOING`.
+pub const OUTGOING: u8 = 4;
+
+/// A frame that was seen.
+pub struct Seen {
+    /// From the Ethernet header on, as much as the filter wanted.
+    pub bytes: Vec<u8>,
+    /// Its length on the wire.
+    pub full: usize,
+    /// `PACKET_HOST`, ...
+    pub kind: u8,
+}
+
+/// The receiving side of a packet socket.
+pub struct Tap {
+    /// Readiness.
+    pub queue: Arc<WaitQueue>,
+    state: SpinLock<State>,
+}
+
+struct State {
+    /// Ethernet type; 0: none yet.
+    protocol: u16,
+    /// Frames start at the network header for it, and its filter sees them so.
+    cooked: bool,
+    filter: Option<Arc<[Insn]>>,
+    seen: VecDeque<Seen>,
+    bytes: usize,
+    packets: u32,
+    drops: u32,
+}
+
+impl Tap {
+    /// Hears frames of `protocol`.
+    pub fn new(protocol: u16, cooked: bool) -> Arc<Tap> {
+        let state = State {
+            protocol,
+            cooked,
+            filter: None,
+            seen: VecDeque::new(),
+            bytes: 0,
+            packets: 0,
+            drops: 0,
+        };
+        Arc::new(Tap { queue: Arc::new(WaitQueue::new()), state: SpinLock::new(state) })
+    }
+
+    /// Changes what it hears; what waits is from before.
+    pub fn set_protocol(&self, protocol: u16) {
+        self.state.lock().protocol = protocol;
+    }
+    /// What it hears.
+    pub fn protocol(&self) -> u16 {
+        self.state.lock().protocol
+    }
+    /// Replaces the filter; returns whether there was one.
+    pub fn set_filter(&self, filter: Option<Arc<[Insn]>>) -> bool {
+        core::mem::replace(&mut self.state.lock().filter, filter).is_some()
+    }
+    /// The oldest frame; `keep`: as well for the next call.
+    pub fn take(&self, keep: bool) -> Option<Seen> {
+        let mut state = self.state.lock();
+        if keep {
+            let first = state.seen.front()?;
+            return Some(Seen { bytes: first.bytes.clone(), full: first.full, kind: first.kind });
+        }
+        let seen = state.seen.pop_front()?;
+        state.bytes -= seen.bytes.len();
+        Some(seen)
+    }
+    /// Length of the oldest frame.
+    pub fn next_len(&self) -> Option<usize> {
+        self.state.lock().seen.front().map(|seen| seen.bytes.len())
+    }
+    /// Frames seen and dropped since the last call (`PACKET_STATISTICS`).
+    pub fn statistics(&self) -> (u32, u32) {
+        let mut state = self.state.lock();
+        (core::mem::take(&mut state.packets), core::mem::take(&mut state.drops))
+    }
+
+    fn input(&self, frame: &[u8], protocol: u16, kind: u8) {
+        let mut state = self.state.lock();
+        // Those of one protocol don't hear what is sent (packet(7)).
+        if state.protocol != EVERYTHING && (state.protocol != protocol || kind == OUTGOING) {
+            return;
+        }
+        let front = if state.cooked { super::edge::HEADER } else { 0 };
+        let mut wanted = usize::MAX;
+        if let Some(filter) = &state.filter {
+            let input = Input::Packet(&frame[front..], protocol, kind);
+            wanted = run(filter, input) as usize;
+        }
+        if wanted == 0 {
+            return;
+        }
+        let len = frame.len().min(front.saturating_add(wanted));
+        let mut bytes = Vec::new();
+        let full = state.seen.len() >= MAX_FRAMES || state.bytes + len > MAX_BYTES;
+        state.packets += 1;
+        if full || bytes.try_reserve_exact(len).is_err() {
+            state.drops += 1;
+            return;
+        }
+        bytes.extend_from_slice(&frame[..len]);
+        state.bytes += len;
+        state.seen.push_back(Seen { bytes, full: frame.len(), kind });
+        drop(state);
+        self.queue.wake_one(Events::IN | Events::RDNORM);
+    }
+}
+
+/// Who a frame from the wire is for: `PACKET_HOST`, `_BROADCAST`, `_MULTICAST` or `_OTHERHOST`.
+pub fn kind(frame: &[u8], own: [u8; 6]) -> u8 {
+    match frame.first_chunk::<6>() {
+        Some(dst) if *dst == own => 0,
+        Some([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => 1,
+        Some([first, ..]) if first & 1 != 0 => 2,
+        _ => 3,
+    }
+}
+
+/// The packet sockets of a stack.
+pub struct Table {
+    any: AtomicBool,
+    list: SpinLock<Vec<Arc<Tap>>>,
+}
+
+impl Table {
+    /// Empty.
+    pub fn new() -> Table {
+        Table { any: AtomicBool::new(false), list: SpinLock::new(Vec::new()) }
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Relaxed)
+    }
+    /// Adds a socket.
+    pub fn insert(&self, tap: Arc<Tap>) {
+        self.list.lock().push(tap);
+        self.any.store(true, Ordering::Relaxed);
+    }
+    /// Removes one.
+    pub fn remove(&self, tap: &Arc<Tap>) {
+        let mut list = self.list.lock();
+        list.retain(|other| !Arc::ptr_eq(other, tap));
+        self.any.store(!list.is_empty(), Ordering::Relaxed);
+    }
+    /// A frame passes.
+    pub fn input(&self, frame: &[u8], kind: u8) {
+        let Some(&[a, b]) = frame.get(12..14).and_then(|bytes| bytes.first_chunk()) else { return };
+        let taps = self.list.lock().clone();
+        for tap in taps {
+            tap.input(frame, u16::from_be_bytes([a, b]), kind);
+        }
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table::new()
+    }
+}
