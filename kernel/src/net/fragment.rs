@@ -4,18 +4,23 @@
 use super::addr::IpAddr;
 use super::checksum;
 use super::ip::{V4_HEADER, V6_HEADER};
-use super::packet::Packet;
+use super::packet::{Packet, SMALL};
 use super::stack::{Route, Stack};
 use alloc::vec::Vec;
 
 /// Datagrams that may be incomplete at once, and what they may hold together. The oldest goes first.
 const MAX_DATAGRAMS: usize = 64;
-const MAX_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 4 << 20;
 /// How long the rest of a datagram may take (net.ipv4.ipfrag_time), in nanoseconds.
 const LIFE: u64 = 30_000_000_000;
 /// Length of the IPv6 fragment header, and its protocol number.
 const V6_FRAGMENT: usize = 8;
 const FRAGMENT: u8 = 44;
+
+/// Memory that a piece of `len` bytes takes: small ones have a whole buffer, too.
+fn cost(len: usize) -> usize {
+    len.max(SMALL)
+}
 
 type Key = (IpAddr, IpAddr, u32, u8);
 
@@ -90,7 +95,7 @@ fn read(bytes: &[u8]) -> Option<Piece> {
 impl Fragments {
     fn remove(&mut self, at: usize) -> Partial {
         let partial = self.partial.remove(at);
-        self.bytes -= partial.pieces.iter().map(|(_, piece)| piece.len()).sum::<usize>();
+        self.bytes -= partial.pieces.iter().map(|(_, piece)| cost(piece.len())).sum::<usize>();
         partial
     }
 
@@ -104,7 +109,7 @@ impl Fragments {
             return None;
         }
         while self.partial.first().is_some_and(|first| first.since + LIFE < now)
-            || self.bytes + len > MAX_BYTES && !self.partial.is_empty()
+            || self.bytes + cost(len) > MAX_BYTES && !self.partial.is_empty()
         {
             self.remove(0);
         }
@@ -142,7 +147,7 @@ impl Fragments {
         }
         partial.total = last;
         partial.pieces.insert(place, (offset, packet));
-        self.bytes += len;
+        self.bytes += cost(len);
         let held: usize = partial.pieces.iter().map(|(_, piece)| piece.len()).sum();
         if last != Some(held) {
             return None;

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// Smallest allocation.
-const MIN: usize = 2048;
+/// Smallest allocation, which even a lack of memory leaves to each ring.
+pub const MIN: usize = 2048;
 /// A ring that has run empty keeps this much for what comes next.
 const KEEP: usize = 64 * 1024;
 

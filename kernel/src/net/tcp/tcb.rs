@@ -10,7 +10,7 @@
 use super::cubic::Cubic;
 use super::options::TcpOptions;
 use super::recovery::{Phase, Recovery};
-use super::ring::{Ring, pressed};
+use super::ring::{MIN, Ring, pressed};
 use super::segment::{Range, Segment, before};
 use crate::io::{IoDst, IoSrc};
 use crate::net::addr::SocketAddr;
@@ -443,8 +443,13 @@ impl Tcb {
     pub fn write(&mut self, src: &mut IoSrc<'_>) -> (usize, bool) {
         let mut total = 0;
         while src.remaining() > 0 {
-            let n = self.room().min(src.remaining());
-            if n == 0 || !self.send.reserve(self.send.len() + n) {
+            let (len, mut n) = (self.send.len(), self.room().min(src.remaining()));
+            if !self.send.reserve(len + n) {
+                // However short memory is, a little goes out: its acknowledgement wakes the writer.
+                n = MIN.saturating_sub(len).min(n);
+                self.send.reserve(len + n);
+            }
+            if n == 0 {
                 break;
             }
             let (moved, fault) = src.read_nofault(self.send.room(n));
