@@ -419,7 +419,7 @@ impl Fleet {
             boot: Boot::Direct { kernel: self.kernel.clone(), module, disk },
             volumes: mounted.volumes.clone(),
             shares: mounted.shares.clone(),
-            net: Net::default(),
+            net: record.net.clone(),
             forwards: Vec::new(),
             link: instance.address.map(mac),
             kernel_args: Vec::new(),
