@@ -173,7 +173,7 @@ fn routers_lend_addresses_for_a_time() {
 
 #[test]
 fn an_address_that_somebody_has_is_given_up() {
-    let mut world = World::new();
+    let world = World::new();
     let stack = world.ends[0].0.clone();
     let own = addr6(1);
     let object = |world: &World| {
