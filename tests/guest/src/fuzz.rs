@@ -297,7 +297,8 @@ pub const WATCHED: [(&str, i64); 8] = [
     ("sockets", 0),
     // Mounts without a place (of pipes, of memfd_create(2)) are made at first use.
     ("mounts", 4),
-    ("heap_bytes", 64 << 10),
+    // Connections that have ended stay known for a minute (TIME_WAIT).
+    ("heap_bytes", 1 << 20),
     ("frames_other", 64),
 ];
 
