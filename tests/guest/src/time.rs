@@ -112,8 +112,8 @@ fn interval_timers_fire() {
     unsafe {
         signal(SIGALRM, tick as *const () as usize);
         let step = timeval { tv_sec: 0, tv_usec: 10_000 };
-        ok(setitimer(ITIMER_REAL, &itimerval { it_interval: step, it_value: step }, null_mut()));
         let start = Instant::now();
+        ok(setitimer(ITIMER_REAL, &itimerval { it_interval: step, it_value: step }, null_mut()));
         while TICKS.load(SeqCst) < 4 {
             assert!(start.elapsed() < Duration::from_secs(20));
             pause_ms(5);
