@@ -18,6 +18,7 @@ pub mod config;
 pub mod convert;
 pub mod disk;
 pub mod dockerfile;
+mod environment;
 pub mod erofs;
 pub mod fleet;
 #[doc(hidden)]

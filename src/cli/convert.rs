@@ -33,8 +33,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     guest::kernel().map_err(convert::Error::from)?;
     let store = Store::open_default()?;
     let display = Display::new(args.quiet || args.json);
-    let make = |image: &Image, open: Opener<'_>, overrides: &mut Overrides, slim: Option<&Slim>| {
-        args.container.complete(overrides, &store, image)?;
+    let make = |image: &Image, open: Opener<'_>, overrides: &Overrides, slim: Option<&Slim>| {
         let selection = slim.map(|slim| &slim.selection);
         let options = DiskOptions {
             place: args.disk.root.map(Into::into),
@@ -54,12 +53,13 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
         display.clear();
         let quiet = args.quiet || args.json;
         let slimmed = trial::slim(args, &image, &overrides, &store, &display, quiet)?;
-        let made = make(&image, &source::stored, &mut overrides, Some(&slimmed.slim))?;
+        let made = make(&image, &source::stored, &overrides, Some(&slimmed.slim))?;
         (image, made, Some(slimmed))
     } else {
         let (source, build) = (&args.source, &args.build);
         target::image_with(&target, build, source, &store, &display, &mut |image, open| {
-            Ok((image.clone(), make(image, open, &mut overrides, None)?, None))
+            args.container.complete(&mut overrides, &store, image)?;
+            Ok((image.clone(), make(image, open, &overrides, None)?, None))
         })?
     };
     for warning in &made.warnings {

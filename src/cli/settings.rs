@@ -12,13 +12,13 @@
 //! The file is `$DOCK2UNI_CONFIG`, or `dock2uni/config.toml` in `$XDG_CONFIG_HOME` (else
 //! `~/.config`). What the command line says wins.
 
-use std::env;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Command};
 use toml::{Table, Value};
 
 use super::{Failure, exit};
+use crate::environment;
 
 /// Names the file.
 const VARIABLE: &str = "DOCK2UNI_CONFIG";
@@ -27,7 +27,7 @@ const ALL: &str = "all";
 
 /// The command with the user's defaults.
 pub fn apply(command: Command) -> Result<Command, Failure> {
-    let named = env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = environment::path(VARIABLE);
     let required = named.is_some();
     let Some(path) = named.or_else(default_path) else { return Ok(command) };
     let text = match std::fs::read_to_string(&path) {
@@ -46,9 +46,7 @@ pub fn apply(command: Command) -> Result<Command, Failure> {
 }
 
 fn default_path() -> Option<PathBuf> {
-    let dir = |name| env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")))?;
-    Some(config.join("dock2uni/config.toml"))
+    Some(environment::base("XDG_CONFIG_HOME", ".config")?.join("dock2uni/config.toml"))
 }
 
 /// Applies the text of a file.

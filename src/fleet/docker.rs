@@ -15,7 +15,7 @@ use super::{
     Attachment, Error, Health, Image, Kind, Mount, MountKind, PortMap, Restart, Severity,
     Value as EnvValue, Variable, Workload,
 };
-use crate::source;
+use crate::{environment, source};
 use dock2uni_format::record::Proto;
 
 /// The socket if nobody says otherwise.
@@ -66,7 +66,7 @@ struct Daemon {
 
 impl Daemon {
     fn at(socket: Option<&Path>) -> Result<Daemon, Error> {
-        let given = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        let given = environment::text("DOCKER_HOST");
         let path: PathBuf = match (socket, given.as_deref().map(|host| host.split_once("://"))) {
             (Some(socket), _) => socket.to_owned(),
             (None, None) => SOCKET.into(),

@@ -42,6 +42,17 @@ pub struct Problem {
     pub transient: bool,
 }
 
+impl Problem {
+    /// An image that comes of a Dockerfile which was not to be built.
+    pub fn not_built() -> Problem {
+        Problem {
+            text: "its image is built from a Dockerfile, and was not built".to_owned(),
+            hint: Some("`--build` builds it, RUN steps included".to_owned()),
+            transient: false,
+        }
+    }
+}
+
 /// Whether a workload will run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -303,15 +303,10 @@ fn of_io(path: &Path, error: io::Error) -> Failure {
 }
 
 fn of_source(error: source::Error) -> Failure {
-    let passes = match (&error, error.class()) {
-        (source::Error::Tls { .. }, _) => false,
-        (source::Error::Status { status, .. }, _) => {
-            *status >= 500 || matches!(status, 408 | 425 | 429)
-        }
-        // A tag may appear a moment after it was announced.
-        (source::Error::TagUnknown { .. }, _) => true,
-        (_, class) => matches!(class, Class::Network | Class::DiskFull | Class::Io),
-    };
+    let passes = error.is_transient()
+        // A tag may appear a moment after it was announced, and a disk is somebody's to mend.
+        || matches!(error, source::Error::TagUnknown { .. })
+        || matches!(error.class(), Class::DiskFull | Class::Io);
     Failure { hint: error.hint(), text: causes::line(&error), passes }
 }
 

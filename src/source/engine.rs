@@ -22,6 +22,7 @@ use super::platform::Platform;
 use super::progress::Outcome;
 use super::reference::Engine;
 use super::registry::tls_for_engines;
+use crate::environment;
 
 /// Podman writes the whole archive to a file before its first byte comes.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -262,17 +263,16 @@ pub struct Sockets {
 impl Sockets {
     /// dockerd's: `DOCKER_HOST`, the current context of Docker's configuration, or the usual places.
     pub(super) fn docker(docker_config: Option<&Path>) -> Self {
-        let var = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let address = var("DOCKER_HOST").or_else(|| {
+        let address = environment::text("DOCKER_HOST").or_else(|| {
             let dir = docker_config?;
-            let context = match var("DOCKER_CONTEXT") {
+            let context = match environment::text("DOCKER_CONTEXT") {
                 Some(context) => context,
                 None => current_context(&dir.join("config.json"))?,
             };
             context_host(dir, &context)
         });
         let mut candidates = vec![PathBuf::from("/var/run/docker.sock")];
-        let runtime = var("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let runtime = environment::path("XDG_RUNTIME_DIR");
         candidates.extend(runtime.map(|dir| dir.join("docker.sock")));
         candidates.extend(docker_config.map(|dir| dir.join("run/docker.sock")));
         candidates.extend(docker_config.map(|dir| dir.join("desktop/docker.sock")));
@@ -281,12 +281,11 @@ impl Sockets {
 
     /// Podman's: `CONTAINER_HOST`, or the user's socket before the system's.
     pub(super) fn podman() -> Self {
-        let var = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let runtime = var("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let runtime = environment::path("XDG_RUNTIME_DIR");
         let mut candidates: Vec<PathBuf> =
             runtime.map(|dir| dir.join("podman/podman.sock")).into_iter().collect();
         candidates.push("/run/podman/podman.sock".into());
-        Self { address: var("CONTAINER_HOST"), candidates }
+        Self { address: environment::text("CONTAINER_HOST"), candidates }
     }
 }
 

@@ -10,6 +10,7 @@ use super::containerd;
 use super::engine::Sockets;
 use super::platform::Platform;
 use super::registries::Files;
+use crate::environment;
 
 /// Decides which addresses may be connected to, for callers that resolve references of strangers.
 pub trait Reach: std::fmt::Debug + Send + Sync {
@@ -116,32 +117,30 @@ impl Options {
     /// machine's `registries.conf`; and the engines that are here: `DOCKER_HOST`, `CONTAINER_HOST`,
     /// `CONTAINERD_NAMESPACE`, `DOCK2UNI_CONTAINERD_ROOT`.
     pub fn from_env() -> Self {
-        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let home = var("HOME");
-        let docker = var("DOCKER_CONFIG").or_else(|| home.as_ref().map(|h| h.join(".docker")));
-        let config = var("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|h| h.join(".config")));
+        let docker = environment::base("DOCKER_CONFIG", ".docker");
+        let config = environment::base("XDG_CONFIG_HOME", ".config");
         // containers-auth.json(5): without XDG_RUNTIME_DIR, /run/containers/UID is used.
-        let runtime = var("XDG_RUNTIME_DIR").map(|dir| dir.join("containers")).or_else(|| {
+        let runtime = environment::path("XDG_RUNTIME_DIR");
+        let runtime = runtime.map(|dir| dir.join("containers")).or_else(|| {
             let uid = std::fs::metadata("/proc/self").ok()?.uid();
             Some(PathBuf::from(format!("/run/containers/{uid}")))
         });
-        let under_home = |dir: &str| home.as_ref().map(|home| home.join(dir));
-        let cache = var("XDG_CACHE_HOME").or_else(|| under_home(".cache"));
-        let data = var("XDG_DATA_HOME").or_else(|| under_home(".local/share"));
-        let namespace = std::env::var("CONTAINERD_NAMESPACE").ok().filter(|v| !v.is_empty());
+        let cache = environment::base("XDG_CACHE_HOME", ".cache");
+        let data = environment::base("XDG_DATA_HOME", ".local/share");
+        let namespace = environment::text("CONTAINERD_NAMESPACE");
         let mut options = Self {
-            ca_file: var("DOCK2UNI_CA_FILE"),
+            ca_file: environment::path("DOCK2UNI_CA_FILE"),
             registries: Files::of_user(config.as_deref(), cache.as_deref()),
             docker: Sockets::docker(docker.as_deref()),
             podman: Sockets::podman(),
-            containerd_roots: match var("DOCK2UNI_CONTAINERD_ROOT") {
+            containerd_roots: match environment::path("DOCK2UNI_CONTAINERD_ROOT") {
                 Some(root) => vec![root],
                 None => containerd::roots(data.as_deref()),
             },
             containerd_namespace: namespace,
             ..Self::default()
         };
-        options.auth_files.extend(var("REGISTRY_AUTH_FILE"));
+        options.auth_files.extend(environment::path("REGISTRY_AUTH_FILE"));
         options.auth_files.extend(docker.map(|dir| dir.join("config.json")));
         options.auth_files.extend(runtime.map(|dir| dir.join("auth.json")));
         if let Some(config) = config {

@@ -24,6 +24,7 @@ use super::arrival::Arrival;
 use super::digest::{Digest, Hasher};
 use super::error::Error;
 use super::image::Image;
+use crate::environment;
 
 /// Parts that nobody resumed for this long are removed.
 const STALE_PART: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -78,10 +79,8 @@ impl Store {
     /// # Errors
     /// [`Error::NoStore`] if none of them is known; else as [`Store::open`].
     pub fn open_default() -> Result<Self, Error> {
-        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let root = var("DOCK2UNI_STORE")
-            .or_else(|| var("XDG_CACHE_HOME").map(|p| p.join("dock2uni")))
-            .or_else(|| var("HOME").map(|p| p.join(".cache/dock2uni")));
+        let root = environment::path("DOCK2UNI_STORE")
+            .or_else(|| Some(environment::base("XDG_CACHE_HOME", ".cache")?.join("dock2uni")));
         Self::open(root.ok_or(Error::NoStore)?)
     }
 

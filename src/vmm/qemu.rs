@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::environment;
 
 /// The program that is looked for.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -18,8 +19,8 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf, Error> {
     if let Some(path) = given {
         return Ok(path.to_owned());
     }
-    if let Some(path) = env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
-        return Ok(path.into());
+    if let Some(path) = environment::path(VARIABLE) {
+        return Ok(path);
     }
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

@@ -18,6 +18,7 @@ use std::time::SystemTime;
 use dock2uni_ext4::{BLOCK, Format, MIN_SIZE, mkfs};
 
 use crate::atomic::Aside;
+use crate::environment;
 pub use error::Error;
 pub use mount::{Mounted, mount};
 pub use spec::{Source, Spec, Tmpfs};
@@ -73,11 +74,9 @@ impl Volumes {
     /// # Errors
     /// If neither it nor HOME is set.
     pub fn open_default() -> Result<Volumes, Error> {
-        let set =
-            |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let dir = set(VARIABLE)
-            .or_else(|| set("XDG_DATA_HOME").map(|data| data.join("dock2uni/volumes")))
-            .or_else(|| set("HOME").map(|home| home.join(".local/share/dock2uni/volumes")));
+        let dir = environment::path(VARIABLE).or_else(|| {
+            Some(environment::base("XDG_DATA_HOME", ".local/share")?.join("dock2uni/volumes"))
+        });
         Ok(Volumes { dir: dir.ok_or(Error::NoHome)? })
     }
 

@@ -1,29 +1,17 @@
 //! `bench-verdict [NAME... | mistakes]`: what is said of the test images, and of some that can't work,
 //! against what they do. Prints the confusion table; fails if a verdict was wrong. See README.md.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bench_verdict::{cases, table};
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
-        }
-    }
+    bench_verdict::status(run())
 }
 
 fn run() -> Result<bool, String> {
     let names: Vec<String> = std::env::args().skip(1).collect();
-    let dock2uni: PathBuf =
-        std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("dock2uni");
-    if !dock2uni.exists() {
-        return Err("build dock2uni first: cargo build --release".into());
-    }
+    let dock2uni = bench_verdict::dock2uni()?;
     let desk = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut rows = Vec::new();
     let mut all = cases::usual(&names)?;

@@ -16,6 +16,7 @@ pub mod dhcp6;
 pub mod edge;
 pub mod fragment;
 pub mod groups;
+pub mod hearers;
 pub mod icmp;
 pub mod ip;
 pub mod nd;

@@ -1,14 +1,13 @@
 //! Raw IP sockets and ping sockets: copies of whole packets (raw(7)).
 
 use super::addr::IpAddr;
+use super::hearers::Hearers;
 use super::ip::Header;
 use super::packet::Packet;
 use crate::event::Events;
 use crate::sync::{SpinLock, WaitQueue};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Packets that may wait in one raw socket.
 const QUEUE: usize = 256;
@@ -64,43 +63,19 @@ impl Endpoint {
 }
 
 /// The raw sockets of a stack.
-pub struct Table {
-    any: AtomicBool,
-    list: SpinLock<Vec<Arc<Endpoint>>>,
-}
+pub type Table = Hearers<Endpoint>;
 
 impl Table {
-    /// Empty.
-    pub fn new() -> Table {
-        Table { any: AtomicBool::new(false), list: SpinLock::new(Vec::new()) }
-    }
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        !self.any.load(Ordering::Relaxed)
-    }
-    /// Adds a socket.
-    pub fn insert(&self, endpoint: Arc<Endpoint>) {
-        self.list.lock().push(endpoint);
-        self.any.store(true, Ordering::Relaxed);
-    }
-    /// Removes one.
-    pub fn remove(&self, endpoint: &Arc<Endpoint>) {
-        let mut list = self.list.lock();
-        list.retain(|other| !Arc::ptr_eq(other, endpoint));
-        self.any.store(!list.is_empty(), Ordering::Relaxed);
-    }
-
     /// Copies a packet to every socket that wants it.
     pub fn input(&self, packet: &Packet, header: &Header) {
         let v6 = header.src.is_ipv6();
-        let wants = |endpoint: &&Arc<Endpoint>| {
+        let receivers = self.those(|endpoint| {
             let (local, peer) = endpoint.addresses();
             endpoint.v6 == v6
                 && endpoint.protocol == header.protocol
                 && local.is_none_or(|local| local == header.dst)
                 && peer.is_none_or(|peer| peer == header.src)
-        };
-        let receivers: Vec<_> = self.list.lock().iter().filter(wants).cloned().collect();
+        });
         for endpoint in receivers {
             let from = if v6 { header.header_len } else { 0 };
             let bytes = &packet.bytes()[from..header.total_len];
@@ -112,11 +87,5 @@ impl Table {
             drop(state);
             endpoint.queue.wake_one(Events::IN | Events::RDNORM);
         }
-    }
-}
-
-impl Default for Table {
-    fn default() -> Self {
-        Table::new()
     }
 }

@@ -1,12 +1,12 @@
 //! Packet sockets' side of the stack: copies of frames as they pass the device (packet(7)).
 
+use super::hearers::Hearers;
 use crate::event::Events;
 use crate::sync::{SpinLock, WaitQueue};
 use crate::task::seccomp::{Input, Insn, run};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Frames and bytes that may wait in one socket.
 const MAX_FRAMES: usize = 512;
@@ -135,43 +135,14 @@ pub fn kind(frame: &[u8], own: [u8; 6]) -> u8 {
 }
 
 /// The packet sockets of a stack.
-pub struct Table {
-    any: AtomicBool,
-    list: SpinLock<Vec<Arc<Tap>>>,
-}
+pub type Table = Hearers<Tap>;
 
 impl Table {
-    /// Empty.
-    pub fn new() -> Table {
-        Table { any: AtomicBool::new(false), list: SpinLock::new(Vec::new()) }
-    }
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        !self.any.load(Ordering::Relaxed)
-    }
-    /// Adds a socket.
-    pub fn insert(&self, tap: Arc<Tap>) {
-        self.list.lock().push(tap);
-        self.any.store(true, Ordering::Relaxed);
-    }
-    /// Removes one.
-    pub fn remove(&self, tap: &Arc<Tap>) {
-        let mut list = self.list.lock();
-        list.retain(|other| !Arc::ptr_eq(other, tap));
-        self.any.store(!list.is_empty(), Ordering::Relaxed);
-    }
     /// A frame passes.
     pub fn input(&self, frame: &[u8], kind: u8) {
         let Some(&[a, b]) = frame.get(12..14).and_then(|bytes| bytes.first_chunk()) else { return };
-        let taps = self.list.lock().clone();
-        for tap in taps {
+        for tap in self.those(|_| true) {
             tap.input(frame, u16::from_be_bytes([a, b]), kind);
         }
-    }
-}
-
-impl Default for Table {
-    fn default() -> Self {
-        Table::new()
     }
 }

@@ -90,7 +90,7 @@ pub fn run() -> Result<(), &'static str> {
     irq::enable();
     let mut context = UserContext::new(CODE, DATA + 4096).map_err(|_| "no memory")?;
     let mut next = || loop {
-        match enter(&mut context) {
+        match enter(&mut context, || false) {
             UserExit::Interrupt => softirq::run_pending(),
             exit => {
                 // Kernel code uses the vector registers between two entries.

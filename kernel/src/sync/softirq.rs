@@ -50,28 +50,24 @@ pub fn run_pending() {
     if !crate::arch::irq::enabled() && cfg!(guest) {
         return;
     }
-    loop {
-        let pending = cpu::take_pending();
-        if pending == 0 {
-            return;
-        }
-        if pending & !RESCHEDULE != 0 {
-            cpu::preempt_inc();
-            serve(pending);
-            cpu::preempt_dec();
-        }
-        if pending & RESCHEDULE != 0 {
-            crate::task::sched::preempt();
-        }
-    }
+    crate::arch::irq::disable();
+    work_off();
+    crate::arch::irq::enable();
 }
 
 /// The same at the end of an interrupt that came in kernel code, with interrupts off before and
-/// after. They are on only while a preemption count keeps further ones from doing this again: what
-/// comes between two switches of tasks would otherwise lie one interrupt deeper on the stack each
-/// time, without end where interrupts come as fast as they are served.
+/// after. Does nothing where preemption is forbidden.
 pub fn finish_interrupt() {
-    while cpu::preempt_count() == 0 {
+    if cpu::preempt_count() == 0 {
+        work_off();
+    }
+}
+
+/// Interrupts are off before and after, and on only while a preemption count keeps further ones from
+/// doing this again: what comes between two switches of tasks would otherwise lie one interrupt
+/// deeper on the stack each time, without end where interrupts come as fast as they are served.
+fn work_off() {
+    loop {
         let pending = cpu::take_pending();
         if pending == 0 {
             return;

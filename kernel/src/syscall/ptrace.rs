@@ -161,16 +161,7 @@ fn stopped(task: &Arc<Task>, request: u32, addr: usize, data: usize) -> Result<u
             task.replace_mask(SigSet(get_user(data)?));
         }
         PTRACE_GET_SYSCALL_INFO => return syscall_info(task, addr, data),
-        PTRACE_LISTEN => {
-            // A process that is stopped by a signal stays so; it is told of the end of that.
-            trace::with_stopped(task, |stop, _, seized| {
-                if seized && stop.code >> 8 == trace::event::STOP {
-                    Ok(())
-                } else {
-                    Err(Errno::EIO)
-                }
-            })?;
-        }
+        PTRACE_LISTEN => trace::listen(task)?,
         _ => {
             registers()?;
             return Err(Errno::EIO);

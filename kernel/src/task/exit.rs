@@ -53,6 +53,16 @@ pub fn exit_thread(status: i32) -> ! {
     task.exit_status.store(status, Ordering::Relaxed);
     release_resources(&task);
     process.last_uid.store(task.with_creds(|creds| creds.uid), Ordering::Relaxed);
+    let is_leader = task.tid() == process.pid();
+    let number = task.pid_ref.lock().take();
+    if let Some(number) = number.filter(|_| !is_leader) {
+        number.unbind_task();
+    }
+    // While the process still counts this thread: once it counts none, another thread may end it and
+    // the parent reap it, and a tracer that is the parent would hear of the end twice.
+    let ended_with = process.signal.lock().group_exit.unwrap_or(status);
+    super::trace::tracee_exits(&task, ended_with);
+    process.spent.lock().threads.add(&task.sched.usage());
     let last = {
         let mut group = process.signal.lock();
         group.threads.retain(|other| !Arc::ptr_eq(other, &task));
@@ -66,13 +76,6 @@ pub fn exit_thread(status: i32) -> ! {
         process.exit_status.store(status, Ordering::Relaxed);
         group.threads.is_empty()
     };
-    process.spent.lock().threads.add(&task.sched.usage());
-    let is_leader = task.tid() == process.pid();
-    let number = task.pid_ref.lock().take();
-    if let Some(number) = number.filter(|_| !is_leader) {
-        number.unbind_task();
-    }
-    super::trace::tracee_exits(&task, process.exit_status.load(Ordering::Relaxed));
     if last {
         exit_process(&process);
     } else {

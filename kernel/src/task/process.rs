@@ -129,6 +129,16 @@ pub enum Stop {
     Stopped(u8),
 }
 
+impl Stop {
+    /// The signal that stops, or has stopped, the process.
+    pub fn signal(self) -> Option<u8> {
+        match self {
+            Stop::None => None,
+            Stop::Stopping(signal, _) | Stop::Stopped(signal) => Some(signal),
+        }
+    }
+}
+
 /// A state change that waitpid(2) has not reported yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {

@@ -87,11 +87,7 @@ impl Input<'_> {
 /// Reads the program that a `struct sock_fprog` points to; `packets`: it looks at packets. EINVAL
 /// if it can't run.
 pub fn read_program(fprog: [u64; 2], packets: bool) -> Result<Vec<Insn>> {
-    let len = usize::from(fprog[0] as u16);
-    if len == 0 || len > MAX_INSNS {
-        return Err(Errno::EINVAL);
-    }
-    let mut raw = alloc::vec![0u64; len];
+    let mut raw = alloc::vec![0u64; program_len(fprog)?];
     get_user_slice(fprog[1] as usize, &mut raw)?;
     let decode = |word: &u64| Insn {
         code: *word as u16,
@@ -101,6 +97,14 @@ pub fn read_program(fprog: [u64; 2], packets: bool) -> Result<Vec<Insn>> {
     };
     let program: Vec<Insn> = raw.iter().map(decode).collect();
     if validate(&program, packets) { Ok(program) } else { Err(Errno::EINVAL) }
+}
+
+/// Instructions of a `struct sock_fprog`. EINVAL for none and for too many.
+fn program_len(fprog: [u64; 2]) -> Result<usize> {
+    match usize::from(fprog[0] as u16) {
+        len @ 1..=MAX_INSNS => Ok(len),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// Whether a program can run: known instructions, jumps forward and inside, loads inside the data
@@ -229,10 +233,7 @@ fn set_filter(flags: u32, args: usize) -> Result<usize> {
     let mut fprog = [0u64; 2];
     get_user_slice(args, &mut fprog)?;
     // Before the caller's rights, as in Linux.
-    let len = usize::from(fprog[0] as u16);
-    if len == 0 || len > MAX_INSNS {
-        return Err(Errno::EINVAL);
-    }
+    program_len(fprog)?;
     let creds = current().creds();
     if !creds.no_new_privs && !creds.capable(cap::SYS_ADMIN) {
         return Err(Errno::EACCES);

@@ -37,6 +37,15 @@ bitflags::bitflags! {
         const SECCOMP = 1 << 5;
         /// The process is told to stop.
         const STOP = 1 << 6;
+        /// Job control stopped the process, or let it go on, and a tracer is to hear of that.
+        const RETRAP = 1 << 7;
+        /// What must be seen to before the program runs on, however late it came up.
+        const URGENT = Self::SIGNAL.bits()
+            | Self::DIE.bits()
+            | Self::RSEQ.bits()
+            | Self::RESTORE_MASK.bits()
+            | Self::STOP.bits()
+            | Self::RETRAP.bits();
     }
 }
 

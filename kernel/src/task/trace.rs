@@ -95,6 +95,8 @@ pub struct Stop {
     reported: bool,
     /// The tracer lets it go on, with this signal (0 for none).
     resumed: Option<u32>,
+    /// The tracer leaves it in this stop until job control has something new (`PTRACE_LISTEN`).
+    listening: bool,
     /// The tracer doesn't trace it any more.
     released: bool,
 }
@@ -136,9 +138,14 @@ pub fn attach(task: &Arc<Task>, process: &Arc<Process>, seized: bool, options: u
             interrupt: false,
             stop: None,
         });
+        task.add_work(Work::TRACE);
+        if task.process().signal.lock().stop.signal().is_some() {
+            // It leaves the stop of job control for one that the tracer hears of.
+            task.add_work(Work::RETRAP);
+        }
     }
     process.tracees.lock().live.push(task.clone());
-    task.add_work(Work::TRACE);
+    sched::resume(task);
     Ok(())
 }
 
@@ -157,8 +164,8 @@ pub fn with_stopped<R>(
     let mut slot = task.trace.lock();
     let trace = slot.as_mut().filter(|trace| is_mine(trace)).ok_or(Errno::ESRCH)?;
     let Trace { options, seized, stop, .. } = trace;
-    let stop = stop.as_mut().filter(|stop| stop.resumed.is_none()).ok_or(Errno::ESRCH)?;
-    f(stop, options, *seized)
+    let stop = stop.as_mut().filter(|stop| stop.resumed.is_none() && !stop.listening);
+    f(stop.ok_or(Errno::ESRCH)?, options, *seized)
 }
 
 fn is_mine(trace: &Trace) -> bool {
@@ -207,6 +214,22 @@ pub fn interrupt(task: &Arc<Task>) -> Result<()> {
         trace.interrupt = true;
     }
     send::alert(task);
+    sched::resume(task);
+    Ok(())
+}
+
+/// `PTRACE_LISTEN`: a process that job control stopped stays so; the tracer hears when that changes.
+/// EIO outside of such a stop.
+pub fn listen(task: &Arc<Task>) -> Result<()> {
+    with_stopped(task, |stop, _, seized| {
+        if !seized || stop.code >> 8 != event::STOP {
+            return Err(Errno::EIO);
+        }
+        stop.listening = true;
+        Ok(())
+    })?;
+    // There may be news already.
+    sched::resume(task);
     Ok(())
 }
 
@@ -311,22 +334,31 @@ fn stop(
             fpu_changed: false,
             reported: false,
             resumed: None,
+            listening: false,
             released: false,
         });
+        // Whatever it stops for, the tracer has it stopped.
+        trace.interrupt = false;
         trace.tracer.upgrade()
     };
     let tracer = tracer?;
     notify(&tracer, &task, signal::code::CLD_TRAPPED, (code & 0xff) as i32);
     let waits = || {
         let slot = task.trace.lock();
-        let stop = slot.as_ref().and_then(|trace| trace.stop.as_ref());
-        stop.is_some_and(|stop| stop.resumed.is_none()) && !task.work().contains(Work::DIE)
+        let Some(Trace { stop: Some(stop), interrupt, .. }) = slot.as_ref() else { return false };
+        let news = *interrupt || task.work().contains(Work::RETRAP);
+        let ends = stop.resumed.is_some() || stop.listening && news;
+        !ends && !task.work().contains(Work::DIE)
     };
     while waits() {
         sched::stop_current(waits);
     }
     let mut slot = task.trace.lock();
     let done = slot.as_mut()?.stop.take()?;
+    if done.listening && done.resumed.is_none() {
+        // News, or an interruption: both are told by another stop.
+        task.add_work(Work::RETRAP);
+    }
     if done.released {
         *slot = None;
         task.remove_work(Work::TRACE);
@@ -366,25 +398,33 @@ pub(super) fn on_signal(context: &mut UserContext, info: &SigInfo) -> Option<(Si
     Some((signal, if same { *info } else { SigInfo::new(signal, signal::code::SI_USER) }))
 }
 
-/// The process stops by a signal: so does this task, for its tracer. False without a tracer.
-pub(super) fn on_group_stop(context: &mut UserContext, signal: u8) -> bool {
-    let seized = match current().trace.lock().as_ref() {
-        Some(trace) => trace.seized,
-        None => return false,
-    };
-    let code = if seized { event::STOP << 8 } else { 0 } | u32::from(signal);
-    let info = Signal::new(signal.into()).map_or(SigInfo::default(), SigInfo::kernel);
-    stop(context, Kind::Other, code, info, 0);
-    true
-}
-
-/// Stops if the tracer asked for that by `PTRACE_INTERRUPT` (or has just got a new tracee).
+/// Stops if the tracer asked for that by `PTRACE_INTERRUPT` (or has just got a new tracee), or is to
+/// hear what job control did ([`Work::RETRAP`]).
 pub(super) fn on_interrupt(context: &mut UserContext) {
-    let asked = |trace: &mut Trace| core::mem::take(&mut trace.interrupt);
-    if current().trace.lock().as_mut().is_some_and(asked) {
-        let code = event::STOP << 8 | u32::from(Signal::TRAP.number());
-        stop(context, Kind::Other, code, SigInfo::new(Signal::TRAP, code as i32), 0);
-    }
+    let task = current();
+    let (seized, signal) = {
+        let mut slot = task.trace.lock();
+        // Under this lock: news that come later are told by another stop.
+        let group = task.process().signal.lock();
+        let news = task.work().contains(Work::RETRAP);
+        task.remove_work(Work::RETRAP);
+        let Some(trace) = slot.as_mut() else { return };
+        if !core::mem::take(&mut trace.interrupt) && !news {
+            return;
+        }
+        (trace.seized, group.stop.signal())
+    };
+    let trap = Signal::TRAP.number();
+    let code = match (seized, signal) {
+        (true, signal) => event::STOP << 8 | u32::from(signal.unwrap_or(trap)),
+        (false, Some(signal)) => signal.into(),
+        (false, None) => return,
+    };
+    let info = Signal::new(code & 0xff).map_or(SigInfo::default(), |signal| match seized {
+        true => SigInfo::new(signal, code as i32),
+        false => SigInfo::kernel(signal),
+    });
+    stop(context, Kind::Other, code, info, 0);
 }
 
 /// Stops before or after a system call, if the tracer follows those.

@@ -15,9 +15,9 @@ pub(super) fn run() -> ! {
     loop {
         let work = task.work();
         if !work.is_empty() {
-            look_around(context, work);
+            look_around(context);
         }
-        match enter(context) {
+        match enter(context, || task.work().intersects(Work::URGENT)) {
             UserExit::Syscall => crate::syscall::enter(context),
             UserExit::Interrupt => {
                 sched::account_user();
@@ -28,17 +28,18 @@ pub(super) fn run() -> ! {
     }
 }
 
+/// What the task has to do by now; `enter` asks again for what comes up meanwhile.
 #[cold]
-fn look_around(context: &mut UserContext, work: Work) {
+fn look_around(context: &mut UserContext) {
     let task = current();
     exit::die_if_doomed(task);
-    if work.contains(Work::TRACE) {
+    if task.work().intersects(Work::TRACE | Work::RETRAP) {
         super::trace::on_interrupt(context);
     }
-    if work.intersects(Work::SIGNAL | Work::STOP | Work::RESTORE_MASK) {
+    if task.work().intersects(Work::SIGNAL | Work::STOP | Work::RESTORE_MASK) {
         deliver::deliver(context);
     }
-    if work.contains(Work::RSEQ) {
+    if task.work().contains(Work::RSEQ) {
         super::rseq::update(context);
     }
 }

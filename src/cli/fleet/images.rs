@@ -30,11 +30,7 @@ impl FromStore<'_> {
                 Target::Reference(reference.map_err(|e| Failure::from(e).into_problem())?)
             }
             Image::Build { .. } if !self.build => {
-                return Err(Problem {
-                    text: "its image is built from a Dockerfile, and was not built".to_owned(),
-                    hint: Some("`--build` builds it, RUN steps included".to_owned()),
-                    transient: false,
-                });
+                return Err(Problem::not_built());
             }
             Image::Build { context, dockerfile, target, args } => {
                 build.file = dockerfile.as_ref().map(|file| context.join(file));

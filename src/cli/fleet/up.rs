@@ -117,8 +117,7 @@ fn detached(dir: &Dir, args: &UpArgs) -> Result<u8, Failure> {
         shown.show(&snapshot);
         match standing(&snapshot, args.wait) {
             Standing::Underway => {}
-            Standing::Up => break,
-            Standing::Failed(_) => break,
+            Standing::Up | Standing::Failed(_) => break,
         }
     }
     let last = dir.snapshot()?;

@@ -25,11 +25,7 @@ impl References<'_> {
         progress: &dyn Progress,
     ) -> Result<source::Image, Problem> {
         let Image::Reference(name) = image else {
-            return Err(Problem {
-                text: "its image is built from a Dockerfile, and was not built".to_owned(),
-                hint: Some("`--build` builds it, RUN steps included".to_owned()),
-                transient: false,
-            });
+            return Err(Problem::not_built());
         };
         let mut reference = Reference::detect(name).map_err(problem)?;
         if let (Reference::Registry(name), Some(digest)) = (&mut reference, digest) {

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Spec};
 use crate::atomic::Aside;
+use crate::environment;
 
 /// Names the directory of all fleets.
 pub const VARIABLE: &str = "DOCK2UNI_FLEETS";
@@ -113,11 +114,9 @@ pub struct Dir {
 
 /// The directory of all fleets.
 fn home() -> Result<PathBuf, Error> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set(VARIABLE)
-        .or_else(|| set("XDG_STATE_HOME").map(|state| state.join("dock2uni/fleets")))
-        .or_else(|| set("HOME").map(|home| home.join(".local/state/dock2uni/fleets")))
-        .ok_or(Error::NoHome)
+    let usual =
+        || Some(environment::base("XDG_STATE_HOME", ".local/state")?.join("dock2uni/fleets"));
+    environment::path(VARIABLE).or_else(usual).ok_or(Error::NoHome)
 }
 
 /// The names of all fleets that have state.

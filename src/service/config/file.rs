@@ -24,7 +24,6 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,6 +34,7 @@ use super::{
     Config, DEFAULT_TENANT, Poll, Proof, QueueConfig, Retention, Rule, Scope, Server, Token,
     Workers,
 };
+use crate::environment;
 use crate::service::job::Options;
 use crate::service::outgoing::{Guard, Network};
 use crate::service::pattern::Patterns;
@@ -374,9 +374,7 @@ fn span(given: Option<Span>, seconds: u64) -> Duration {
 
 /// `$XDG_STATE_HOME/dock2uni`, else `~/.local/state/dock2uni`.
 fn default_state() -> Option<PathBuf> {
-    let dir = |name| env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let state = dir("XDG_STATE_HOME").or_else(|| Some(dir("HOME")?.join(".local/state")))?;
-    Some(state.join("dock2uni"))
+    Some(environment::base("XDG_STATE_HOME", ".local/state")?.join("dock2uni"))
 }
 
 fn unique<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {

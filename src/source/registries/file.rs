@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{Entry, Mirror, Pull, Registries, ShortNames};
+use crate::environment;
 use crate::source::error::Error;
 
 /// Largest file that is read.
@@ -70,12 +71,11 @@ struct List {
 impl Files {
     /// The files of this user and this machine.
     pub(in crate::source) fn of_user(config: Option<&Path>, cache: Option<&Path>) -> Self {
-        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let system = PathBuf::from("/etc/containers");
         let user = config.map(|dir| dir.join("containers"));
         let mut chosen: Vec<PathBuf> = vec!["/var/cache/containers/short-name-aliases.conf".into()];
         chosen.extend(cache.map(|dir| dir.join("containers/short-name-aliases.conf")));
-        if let Some(file) = var("CONTAINERS_REGISTRIES_CONF") {
+        if let Some(file) = environment::path("CONTAINERS_REGISTRIES_CONF") {
             return Self { main: vec![file], drop_ins: Vec::new(), chosen };
         }
         let dirs = || user.iter().chain([&system]);

@@ -9,6 +9,8 @@ cases! {
     a_child_asks_to_be_traced_and_its_memory_is_read_and_written,
     calls_stop_at_both_ends_and_tell_what_they_are,
     seized_tasks_are_interrupted_and_let_go,
+    stopped_tasks_are_seized_and_listened_to,
+    a_program_is_followed_from_its_first_stop_on,
     children_and_threads_of_a_tracee_are_traced_as_well,
     programs_that_are_executed_announce_themselves,
     signals_are_shown_replaced_and_dropped,
@@ -32,6 +34,7 @@ fn wait_any(pid: pid_t) -> (pid_t, i32) {
     (got, status)
 }
 
+#[track_caller]
 fn stopped_by(pid: pid_t) -> i32 {
     let (_, status) = wait_any(pid);
     assert!(WIFSTOPPED(status), "{status:#x}");
@@ -220,6 +223,91 @@ fn seized_tasks_are_interrupted_and_let_go() {
         assert_eq!(waitpid(pid, null_mut(), WNOHANG), 0);
         kill(pid, SIGTERM);
         assert_eq!(WTERMSIG(wait_for(pid)), SIGTERM);
+    }
+}
+
+const STOPPED: i32 = SIGSTOP | PTRACE_EVENT_STOP << 8;
+const TOLD: i32 = SIGTRAP | PTRACE_EVENT_STOP << 8;
+
+/// A child that stops itself, untraced, and has been seen to.
+fn halted() -> pid_t {
+    let pid = child(|| {
+        unsafe { raise(SIGSTOP) };
+        5
+    });
+    let mut status = 0;
+    assert_eq!(ok(unsafe { waitpid(pid, &mut status, WUNTRACED) }), pid);
+    assert!(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP, "{status:#x}");
+    pid
+}
+
+fn stopped_tasks_are_seized_and_listened_to() {
+    unsafe {
+        let pid = halted();
+        ok(request(PTRACE_SEIZE, pid, 0, 0));
+        assert_eq!(stopped_by(pid), STOPPED);
+        // It stays stopped, and is told of the end of that.
+        ok(request(PTRACE_LISTEN, pid, 0, 0));
+        pause_ms(20);
+        assert_eq!(waitpid(pid, null_mut(), WNOHANG), 0);
+        fails!(request(PTRACE_CONT, pid, 0, 0), ESRCH);
+        fails!(request(PTRACE_LISTEN, pid, 0, 0), ESRCH);
+        // An interruption while it listens shows the same stop again.
+        ok(request(PTRACE_INTERRUPT, pid, 0, 0));
+        assert_eq!(stopped_by(pid), STOPPED);
+        ok(request(PTRACE_LISTEN, pid, 0, 0));
+        kill(pid, SIGCONT);
+        assert_eq!(stopped_by(pid), TOLD);
+        ok(request(PTRACE_CONT, pid, 0, 0));
+        assert_eq!(stopped_by(pid), SIGCONT);
+        fails!(request(PTRACE_LISTEN, pid, 0, 0), EIO);
+        ok(request(PTRACE_CONT, pid, 0, SIGCONT as usize));
+        assert_eq!(WEXITSTATUS(wait_for(pid)), 5);
+
+        // The news wait for a tracer that isn't listening yet.
+        let pid = halted();
+        ok(request(PTRACE_SEIZE, pid, 0, 0));
+        assert_eq!(stopped_by(pid), STOPPED);
+        kill(pid, SIGCONT);
+        ok(request(PTRACE_LISTEN, pid, 0, 0));
+        assert_eq!(stopped_by(pid), TOLD);
+        ok(request(PTRACE_DETACH, pid, 0, 0));
+        assert_eq!(WEXITSTATUS(wait_for(pid)), 5);
+
+        // The older way stops it as well, first for its stop and then for the signal of that way.
+        let pid = halted();
+        ok(request(PTRACE_ATTACH, pid, 0, 0));
+        assert_eq!(stopped_by(pid), SIGSTOP);
+        ok(request(PTRACE_DETACH, pid, 0, 0));
+        kill(pid, SIGCONT);
+        assert_eq!(WEXITSTATUS(wait_for(pid)), 5);
+    }
+}
+
+fn a_program_is_followed_from_its_first_stop_on() {
+    // What strace does: seizes a child that is stopping and lets it go on at once. Whichever comes
+    // first, the child ends.
+    for _ in 0..30 {
+        let pid = halted();
+        unsafe {
+            ok(request(PTRACE_SEIZE, pid, 0, 0));
+            ok(request(PTRACE_INTERRUPT, pid, 0, 0));
+            kill(pid, SIGCONT);
+            loop {
+                let (_, status) = wait_any(pid);
+                if WIFEXITED(status) {
+                    assert_eq!(WEXITSTATUS(status), 5);
+                    break;
+                }
+                let (signal, event) = (status >> 8 & 0xff, status >> 16);
+                if event == PTRACE_EVENT_STOP && signal != SIGTRAP {
+                    ok(request(PTRACE_LISTEN, pid, 0, 0));
+                } else {
+                    let pass = if event == 0 { signal } else { 0 };
+                    ok(request(PTRACE_CONT, pid, 0, pass as usize));
+                }
+            }
+        }
     }
 }
 

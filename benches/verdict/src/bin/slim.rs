@@ -7,23 +7,12 @@ use bench_verdict::cases;
 use serde_json::Value;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
-        }
-    }
+    bench_verdict::status(run())
 }
 
 fn run() -> Result<bool, String> {
     let names: Vec<String> = std::env::args().skip(1).collect();
-    let dock2uni = std::env::current_exe().map_err(|error| error.to_string())?;
-    let dock2uni = dock2uni.with_file_name("dock2uni");
-    if !dock2uni.exists() {
-        return Err("build dock2uni first: cargo build --release".into());
-    }
+    let dock2uni = bench_verdict::dock2uni()?;
     let desk = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut all = true;
     println!(

@@ -76,6 +76,6 @@ pub enum UserExit {
 }
 
 /// Runs user code until something happens.
-pub fn enter(_context: &mut UserContext) -> UserExit {
+pub fn enter(_context: &mut UserContext, _urgent: impl FnOnce() -> bool) -> UserExit {
     panic!("a test process has no user mode");
 }

@@ -316,11 +316,12 @@ const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 /// Runs the program whose registers `context` holds until it needs the kernel.
 ///
 /// Called from the task's main loop with interrupts on and nothing locked. Returns
-/// [`UserExit::Interrupt`] at once while work is pending on this CPU.
+/// [`UserExit::Interrupt`] at once while work is pending on this CPU, or `urgent` for the task. With
+/// interrupts off the answer holds until the program runs: whatever comes up later interrupts it.
 #[inline]
-pub fn enter(context: &mut UserContext) -> UserExit {
+pub fn enter(context: &mut UserContext, urgent: impl FnOnce() -> bool) -> UserExit {
     irq::disable();
-    if cpu::pending() != 0 {
+    if cpu::pending() != 0 || urgent() {
         irq::enable();
         return UserExit::Interrupt;
     }

@@ -155,7 +155,7 @@ fn schedule(stay: bool) {
         irq::enable();
         drop(left);
     } else {
-        // The end of an interrupt: see `softirq::finish_interrupt`.
+        // Pending work: see `softirq::work_off`.
         cpu::preempt_inc();
         irq::enable();
         drop(left);

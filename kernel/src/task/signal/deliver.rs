@@ -18,10 +18,16 @@ pub(in crate::task) fn deliver(context: &mut UserContext) {
     let task = current();
     loop {
         exit::die_if_doomed(task);
+        while task.work().contains(Work::RETRAP) {
+            trace::on_interrupt(context);
+        }
         let mut group = task.process().signal.lock();
         let traced = task.work().contains(Work::TRACE);
+        if group.stop == Stop::None {
+            task.remove_work(Work::STOP);
+        }
         if group.stop != Stop::None && (!traced || task.work().contains(Work::STOP)) {
-            stop(context, group);
+            stop(group);
             continue;
         }
         let mut state = task.signal.lock();
@@ -179,13 +185,9 @@ fn begin_stop(signal: Signal) {
 }
 
 /// This thread's part in stopping the process; returns when it goes on.
-fn stop(context: &mut UserContext, mut group: IrqGuard<'_, GroupSignals>) {
+fn stop(mut group: IrqGuard<'_, GroupSignals>) {
     let process = current().process();
     let mut complete = None;
-    let signal = match group.stop {
-        Stop::Stopping(signal, _) | Stop::Stopped(signal) => signal,
-        Stop::None => return,
-    };
     if let Stop::Stopping(signal, stopped) = group.stop {
         let stopped = stopped + 1;
         if stopped >= group.threads.len() {
@@ -201,10 +203,13 @@ fn stop(context: &mut UserContext, mut group: IrqGuard<'_, GroupSignals>) {
     if let Some(report) = complete {
         exit::notify_parent_of_job(process, report);
     }
-    if trace::on_group_stop(context, signal) {
+    if current().work().contains(Work::TRACE) {
+        // It stops for the tracer instead.
+        current().add_work(Work::RETRAP);
         return;
     }
     sched::stop_current(|| {
-        process.signal.lock().stop != Stop::None && !current().work().contains(Work::DIE)
+        process.signal.lock().stop != Stop::None
+            && !current().work().intersects(Work::DIE | Work::RETRAP)
     });
 }

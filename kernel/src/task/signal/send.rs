@@ -90,6 +90,13 @@ fn job_control(group: &mut GroupSignals, signal: Signal) -> bool {
             sched::resume(thread);
         }
     }
+    if signal == Signal::CONT {
+        for thread in group.threads.iter().filter(|thread| thread.work().contains(Work::TRACE)) {
+            thread.add_work(Work::RETRAP);
+            alert(thread);
+            sched::resume(thread);
+        }
+    }
     let resumed = matches!(before, Stop::Stopped(_)) && signal == Signal::CONT;
     if resumed {
         group.report = Some(Report::Continued);
