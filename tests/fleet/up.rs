@@ -269,8 +269,8 @@ fn an_interrupt_stops_a_fleet_that_is_watched_and_a_killed_one_leaves_nothing() 
     if !can_boot() {
         return;
     }
-    let compose = "services:\n  one:\n    image: IMAGE(busybox)\n    command: sh -c 'echo up; trap \
-                   \"echo told to stop; exit 0\" TERM; while :; do sleep 1; done'\n    mem_limit: \
+    let compose = "services:\n  one:\n    image: IMAGE(busybox)\n    command: sh -c 'trap \"echo told to \
+                   stop; exit 0\" TERM; echo up; while :; do sleep 1; done'\n    mem_limit: \
                    64m\n";
     let place = Place::new(&["busybox"], compose);
     let log = place.dir.path().join("output");
