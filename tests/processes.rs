@@ -4,37 +4,14 @@
 mod common;
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
-use common::layout::{ImageSpec, Layout, borrowed, programs, tar};
+use common::layout::{Layout, busybox};
 use common::vm::{Vm, can_boot, dock2uni};
-use dock2uni::source::image::Compression;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// An image of busybox, other programs of this machine, and one made of C source.
-fn image(config: Value, more: &[&str], source: Option<&str>) -> Layout {
-    let mut files = programs(&[&["busybox"], more].concat());
-    files.push(("bin/sh".into(), files[0].1.clone()));
-    if let Some(source) = source {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("app.c"), source).unwrap();
-        let compile = ["-static", "-O1", "-fno-omit-frame-pointer", "-o", "app", "app.c"];
-        common::run(Command::new("musl-gcc").args(compile).current_dir(dir.path()));
-        files.push(("app".into(), fs::read(dir.path().join("app")).unwrap()));
-    }
-    let mut layout = Layout::new();
-    let image = layout.image(&ImageSpec {
-        layers: vec![(tar(&borrowed(&files)), Compression::None)],
-        config,
-        ..ImageSpec::default()
-    });
-    layout.name(image, "latest");
-    layout
-}
 
 fn run(image: &Layout, store: &TempDir, options: &[&str], command: &[&str]) -> Vm {
     Vm::start(
@@ -53,7 +30,7 @@ fn health_follows_the_checks() {
         return;
     }
     let second = 1_000_000_000u64;
-    let image = image(
+    let image = busybox(
         json!({
             "Cmd": ["/bin/sh", "-c", "busybox sleep 2; echo > /ok; busybox sleep 4; \
                                       busybox rm /ok; busybox sleep 1000"],
@@ -97,7 +74,7 @@ fn calls_that_are_not_on_the_list_are_fatal_and_named() {
     if !can_boot() {
         return;
     }
-    let image = image(json!({"Cmd": ["/bin/busybox", "true"]}), &[], None);
+    let image = busybox(json!({"Cmd": ["/bin/busybox", "true"]}), &[], None);
     let store = tempfile::tempdir().unwrap();
     let mut vm = run(&image, &store, &["--lock-syscalls", "auto"], &[]);
     assert_eq!(vm.wait(PATIENCE), 125);
@@ -154,7 +131,7 @@ fn orphans_are_reaped_where_the_main_process_does_not_care() {
             return 1;
         }
     "#;
-    let image = image(json!({"Cmd": ["/app"]}), &[], Some(source));
+    let image = busybox(json!({"Cmd": ["/app"]}), &[], Some(source));
     let store = tempfile::tempdir().unwrap();
     let mut vm = run(&image, &store, &[], &[]);
     assert_eq!((vm.wait(PATIENCE), vm.text()), (0, "gone".to_owned()));
@@ -170,7 +147,7 @@ fn a_crash_report_has_registers_callers_and_maps() {
         __attribute__((noinline)) void deeper(volatile int *at) { deepest(at); *at = 2; }
         int main(void) { deeper((int *)0x1230); return 0; }
     "#;
-    let image = image(json!({"Cmd": ["/app"]}), &[], Some(source));
+    let image = busybox(json!({"Cmd": ["/app"]}), &[], Some(source));
     let store = tempfile::tempdir().unwrap();
     let mut vm = run(&image, &store, &[], &[]);
     assert_eq!(vm.wait(PATIENCE), 128 + 11, "{}", vm.text());
@@ -189,7 +166,7 @@ fn strace_follows_processes() {
         return;
     }
     let script = "busybox echo one; busybox true & wait; exit 4";
-    let image = image(json!({"Env": ["PATH=/bin"]}), &["/usr/bin/strace"], None);
+    let image = busybox(json!({"Env": ["PATH=/bin"]}), &["/usr/bin/strace"], None);
     let store = tempfile::tempdir().unwrap();
     let command =
         ["/usr/bin/strace", "-f", "-e", "trace=execve,write,exit_group", "sh", "-c", script];

@@ -346,6 +346,18 @@ pub struct RunArgs {
     pub mounts: MountArgs,
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// Plug the VM into this tap device of the host, in place of a network of its own
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        conflicts_with = "publish",
+        help_heading = "Network options"
+    )]
+    pub tap: Option<String>,
+    /// Ethernet address on the tap device [default: a random one]
+    #[arg(long, value_name = "MAC", requires = "tap", value_parser = vmm::tap::parse_mac,
+        help_heading = "Network options")]
+    pub mac_address: Option<[u8; 6]>,
     /// Note the system calls that are made, for `--lock-syscalls`: in FILE, or for `auto`
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
         default_missing_value = AUTO, conflicts_with = "lock_syscalls")]

@@ -22,7 +22,7 @@ use crate::disk::{self, Disk, Extent, Format, Part};
 use crate::erofs::Reader;
 use crate::source::{Digest, Image, Store};
 use crate::vmm::run::{Notice, Outcome};
-use crate::vmm::{self, Boot, Config, Drive, accel, arguments, ports, qemu};
+use crate::vmm::{self, Attachment, Boot, Config, Drive, Tap, accel, arguments, ports, qemu};
 use crate::{config, guest, syscalls};
 
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
@@ -89,6 +89,10 @@ fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
     let (tty, interactive) = (subject.record.tty, subject.record.stdin);
     let net = subject.record.net.clone();
     let boot = boot(&args.machine, subject, &mut files)?;
+    let attachment = match &args.tap {
+        Some(name) => Attachment::Tap(Tap::open(name, args.mac_address, args.machine.cpus, accel)?),
+        None => Attachment::User,
+    };
     let config = Config {
         machine: args.machine.machine.into(),
         accel,
@@ -100,7 +104,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
         shares: mounted.shares,
         net,
         forwards: forwards(args)?,
-        link: None,
+        attachment,
         kernel_args: args.machine.kernel_arg.clone(),
         interactive,
         tty,

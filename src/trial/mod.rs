@@ -30,7 +30,7 @@ use self::trace::Trace;
 use crate::config::Publish;
 use crate::guest;
 use crate::vmm::run::{Hooks, Notice, Outcome, run_with};
-use crate::vmm::{self, Accel, Boot, Config, Drive, Machine, ports};
+use crate::vmm::{self, Accel, Attachment, Boot, Config, Drive, Machine, ports};
 
 /// Bytes of the console that are kept for messages.
 const TAIL: usize = 16 << 10;
@@ -237,7 +237,7 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
         shares: Vec::new(),
         net: record.net.clone(),
         forwards: forwards.clone(),
-        link: None,
+        attachment: Attachment::User,
         kernel_args,
         interactive: false,
         tty: false,

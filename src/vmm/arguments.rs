@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Accel, Boot, Config, Disk, Drive, Firmware, Machine, Share, usernet};
+use super::{Accel, Attachment, Boot, Config, Disk, Drive, Firmware, Machine, Share, usernet};
 
 /// Descriptors of the channels that [`super::run`] holds the other ends of.
 #[derive(Clone, Copy, Debug)]
@@ -45,14 +45,7 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
         args.pair("-device", "virtconsole,chardev=status");
     }
 
-    let link = channels.and_then(|channels| channels.link);
-    let user = || usernet::netdev(&config.net, &config.forwards);
-    args.pair("-netdev", link.map_or_else(user, linked));
-    let rom = if config.machine == Machine::Q35 { ",romfile=" } else { "" };
-    let mac = config.link.map_or(String::new(), |[a, b, c, d, e, f]| {
-        format!(",mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
-    });
-    args.pair("-device", device(config.machine, "virtio-net", &format!(",netdev=net{rom}{mac}")));
+    network(&mut args, config, channels.and_then(|channels| channels.link));
     args.pair("-object", "rng-builtin,id=rng");
     args.pair("-device", device(config.machine, "virtio-rng", ",rng=rng"));
     // After the root, which stays the first disk.
@@ -64,6 +57,34 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
         shared(&mut args, config.machine, index, share);
     }
     args.0
+}
+
+fn network(args: &mut Arguments, config: &Config, link: Option<i32>) {
+    let user = || usernet::netdev(&config.net, &config.forwards);
+    let (netdev, mac) = match &config.attachment {
+        Attachment::User => (user(), None),
+        // Without the caller's end, as in a command to start by hand, only the user network is left.
+        Attachment::Link(mac) => (link.map_or_else(user, linked), Some(mac)),
+        Attachment::Tap(tap) => (tap.netdev(), Some(&tap.mac)),
+    };
+    args.pair("-netdev", netdev);
+    let mut options = ",netdev=net".to_owned();
+    if config.machine == Machine::Q35 {
+        options += ",romfile=";
+    }
+    if let Some([a, b, c, d, e, f]) = mac {
+        options += &format!(",mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    }
+    if let Attachment::Tap(tap) = &config.attachment
+        && tap.queues > 1
+    {
+        options += ",mq=on";
+        if config.machine == Machine::Q35 {
+            // One for each queue, and for the control queue and changes of the configuration.
+            options += &format!(",vectors={}", 2 * tap.queues + 2);
+        }
+    }
+    args.pair("-device", device(config.machine, "virtio-net", &options));
 }
 
 fn boot(args: &mut Arguments, config: &Config) {
@@ -220,7 +241,7 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vmm::Forward;
+    use crate::vmm::{Error, Forward, Tap};
     use dock2uni_format::record::Net;
     use std::net::Ipv4Addr;
     use std::time::Duration;
@@ -237,7 +258,7 @@ mod tests {
             shares: vec![Share { path: "/s".into(), tag: "share0".into(), read_only: true }],
             net: Net::default(),
             forwards: vec![Forward { ip: Ipv4Addr::LOCALHOST, host: 8080, guest: 80, udp: false }],
-            link: None,
+            attachment: Attachment::User,
             kernel_args: vec!["trace".into(), "a b".into()],
             interactive: false,
             tty: false,
@@ -269,6 +290,25 @@ mod tests {
         ] {
             assert!(line.contains(needle), "{needle} in {line}");
         }
+    }
+
+    #[test]
+    fn a_tap_device_takes_the_place_of_the_user_network() {
+        let boot = Boot::Ram { kernel: "/k".into(), module: "/r".into() };
+        let tap = Tap { name: "tap0".into(), mac: [2, 0, 0, 0, 0, 10], queues: 4, vhost: true };
+        let mut config = config(Machine::Q35, Accel::Kvm, boot);
+        config.attachment = Attachment::Tap(tap);
+        assert!(matches!(config.check(), Err(Error::ForwardsPastUserNetwork)));
+        config.forwards.clear();
+        let line = shell(build(&config, None));
+        for needle in [
+            " -netdev tap,id=net,ifname=tap0,script=no,downscript=no,queues=4,vhost=on ",
+            ",netdev=net,romfile=,mac=02:00:00:00:00:0a,mq=on,vectors=10 ",
+        ] {
+            assert!(line.contains(needle), "{needle} in {line}");
+        }
+        config.machine = Machine::Microvm;
+        assert!(shell(build(&config, None)).contains(",mac=02:00:00:00:00:0a,mq=on "));
     }
 
     #[test]

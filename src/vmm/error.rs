@@ -32,6 +32,15 @@ pub enum Error {
     /// `-p` with `--network none`.
     #[error("ports are to be forwarded to a VM without a network")]
     ForwardsWithoutNetwork,
+    /// `-p` with `--tap`.
+    #[error("ports are forwarded by QEMU's user network only, not on a network of the host")]
+    ForwardsPastUserNetwork,
+    /// `--tap` with a wrong name.
+    #[error("there is no network device `{0}`")]
+    NoTap(String),
+    /// `--tap` with the name of a card or a bridge.
+    #[error("the network device `{0}` is no tap device")]
+    NotATap(String),
     /// There is no command line on disk.
     #[error("a kernel that boots from disk takes no command line")]
     DiskArguments,
@@ -110,6 +119,13 @@ impl Error {
             Error::MicrovmDisk => "use `--machine q35` or `--boot direct`",
             Error::NarrowNetwork(_) => "give an `--ip` with a prefix of 29 bits or fewer",
             Error::ForwardsWithoutNetwork => "leave `--publish` or `--network none` away",
+            Error::ForwardsPastUserNetwork => {
+                "leave `--publish` away: the VM has an address of its own there"
+            }
+            Error::NoTap(_) | Error::NotATap(_) => {
+                "make one: `ip tuntap add dev NAME mode tap multi_queue`, then `ip link set NAME up` \
+                 and, if it is to be on a bridge, `ip link set NAME master BRIDGE`"
+            }
             Error::Port { .. } => "choose another port with `-p HOST:GUEST`, or end its owner",
             Error::Ipv6(_) => "publish on 127.0.0.1 or leave the address away",
             Error::Panic(_) => {

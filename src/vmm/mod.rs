@@ -13,6 +13,7 @@ pub mod ports;
 mod probe;
 pub mod qemu;
 pub mod run;
+pub mod tap;
 mod terminal;
 mod usernet;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::Error;
 pub use firmware::Firmware;
+pub use tap::Tap;
 
 /// Memory that the kernel takes, and what an application needs at the very least.
 const KERNEL_MIB: u64 = 8;
@@ -55,6 +57,18 @@ pub enum Accel {
     Kvm,
     /// QEMU's translator.
     Tcg,
+}
+
+/// What a machine's network card is plugged into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Attachment {
+    /// QEMU's user network, which forwards ports.
+    #[default]
+    User,
+    /// A link of the caller's ([`run::Hooks::link`]), with the machine's Ethernet address on it.
+    Link([u8; 6]),
+    /// A tap device of the host.
+    Tap(Tap),
 }
 
 /// How the kernel gets into the machine.
@@ -152,9 +166,8 @@ pub struct Config {
     pub net: Net,
     /// Ports reachable from outside.
     pub forwards: Vec<Forward>,
-    /// The machine's Ethernet address on a link of the caller's ([`run::Hooks::link`]), in place of
-    /// QEMU's user network. There are no forwards then.
-    pub link: Option<[u8; 6]>,
+    /// What the network card is plugged into.
+    pub attachment: Attachment,
     /// Words for the kernel's command line.
     pub kernel_args: Vec<String>,
     /// Pass standard input on to the console.
@@ -179,7 +192,11 @@ impl Config {
         if !self.kernel_args.is_empty() && matches!(self.boot, Boot::Disk { .. }) {
             return Err(Error::DiskArguments);
         }
-        usernet::check(&self.net, &self.forwards)?;
+        match &self.attachment {
+            Attachment::User => usernet::check(&self.net, &self.forwards)?,
+            Attachment::Link(_) | Attachment::Tap(_) if self.forwards.is_empty() => {}
+            Attachment::Link(_) | Attachment::Tap(_) => return Err(Error::ForwardsPastUserNetwork),
+        }
         if self.tty && self.interactive && !terminal::is_input() {
             return Err(Error::NotATerminal);
         }

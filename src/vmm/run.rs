@@ -83,7 +83,7 @@ pub struct Hooks {
     pub console: Option<Box<dyn Write + Send>>,
     /// A message presses the power button; a second one ends the VM at once.
     pub stop: Option<Receiver<()>>,
-    /// A stream socket for Ethernet frames, where [`Config::link`] asks for one.
+    /// A stream socket for Ethernet frames, where [`Attachment::Link`](super::Attachment::Link) asks for one.
     pub link: Option<OwnedFd>,
     /// Signals of this process are the caller's.
     pub unattended: bool,

@@ -1,7 +1,9 @@
 //! Small OCI layouts written from scratch.
 
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use dock2uni::source::image::{Compression, Digest};
 use serde_json::{Value, json};
@@ -38,8 +40,8 @@ impl Layout {
     /// An empty layout.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
-        std::fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
+        fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         let layout = Self { dir, entries: Vec::new() };
         layout.write_index();
         layout
@@ -58,7 +60,7 @@ impl Layout {
     /// Stores a blob and returns its descriptor.
     pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = Digest::of(bytes).to_string();
-        std::fs::write(self.blob_path(&digest), bytes).unwrap();
+        fs::write(self.blob_path(&digest), bytes).unwrap();
         json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
     }
 
@@ -113,7 +115,7 @@ impl Layout {
 
     fn write_index(&self) {
         let index = json!({"schemaVersion": 2, "manifests": self.entries});
-        std::fs::write(self.path().join("index.json"), index.to_string()).unwrap();
+        fs::write(self.path().join("index.json"), index.to_string()).unwrap();
     }
 }
 
@@ -160,7 +162,7 @@ pub fn programs(paths: &[&str]) -> Vec<(String, Vec<u8>)> {
     let mut add = |from: &str, at: &str| {
         let at = at.trim_start_matches('/').to_owned();
         if !files.iter().any(|(known, _)| *known == at) {
-            files.push((at, std::fs::read(from).unwrap()));
+            files.push((at, fs::read(from).unwrap()));
         }
     };
     for path in paths {
@@ -197,4 +199,25 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     }
     out.truncate(len);
     out
+}
+
+/// An image of busybox, other programs of this machine, and one made of C source.
+pub fn busybox(config: Value, more: &[&str], source: Option<&str>) -> Layout {
+    let mut files = programs(&[&["busybox"], more].concat());
+    files.push(("bin/sh".into(), files[0].1.clone()));
+    if let Some(source) = source {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("app.c"), source).unwrap();
+        let compile = ["-static", "-O1", "-fno-omit-frame-pointer", "-o", "app", "app.c"];
+        super::run(Command::new("musl-gcc").args(compile).current_dir(dir.path()));
+        files.push(("app".into(), fs::read(dir.path().join("app")).unwrap()));
+    }
+    let mut layout = Layout::new();
+    let image = layout.image(&ImageSpec {
+        layers: vec![(tar(&borrowed(&files)), Compression::None)],
+        config,
+        ..ImageSpec::default()
+    });
+    layout.name(image, "latest");
+    layout
 }

@@ -114,6 +114,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Hardware address.
     pub mac: [u8; 6],
+    /// Queues of each direction.
+    pub queues: u32,
     /// What went through it.
     pub counters: [u64; 4],
 }
@@ -122,9 +124,11 @@ pub struct Interface {
 pub fn interfaces() -> Vec<Interface> {
     let stats = &crate::net::stack().stats;
     let all = ifreq::interfaces(crate::net::stack());
+    let queues = crate::net::stack().device().map_or(1, |device| device.queues() as u32);
     let load = |counter: &core::sync::atomic::AtomicU64| counter.load(Relaxed);
     all.into_iter()
         .map(|one| Interface {
+            queues: if one.name == "lo" { 1 } else { queues },
             counters: if one.name == "lo" {
                 let (bytes, packets) = (load(&stats.lo_bytes), load(&stats.lo_packets));
                 [bytes, packets, bytes, packets]

@@ -407,6 +407,7 @@ static INTERFACE: Entry = dir(
         text("carrier", "1\n"),
         text("dormant", "0\n"),
         text("tx_queue_len", "1000\n"),
+        dir("queues", &NET_QUEUES),
         dir(
             "statistics",
             &Dir::fixed(&[
@@ -418,6 +419,29 @@ static INTERFACE: Entry = dir(
         ),
     ]),
 );
+
+/// `rx-0`, `tx-0`, `rx-1`, ...: empty here.
+static NET_QUEUES: Dir = Dir {
+    entries: &[],
+    changing: Some(Changing {
+        find: |key, name| {
+            let number = numbered("rx-", name).or_else(|| numbered("tx-", name))?;
+            (number < interface(key).ok()?.queues).then_some((*key, &NET_QUEUE))
+        },
+        list: |key, from, emit| {
+            let queues = interface(key).map_or(0, |interface| u64::from(interface.queues));
+            for at in from..2 * queues {
+                let direction = if at % 2 == 0 { "rx" } else { "tx" };
+                let name = alloc::format!("{direction}-{}", at / 2);
+                if !emit(at + 1, name.as_bytes(), FileType::Directory) {
+                    return;
+                }
+            }
+        },
+    }),
+};
+
+static NET_QUEUE: Entry = dir("queue", &EMPTY);
 
 fn statistic(key: &Key, out: &mut Text, which: usize) -> Result<()> {
     say!(out, "{}\n", interface(key)?.counters[which]);

@@ -12,6 +12,8 @@ pub const SMALL: usize = 2048;
 /// Size of the buffers for segmentation offload and the loopback device: a power of two, so that
 /// the frame allocator wastes nothing.
 pub const LARGE: usize = 32 * 1024;
+/// Largest frame that a device may give us: the longest IP packet in Ethernet's header.
+pub const MAX_FRAME: usize = 65535 + 14;
 /// Largest IP packet that we build ourselves.
 pub const MAX_IP: usize = LARGE - HEADROOM;
 
@@ -55,7 +57,7 @@ fn zeroed(len: usize) -> Option<Box<[u8]>> {
 
 impl Packet {
     /// A packet of `len` bytes with headroom before it. The contents are whatever an earlier packet
-    /// left. `None` when memory is short or `len` exceeds what IP can carry. Beyond [`MAX_IP`] it is
+    /// left. `None` when memory is short or `len` exceeds [`MAX_FRAME`]. Beyond [`MAX_IP`] it is
     /// for datagrams that stay here or leave in pieces.
     pub fn new(len: usize) -> Option<Packet> {
         let buf = if len <= SMALL - HEADROOM {
@@ -64,7 +66,7 @@ impl Packet {
         } else if len <= MAX_IP {
             let recycled = POOL.lock().large.pop();
             recycled.or_else(|| zeroed(LARGE))?
-        } else if len <= 65535 {
+        } else if len <= MAX_FRAME {
             zeroed(len + HEADROOM)?
         } else {
             return None;

@@ -43,6 +43,8 @@ pub trait NetDevice: Send + Sync {
     fn transmit(&self, frame: Packet);
     /// End of a batch of frames.
     fn kick(&self);
+    /// Pairs of queues in use.
+    fn queues(&self) -> usize;
     /// Hands received frames to [`Stack::input_frame`]; softirq context. Returns whether there may
     /// be more.
     fn poll(&self, stack: &Arc<Stack>) -> bool;

@@ -32,6 +32,9 @@ impl NetDevice for Cable {
         assert!(frame.len() <= 1514);
         self.out.lock().push_back(frame);
     }
+    fn queues(&self) -> usize {
+        1
+    }
     fn kick(&self) {}
     fn poll(&self, _stack: &Arc<Stack>) -> bool {
         false

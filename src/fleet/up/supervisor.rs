@@ -29,7 +29,7 @@ use super::state::{Dir, Health, Phase, Snapshot, Status};
 use super::{Error, Instance, Need, Spec, logs};
 use crate::fleet::{Condition, Restart};
 use crate::vmm::run::{self, Hooks, Notice, Outcome};
-use crate::vmm::{Boot, Config, Drive};
+use crate::vmm::{Attachment, Boot, Config, Drive};
 use crate::volume::{self, Volumes};
 use crate::{causes, guest};
 
@@ -421,7 +421,9 @@ impl Fleet {
             shares: mounted.shares.clone(),
             net: record.net.clone(),
             forwards: Vec::new(),
-            link: instance.address.map(mac),
+            attachment: instance
+                .address
+                .map_or(Attachment::User, |address| Attachment::Link(mac(address))),
             kernel_args: Vec::new(),
             interactive: false,
             tty: false,

@@ -91,7 +91,7 @@ pub fn start(transport: Arc<dyn Transport>, name: &str) -> Result<Arc<VirtioBlk>
     });
     // The disk lives as long as the kernel: its interrupt handler may come at any time.
     let arg = Arc::into_raw(disk.clone()) as usize;
-    let handler = Handler { function: interrupt, arg };
+    let handler = Handler { function: interrupt, arg, cpu: 0 };
     let (mut queue, doorbell) = start_queue(&*transport, 0, 128, features, Some(handler))?;
     if usize::from(queue.size()) < disk.max_pages + 2 && !indirect {
         return Err(Errno::ENODEV);

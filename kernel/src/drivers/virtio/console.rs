@@ -37,7 +37,7 @@ pub fn attach(transport: Arc<dyn Transport>) -> Result<()> {
     }
     // Without VIRTIO_CONSOLE_F_MULTIPORT port 0 is open from the start.
     let features = negotiate(&*transport, 0)?;
-    let handler = Handler { function: |_| softirq::raise(softirq::Kind::Misc), arg: 0 };
+    let handler = Handler { function: |_| softirq::raise(softirq::Kind::Misc), arg: 0, cpu: 0 };
     let (mut receive, bell) = start_queue(&*transport, RX, 2, features, Some(handler))?;
     let (queue, doorbell) = start_queue(&*transport, TX, 16, features, None)?;
     listen(&mut receive, Box::new([0; MAX_LINE]));

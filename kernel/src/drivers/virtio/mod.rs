@@ -73,8 +73,10 @@ impl Doorbell {
 pub struct Handler {
     /// Function.
     pub function: fn(usize),
-    /// Its argument.
+    /// Its argument: one vector per argument, where the transport has vectors.
     pub arg: usize,
+    /// The CPU on which it should run, where the transport lets us choose.
+    pub cpu: usize,
 }
 
 /// One virtio device on some bus.

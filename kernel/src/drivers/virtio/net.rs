@@ -1,24 +1,35 @@
-//! virtio-net: checksum and segmentation offload, mergeable buffers, interrupts by event index,
-//! batched notifications.
+//! virtio-net: checksum and segmentation offload both ways, mergeable buffers, a pair of queues for
+//! each CPU where the device has them, interrupts by event index, batched notifications.
+//!
+//! The device puts a connection's frames on the queue that belongs to the one on which we sent the
+//! last ones (virtio 1.2, section 5.1.6.5.6). We choose that by the connection, not by the CPU that
+//! happens to send, so that its frames stay in order both ways.
 
 use super::queue::{Queue, Segment};
 use super::{Doorbell, Handler, Transport, feature, negotiate, ready, start_queue};
-use crate::errno::Result;
+use crate::arch::cpu;
+use crate::errno::{Errno, Result};
 use crate::net::ip;
-use crate::net::packet::{Offload, Packet};
+use crate::net::packet::{self, Offload, Packet};
 use crate::net::stack::{NetDevice, Offloads, Stack};
 use crate::sync::{Once, SpinLock, softirq};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 const CSUM: u64 = 1 << 0;
 const GUEST_CSUM: u64 = 1 << 1;
 const MTU: u64 = 1 << 3;
 const MAC: u64 = 1 << 5;
+const GUEST_TSO4: u64 = 1 << 7;
+const GUEST_TSO6: u64 = 1 << 8;
 const HOST_TSO4: u64 = 1 << 11;
 const HOST_TSO6: u64 = 1 << 12;
 const MRG_RXBUF: u64 = 1 << 15;
+const CTRL_VQ: u64 = 1 << 17;
+const MQ: u64 = 1 << 22;
 
 const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
@@ -31,20 +42,30 @@ const ETHERNET: usize = 14;
 const BUDGET: usize = 64;
 /// Frames that wait while the transmit queue is full.
 const BACKLOG: usize = 512;
-const RX: u16 = 0;
-const TX: u16 = 1;
 const QUEUE_SIZE: u16 = 256;
+/// More pairs than this don't pay: what one CPU can't do is above the driver.
+const MAX_PAIRS: usize = 16;
+/// Control command: use so many pairs of queues (class `VIRTIO_NET_CTRL_MQ`,
+/// `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`).
+const SET_PAIRS: [u8; 2] = [4, 0];
+/// For how long a device may think about a command, in nanoseconds.
+const ANSWER_NS: u64 = 5_000_000_000;
 
 /// A network card.
 pub struct VirtioNet {
     mac: [u8; 6],
     mtu: usize,
     offloads: Offloads,
+    pairs: Vec<Pair>,
+    _transport: Arc<dyn Transport>,
+}
+
+/// A queue for each direction.
+struct Pair {
     rx: Once<SpinLock<Side>>,
     tx: Once<SpinLock<Transmit>>,
     /// An interrupt has come since the last visit.
     signalled: AtomicBool,
-    _transport: Arc<dyn Transport>,
 }
 
 struct Side {
@@ -59,14 +80,22 @@ struct Transmit {
 
 /// Starts a card and gives it to the kernel's stack.
 pub fn attach(transport: Arc<dyn Transport>) -> Result<()> {
-    let card = start(transport)?;
+    let card = start(transport, cpu::count())?;
     crate::net::stack().attach(card);
     Ok(())
 }
 
-/// Starts a card.
-pub fn start(transport: Arc<dyn Transport>) -> Result<Arc<VirtioNet>> {
-    let wanted = CSUM | GUEST_CSUM | MTU | MAC | HOST_TSO4 | HOST_TSO6 | MRG_RXBUF;
+/// Starts a card whose interrupts go to the first `cpus` CPUs.
+pub fn start(transport: Arc<dyn Transport>, cpus: usize) -> Result<Arc<VirtioNet>> {
+    let mut wanted = CSUM | GUEST_CSUM | MTU | MAC | HOST_TSO4 | HOST_TSO6 | MRG_RXBUF;
+    let offered = transport.device_features();
+    if offered & (GUEST_CSUM | MRG_RXBUF) == GUEST_CSUM | MRG_RXBUF {
+        // Large frames fill several buffers.
+        wanted |= GUEST_TSO4 | GUEST_TSO6;
+    }
+    if offered & CTRL_VQ != 0 && cpus > 1 {
+        wanted |= CTRL_VQ | MQ;
+    }
     let features = negotiate(&*transport, wanted | feature::EVENT_IDX | feature::INDIRECT)?;
     let has = |bit: u64| features & bit != 0;
     let mut mac = [0; 6];
@@ -81,40 +110,80 @@ pub fn start(transport: Arc<dyn Transport>) -> Result<Arc<VirtioNet>> {
         mac[0] = mac[0] & 0xfc | 2;
     }
     let mtu = if has(MTU) { usize::from(transport.config_u16(10)) } else { 1500 };
+    let offered_pairs = if has(MQ) { usize::from(transport.config_u16(8)).max(1) } else { 1 };
+    let count = offered_pairs.min(cpus).min(MAX_PAIRS);
+    let pair = || Pair { rx: Once::new(), tx: Once::new(), signalled: AtomicBool::new(true) };
     let card = Arc::new(VirtioNet {
         mac,
         // One buffer holds one frame.
         mtu: mtu.clamp(1280, 1500),
         offloads: Offloads { checksum: has(CSUM), tso4: has(HOST_TSO4), tso6: has(HOST_TSO6) },
-        rx: Once::new(),
-        tx: Once::new(),
-        signalled: AtomicBool::new(true),
+        pairs: (0..count).map(|_| pair()).collect(),
         _transport: transport.clone(),
     });
     // The card lives as long as the kernel: its interrupt handler may come at any time.
-    let arg = Arc::into_raw(card.clone()) as usize;
-    let handler = Some(Handler { function: interrupt, arg });
+    core::mem::forget(card.clone());
     // One segment each way: indirect tables would only cost memory.
     let direct = features & !feature::INDIRECT;
-    let (mut queue, doorbell) = start_queue(&*transport, RX, QUEUE_SIZE, direct, handler)?;
-    fill(&mut queue);
-    queue.enable_interrupts(1);
-    let _ = card.rx.set(SpinLock::new(Side { queue, doorbell }));
-    let (mut queue, doorbell) = start_queue(&*transport, TX, QUEUE_SIZE, direct, handler)?;
-    queue.disable_interrupts();
-    let side = Side { queue, doorbell };
-    let _ = card.tx.set(SpinLock::new(Transmit { side, backlog: VecDeque::new() }));
+    for (number, pair) in card.pairs.iter().enumerate() {
+        let arg = core::ptr::from_ref(pair) as usize;
+        let handler = Some(Handler { function: interrupt, arg, cpu: number });
+        let index = 2 * number as u16;
+        let (mut queue, doorbell) = start_queue(&*transport, index, QUEUE_SIZE, direct, handler)?;
+        fill(&mut queue);
+        queue.enable_interrupts(1);
+        let _ = pair.rx.set(SpinLock::new(Side { queue, doorbell }));
+        let (mut queue, doorbell) =
+            start_queue(&*transport, index + 1, QUEUE_SIZE, direct, handler)?;
+        queue.disable_interrupts();
+        let side = Side { queue, doorbell };
+        let _ = pair.tx.set(SpinLock::new(Transmit { side, backlog: VecDeque::new() }));
+    }
+    let control = match count {
+        1 => None,
+        _ => Some(start_queue(&*transport, 2 * offered_pairs as u16, 4, features, None)?),
+    };
     ready(&*transport);
-    if let Some(rx) = card.rx.get() {
-        rx.lock().notify();
+    if let Some((queue, doorbell)) = control {
+        use_pairs(queue, doorbell, count as u16)?;
+    }
+    for pair in &card.pairs {
+        if let Some(rx) = pair.rx.get() {
+            rx.lock().notify();
+        }
     }
     Ok(card)
 }
 
+/// Tells the device to use so many pairs: until then it knows the first one only. EIO if it refuses.
+fn use_pairs(mut queue: Queue<()>, doorbell: Doorbell, count: u16) -> Result<()> {
+    // On the heap, as the device reads and writes them by their addresses.
+    let [low, high] = count.to_le_bytes();
+    let command = Box::new([SET_PAIRS[0], SET_PAIRS[1], low, high]);
+    let answer = Box::new([0xff_u8]);
+    let (asked, answered) = (Segment::of(&command[..]), Segment::of(&answer[..]));
+    queue.push(&[asked], &[answered], ()).map_err(|()| Errno::EIO)?;
+    doorbell.ring();
+    let deadline = crate::time::now_ns() + ANSWER_NS;
+    while queue.pop()?.is_none() {
+        if crate::time::now_ns() > deadline {
+            // The device may still write: what it was given stays.
+            core::mem::forget((queue, command, answer));
+            return Err(Errno::EIO);
+        }
+        core::hint::spin_loop();
+    }
+    // SAFETY: a valid reference; volatile, because the device wrote it.
+    let status = unsafe { core::ptr::from_ref(&answer[0]).read_volatile() };
+    // Only now is nobody looking at the queue any more; it stays in service, though.
+    core::mem::forget(queue);
+    if status == 0 { Ok(()) } else { Err(Errno::EIO) }
+}
+
 fn interrupt(arg: usize) {
-    // SAFETY: `start` leaked one reference as the argument.
-    let card = unsafe { &*(arg as *const VirtioNet) };
-    card.signalled.store(true, Ordering::Release);
+    // SAFETY: `start` made the argument from a pair of a card that it leaked.
+    let pair = unsafe { &*(arg as *const Pair) };
+    pair.signalled.store(true, Ordering::Release);
     softirq::raise(softirq::Kind::Net);
 }
 
@@ -203,7 +272,8 @@ impl NetDevice for VirtioNet {
     }
 
     fn transmit(&self, mut frame: Packet) {
-        let Some(tx) = self.tx.get() else { return };
+        let at = if self.pairs.len() > 1 { flow(frame.bytes()) % self.pairs.len() } else { 0 };
+        let Some(tx) = self.pairs[at].tx.get() else { return };
         prepend(&mut frame);
         let mut tx = tx.lock();
         if tx.side.queue.free() < QUEUE_SIZE / 4 || !tx.backlog.is_empty() {
@@ -219,12 +289,43 @@ impl NetDevice for VirtioNet {
         }
     }
 
+    fn queues(&self) -> usize {
+        self.pairs.len()
+    }
+
     fn kick(&self) {
-        if let Some(tx) = self.tx.get() {
-            tx.lock().side.notify();
+        for pair in &self.pairs {
+            if let Some(tx) = pair.tx.get() {
+                tx.lock().side.notify();
+            }
         }
     }
 
+    fn poll(&self, stack: &Arc<Stack>) -> bool {
+        // This CPU's own first; interrupts of the others may have come here all the same.
+        let (before, from) = self.pairs.split_at(cpu::id() % self.pairs.len());
+        let mut more = false;
+        for pair in from.iter().chain(before) {
+            more |= pair.poll(stack);
+        }
+        more
+    }
+}
+
+/// A number that all frames of one connection have in common, and few others.
+fn flow(frame: &[u8]) -> usize {
+    let v4 = frame.get(ETHERNET).is_some_and(|byte| byte >> 4 == 4);
+    // Addresses and, where the header has no options, ports.
+    let (from, len) = if v4 { (ETHERNET + 12, 12) } else { (ETHERNET + 8, 36) };
+    let words = frame.get(from..from + len).unwrap_or_default().chunks_exact(4);
+    let sum = words.fold(0u32, |sum, word| {
+        let word = word.iter().fold(0, |word, &byte| word << 8 | u32::from(byte));
+        (sum.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b1)
+    });
+    (sum >> 16) as usize
+}
+
+impl Pair {
     fn poll(&self, stack: &Arc<Stack>) -> bool {
         if !self.signalled.swap(false, Ordering::AcqRel) {
             return false;
@@ -273,7 +374,9 @@ fn receive(queue: &mut Queue<Packet>, mut packet: Packet, len: usize) -> Option<
     let buffers = u16::from_le_bytes([header[10], header[11]]);
     packet.trim_front(HEADER);
     if buffers > 1 {
-        let mut whole = Packet::new(crate::net::packet::MAX_IP)?;
+        // What lies in `n` buffers is no longer than those.
+        let room = usize::from(buffers) * packet::SMALL;
+        let mut whole = Packet::new(room.min(packet::MAX_FRAME))?;
         let mut filled = packet.len().min(whole.len());
         whole.bytes_mut()[..filled].copy_from_slice(&packet.bytes()[..filled]);
         for _ in 1..buffers {
@@ -289,3 +392,6 @@ fn receive(queue: &mut Queue<Packet>, mut packet: Packet, len: usize) -> Option<
     packet.offload.checksum = header[0] & (NEEDS_CSUM | DATA_VALID) != 0;
     Some(packet)
 }
+
+#[cfg(test)]
+mod tests;

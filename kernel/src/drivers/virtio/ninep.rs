@@ -62,7 +62,7 @@ pub fn attach(transport: Arc<dyn Transport>) -> Result<()> {
     });
     // It lives as long as the kernel: its interrupt handler may come at any time.
     let arg = Arc::into_raw(channel.clone()) as usize;
-    let handler = Handler { function: interrupt, arg };
+    let handler = Handler { function: interrupt, arg, cpu: 0 };
     let (mut queue, doorbell) = start_queue(&*transport, 0, 128, features, Some(handler))?;
     queue.enable_interrupts(1);
     // Both are set here and nowhere else.

@@ -158,7 +158,7 @@ impl Pci {
             return Ok(vector);
         }
         let vector = vectors.len() as u16;
-        let message = irq::alloc_msi_vector(0, handler.function, handler.arg)?;
+        let message = irq::alloc_msi_vector(handler.cpu, handler.function, handler.arg)?;
         self.msix.set(vector, message)?;
         vectors.push((handler.arg, vector));
         Ok(vector)
