@@ -4,7 +4,7 @@
 use super::addr::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::nd;
 use super::packet::Packet;
-use super::report::{Trouble, report};
+use super::report::{Teller, Trouble, report};
 use super::stack::{Route, Stack, Timeout};
 use crate::errno::Errno;
 use alloc::sync::Arc;
@@ -167,9 +167,11 @@ pub fn retry(stack: &Arc<Stack>) {
     });
     neighbors.retrying = !again.is_empty();
     drop(neighbors);
-    // As routers report it: connect(2) fails, and connected datagram sockets hear of it.
+    // As routers report it: connect(2) fails, and datagram sockets that ask hear of it.
     for packet in lost {
-        report(stack, packet.bytes(), Trouble::Lost(Errno::EHOSTUNREACH));
+        let v4 = packet.bytes().first().is_some_and(|byte| byte >> 4 == 4);
+        let teller = Teller { addr: None, icmp: if v4 { [3, 1] } else { [1, 3] } };
+        report(stack, teller, packet.bytes(), Trouble::Astray(Errno::EHOSTUNREACH));
     }
     if !again.is_empty() {
         stack.set_timeout(now + SECOND, Timeout::Neighbors);

@@ -3,7 +3,7 @@
 use super::checksum;
 use super::ip::{self, Header, protocol};
 use super::packet::Packet;
-use super::report::{Trouble, report};
+use super::report::{Teller, Trouble, report};
 use super::stack::Stack;
 use crate::errno::Errno;
 use alloc::sync::Arc;
@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 const ECHO_REPLY: u8 = 0;
 const UNREACHABLE: u8 = 3;
 const ECHO: u8 = 8;
+const TIME_EXCEEDED: u8 = 11;
 /// Payload of the largest echo we answer.
 const MAX_ECHO: usize = 16 * 1024;
 
@@ -20,6 +21,7 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
     if bytes.len() < 8 || !checksum::verify(0, bytes) {
         return;
     }
+    let teller = Teller { addr: Some(header.src), icmp: [bytes[0], bytes[1]] };
     match bytes[0] {
         ECHO if bytes.len() <= MAX_ECHO && stack.is_local(&header.dst) => {
             let Some(route) = stack.route_back(&header.src, loopback) else { return };
@@ -32,7 +34,7 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
         }
         UNREACHABLE => {
             let trouble = match bytes[1] {
-                0 => Trouble::Lost(Errno::ENETUNREACH),
+                0 | 11 => Trouble::Astray(Errno::ENETUNREACH),
                 2 => Trouble::Lost(Errno::ENOPROTOOPT),
                 3 => Trouble::Lost(Errno::ECONNREFUSED),
                 // Routers from before RFC 1191 say no size.
@@ -40,9 +42,15 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
                     0 => Trouble::TooBig(576),
                     mtu => Trouble::TooBig(mtu.into()),
                 },
-                _ => Trouble::Lost(Errno::EHOSTUNREACH),
+                6 | 9 => Trouble::Lost(Errno::ENETUNREACH),
+                7 => Trouble::Lost(Errno::EHOSTDOWN),
+                10 | 13 | 14 | 15 => Trouble::Lost(Errno::EHOSTUNREACH),
+                _ => Trouble::Astray(Errno::EHOSTUNREACH),
             };
-            report(stack, &bytes[8..], trouble);
+            report(stack, teller, &bytes[8..], trouble);
+        }
+        TIME_EXCEEDED => {
+            report(stack, teller, &bytes[8..], Trouble::Astray(Errno::EHOSTUNREACH));
         }
         _ => {}
     }
@@ -54,7 +62,8 @@ pub fn unreachable(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopbac
     if header.src.is_ipv6() {
         return super::nd::unreachable(stack, packet, header, &route);
     }
-    let quoted = &packet.bytes()[..header.total_len.min(header.header_len + 8)];
+    // As much as fits into 576 bytes (RFC 1812, 4.3.2.3).
+    let quoted = &packet.bytes()[..header.total_len.min(548)];
     let Some(mut reply) = Packet::new(8 + quoted.len()) else { return };
     let bytes = reply.bytes_mut();
     bytes[..8].copy_from_slice(&[UNREACHABLE, 3, 0, 0, 0, 0, 0, 0]);

@@ -14,6 +14,7 @@ pub mod checksum;
 pub mod dhcp;
 pub mod dhcp6;
 pub mod edge;
+pub mod errors;
 pub mod fragment;
 pub mod groups;
 pub mod hearers;

@@ -5,7 +5,7 @@ use super::checksum;
 use super::edge;
 use super::ip::{self, Header, protocol};
 use super::packet::Packet;
-use super::report::{Trouble, report};
+use super::report::{Teller, Trouble, report};
 use super::stack::{Route, Stack, Timeout};
 use super::{dhcp6, groups};
 use crate::errno::Errno;
@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 
 const UNREACHABLE: u8 = 1;
 const TOO_BIG: u8 = 2;
+const TIME_EXCEEDED: u8 = 3;
 const MLD_QUERY: u8 = 130;
 const ECHO: u8 = 128;
 const ECHO_REPLY: u8 = 129;
@@ -171,6 +172,7 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
     }
     // Neighbour discovery never crosses a router: RFC 4861, 7.1.
     let on_link = header.ttl == 255 && !loopback && bytes[1] == 0;
+    let teller = Teller { addr: Some(header.src), icmp: [bytes[0], bytes[1]] };
     match bytes[0] {
         ECHO if bytes.len() <= MAX_ECHO && stack.is_local(&header.dst) => {
             let Some(route) = stack.route_back(&header.src, loopback) else { return };
@@ -182,16 +184,20 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
             let _ = stack.output_datagram(reply, &route, &header.src, false);
         }
         UNREACHABLE => {
-            let error = match bytes[1] {
-                0 => Errno::ENETUNREACH,
-                4 => Errno::ECONNREFUSED,
-                _ => Errno::EHOSTUNREACH,
+            let trouble = match bytes[1] {
+                0 => Trouble::Astray(Errno::ENETUNREACH),
+                1 | 5 | 6 => Trouble::Lost(Errno::EACCES),
+                4 => Trouble::Lost(Errno::ECONNREFUSED),
+                _ => Trouble::Astray(Errno::EHOSTUNREACH),
             };
-            report(stack, &bytes[8..], Trouble::Lost(error));
+            report(stack, teller, &bytes[8..], trouble);
+        }
+        TIME_EXCEEDED => {
+            report(stack, teller, &bytes[8..], Trouble::Astray(Errno::EHOSTUNREACH));
         }
         TOO_BIG => {
             let mtu = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-            report(stack, &bytes[8..], Trouble::TooBig(mtu as usize));
+            report(stack, teller, &bytes[8..], Trouble::TooBig(mtu as usize));
         }
         MLD_QUERY if !loopback => groups::queried(stack, true),
         SOLICITATION if on_link => solicited(stack, bytes, header),

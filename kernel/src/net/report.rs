@@ -2,6 +2,7 @@
 //! (RFC 1122 4.2.3.9, RFC 1191, RFC 8201).
 
 use super::addr::{IpAddr, SocketAddr};
+use super::errors::{Failure, Origin};
 use super::ip::{V4_HEADER, V6_HEADER, protocol};
 use super::stack::Stack;
 use super::tcp::{Found, Key};
@@ -11,28 +12,48 @@ use alloc::sync::Arc;
 /// What happened to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// It did not arrive.
+    /// It did not arrive, and others won't.
     Lost(Errno),
+    /// It did not arrive; others may. Only who asks for such errors hears of them.
+    Astray(Errno),
     /// It was longer than the path takes: so many bytes.
     TooBig(usize),
 }
 
+/// Who tells, and by which message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Teller {
+    /// Its address; `None`: this host.
+    pub addr: Option<IpAddr>,
+    /// Type and code of the ICMP message.
+    pub icmp: [u8; 2],
+}
+
 /// Tells the socket that sent `quoted`, the start of an IP packet of ours.
-pub fn report(stack: &Arc<Stack>, quoted: &[u8], trouble: Trouble) {
+pub fn report(stack: &Arc<Stack>, teller: Teller, quoted: &[u8], trouble: Trouble) {
     let Some((kind, src, dst, at)) = header(quoted) else { return };
     let Some([s0, s1, d0, d1, rest @ ..]) = quoted.get(at..) else { return };
     let local = SocketAddr::new(src, u16::from_be_bytes([*s0, *s1]));
     let remote = SocketAddr::new(dst, u16::from_be_bytes([*d0, *d1]));
     if kind == protocol::UDP {
-        return match trouble {
-            Trouble::Lost(error) => stack.udp.error(&local, &remote, error),
-            Trouble::TooBig(mtu) => {
-                if stack.udp.has(&local) {
-                    stack.learn_path(dst, mtu);
-                    stack.udp.error(&local, &remote, Errno::EMSGSIZE);
-                }
-            }
+        let (error, mtu) = match trouble {
+            Trouble::Lost(error) | Trouble::Astray(error) => (error, 0),
+            Trouble::TooBig(mtu) => (Errno::EMSGSIZE, mtu),
         };
+        if mtu != 0 && stack.udp.has(&local) {
+            stack.learn_path(dst, mtu);
+        }
+        let origin = if src.is_ipv4() { Origin::Icmp } else { Origin::Icmp6 };
+        let failure = Failure {
+            error,
+            origin,
+            icmp: teller.icmp,
+            mtu: mtu as u32,
+            offender: teller.addr,
+            remote,
+            payload: rest.get(4..).unwrap_or_default().to_vec(),
+        };
+        return stack.udp.failed(&local, failure, !matches!(trouble, Trouble::Astray(_)));
     }
     if kind != protocol::TCP {
         return;
@@ -44,7 +65,7 @@ pub fn report(stack: &Arc<Stack>, quoted: &[u8], trouble: Trouble) {
         return;
     }
     match trouble {
-        Trouble::Lost(error) => conn.unreachable(error),
+        Trouble::Lost(error) | Trouble::Astray(error) => conn.unreachable(error),
         Trouble::TooBig(mtu) => {
             stack.learn_path(dst, mtu);
             conn.path_mtu(stack.path_mtu(&dst));

@@ -2,6 +2,7 @@
 
 use super::addr::{IpAddr, SocketAddr};
 use super::checksum;
+use super::errors::{ErrorQueue, Failure, Origin};
 use super::ip::{self, Header, protocol};
 use super::packet::Packet;
 use super::stack::Stack;
@@ -48,6 +49,7 @@ struct State {
     bytes: usize,
     limit: usize,
     error: Option<Errno>,
+    failures: ErrorQueue,
     dropped: u64,
 }
 
@@ -64,6 +66,7 @@ impl Endpoint {
                 bytes: 0,
                 limit,
                 error: None,
+                failures: ErrorQueue::default(),
                 dropped: 0,
             }),
         })
@@ -91,9 +94,34 @@ impl Endpoint {
     pub fn take_error(&self) -> Option<Errno> {
         self.state.lock().error.take()
     }
-    /// Sets the pending error.
-    pub fn set_error(&self, error: Errno) {
-        self.state.lock().error = Some(error);
+    /// Whether failures are kept (`IP_RECVERR`).
+    pub fn want_failures(&self, wanted: bool) {
+        self.state.lock().failures.want(wanted);
+    }
+    /// The oldest failure; the next one's error becomes the pending one.
+    pub fn take_failure(&self) -> Option<Failure> {
+        let mut state = self.state.lock();
+        let (failure, next) = state.failures.pop()?;
+        if failure.origin != Origin::Local {
+            state.error = next;
+        }
+        Some(failure)
+    }
+    /// Hears of a datagram that failed: in the queue, if failures are kept. Otherwise only a
+    /// connected socket hears of it, and only if it is `fatal`.
+    pub fn failed(&self, failure: Failure, fatal: bool) {
+        let mut state = self.state.lock();
+        let error = failure.error;
+        let local = failure.origin == Origin::Local;
+        if state.failures.wanted() {
+            state.failures.push(failure);
+        } else if local || !fatal || state.peer != Some(failure.remote) {
+            return;
+        }
+        if !local {
+            state.error = Some(error);
+        }
+        drop(state);
         self.queue.wake_all(Events::ERR | Events::IN | Events::OUT);
     }
     /// The oldest datagram.
@@ -120,7 +148,7 @@ impl Endpoint {
         if !state.received.is_empty() {
             events |= Events::IN | Events::RDNORM;
         }
-        if state.error.is_some() {
+        if state.error.is_some() || !state.failures.is_empty() {
             events |= Events::ERR;
         }
         events
@@ -226,12 +254,13 @@ impl Table {
         self.ports.lock().contains_key(&local.port())
     }
 
-    /// An ICMP error about something we sent.
-    pub fn error(&self, local: &SocketAddr, remote: &SocketAddr, error: Errno) {
+    /// An ICMP error about something that was sent from `local`.
+    pub fn failed(&self, local: &SocketAddr, failure: Failure, fatal: bool) {
         let list = self.ports.lock().get(&local.port()).cloned().unwrap_or_default();
-        // Only connected sockets hear of them, as in Linux without IP_RECVERR.
-        for endpoint in list.iter().filter(|endpoint| endpoint.peer() == Some(*remote)) {
-            endpoint.set_error(error);
+        let sent = |endpoint: &&Arc<Endpoint>| endpoint.score(&failure.remote, &local.ip());
+        // The one that answers would have come to.
+        if let Some(endpoint) = list.iter().max_by_key(sent).filter(|it| sent(it).is_some()) {
+            endpoint.failed(failure, fatal);
         }
     }
 }

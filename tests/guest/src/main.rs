@@ -20,6 +20,7 @@ mod harness;
 
 mod conformance;
 mod creds;
+mod datagrams;
 mod events;
 mod exec;
 mod files;
@@ -60,6 +61,7 @@ fn main() {
         events::CASES,
         sockets::CASES,
         network::CASES,
+        datagrams::CASES,
         terminals::CASES,
         time::CASES,
         traces::CASES,

@@ -107,12 +107,8 @@ pub struct IpOptions {
     pub tos: u8,
     /// `IP_FREEBIND`, `IP_TRANSPARENT`.
     pub free_bind: bool,
-    /// `IP_PKTINFO`, `IPV6_RECVPKTINFO`.
-    pub packet_info: bool,
-    /// `IP_RECVTTL`, `IPV6_RECVHOPLIMIT`.
-    pub receive_ttl: bool,
-    /// `IP_RECVTOS`, `IPV6_RECVTCLASS`.
-    pub receive_tos: bool,
+    /// What is told of datagrams by messages of `IPPROTO_IP` and of `IPPROTO_IPV6`.
+    pub told: [Told; 2],
     /// `IP_HDRINCL`.
     pub header_included: bool,
     /// `IP_MULTICAST_LOOP`.
@@ -125,6 +121,17 @@ pub struct IpOptions {
     plain: Vec<(u32, u32)>,
 }
 
+/// What comes with a datagram that is received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// `IP_PKTINFO`, `IPV6_RECVPKTINFO`.
+    pub packet_info: bool,
+    /// `IP_RECVTTL`, `IPV6_RECVHOPLIMIT`.
+    pub ttl: bool,
+    /// `IP_RECVTOS`, `IPV6_RECVTCLASS`.
+    pub tos: bool,
+}
+
 impl Default for IpOptions {
     fn default() -> Self {
         IpOptions {
@@ -133,9 +140,7 @@ impl Default for IpOptions {
             multicast_ttl: 1,
             tos: 0,
             free_bind: false,
-            packet_info: false,
-            receive_ttl: false,
-            receive_tos: false,
+            told: Default::default(),
             header_included: false,
             multicast_loop: true,
             groups: Vec::new(),
@@ -182,6 +187,7 @@ impl IpOptions {
             _ => int(raw),
         };
         let on = || value().map(|value| value != 0);
+        let told = usize::from(level == LEVEL_IPV6);
         match (level, name) {
             (LEVEL_IPV6, IPV6_V6ONLY) => self.v6_only = on()?,
             (LEVEL_IP, IP_TTL) => {
@@ -195,19 +201,26 @@ impl IpOptions {
             (LEVEL_IP, IP_MULTICAST_TTL) | (LEVEL_IPV6, IPV6_MULTICAST_HOPS) => {
                 self.multicast_ttl = hops(value()?)?;
             }
-            (LEVEL_IP, IP_TOS) => self.tos = value()? as u8 & 0xfc,
+            (LEVEL_IP, IP_TOS) => self.tos = value()? as u8,
             (LEVEL_IPV6, IPV6_TCLASS) => self.tos = if value()? < 0 { 0 } else { value()? as u8 },
             (LEVEL_IP, IP_FREEBIND | IP_TRANSPARENT) => self.free_bind = on()?,
             (LEVEL_IPV6, IPV6_FREEBIND | IPV6_TRANSPARENT) => self.free_bind = on()?,
-            (LEVEL_IP, IP_PKTINFO) | (LEVEL_IPV6, IPV6_RECVPKTINFO) => self.packet_info = on()?,
-            (LEVEL_IP, IP_RECVTTL) | (LEVEL_IPV6, IPV6_RECVHOPLIMIT) => self.receive_ttl = on()?,
-            (LEVEL_IP, IP_RECVTOS) | (LEVEL_IPV6, IPV6_RECVTCLASS) => self.receive_tos = on()?,
+            (LEVEL_IP, IP_PKTINFO) | (LEVEL_IPV6, IPV6_RECVPKTINFO) => {
+                self.told[told].packet_info = on()?;
+            }
+            (LEVEL_IP, IP_RECVTTL) | (LEVEL_IPV6, IPV6_RECVHOPLIMIT) => self.told[told].ttl = on()?,
+            (LEVEL_IP, IP_RECVTOS) | (LEVEL_IPV6, IPV6_RECVTCLASS) => self.told[told].tos = on()?,
             (LEVEL_IP, IP_HDRINCL) => self.header_included = on()?,
             (LEVEL_IP, IP_MULTICAST_LOOP) | (LEVEL_IPV6, IPV6_MULTICAST_LOOP) => {
                 self.multicast_loop = on()?;
             }
             (LEVEL_IP, IP_MTU_DISCOVER) | (LEVEL_IPV6, IPV6_MTU_DISCOVER) => {
-                self.mtu_discover = value()?;
+                // IP_PMTUDISC_DONT to IP_PMTUDISC_OMIT.
+                let how = value()?;
+                if !(0..=5).contains(&how) {
+                    return Err(Errno::EINVAL);
+                }
+                self.mtu_discover = how;
             }
             (LEVEL_IP, IP_ADD_MEMBERSHIP) => self.join(stack, group4(raw)?)?,
             (LEVEL_IP, IP_DROP_MEMBERSHIP) => self.leave(stack, group4(raw)?)?,
@@ -233,6 +246,7 @@ impl IpOptions {
 
     /// Reads one. ENOPROTOOPT if there is no such option.
     pub fn get(&self, stack: &Stack, level: u32, name: u32) -> Result<Vec<u8>> {
+        let told = self.told[usize::from(level == LEVEL_IPV6)];
         let value = match (level, name) {
             (LEVEL_IPV6, IPV6_V6ONLY) => i32::from(self.v6_only),
             (LEVEL_IP, IP_TTL) | (LEVEL_IPV6, IPV6_UNICAST_HOPS) => i32::from(self.ttl),
@@ -242,9 +256,9 @@ impl IpOptions {
             (LEVEL_IP, IP_TOS) | (LEVEL_IPV6, IPV6_TCLASS) => i32::from(self.tos),
             (LEVEL_IP, IP_FREEBIND | IP_TRANSPARENT) => i32::from(self.free_bind),
             (LEVEL_IPV6, IPV6_FREEBIND | IPV6_TRANSPARENT) => i32::from(self.free_bind),
-            (LEVEL_IP, IP_PKTINFO) | (LEVEL_IPV6, IPV6_RECVPKTINFO) => i32::from(self.packet_info),
-            (LEVEL_IP, IP_RECVTTL) | (LEVEL_IPV6, IPV6_RECVHOPLIMIT) => i32::from(self.receive_ttl),
-            (LEVEL_IP, IP_RECVTOS) | (LEVEL_IPV6, IPV6_RECVTCLASS) => i32::from(self.receive_tos),
+            (LEVEL_IP, IP_PKTINFO) | (LEVEL_IPV6, IPV6_RECVPKTINFO) => i32::from(told.packet_info),
+            (LEVEL_IP, IP_RECVTTL) | (LEVEL_IPV6, IPV6_RECVHOPLIMIT) => i32::from(told.ttl),
+            (LEVEL_IP, IP_RECVTOS) | (LEVEL_IPV6, IPV6_RECVTCLASS) => i32::from(told.tos),
             (LEVEL_IP, IP_HDRINCL) => i32::from(self.header_included),
             (LEVEL_IP, IP_MULTICAST_LOOP) | (LEVEL_IPV6, IPV6_MULTICAST_LOOP) => {
                 i32::from(self.multicast_loop)
@@ -265,6 +279,12 @@ impl IpOptions {
     /// Whether datagrams must not be sent in pieces (`IP_PMTUDISC_DO` and `_PROBE`).
     pub fn whole(&self) -> bool {
         matches!(self.mtu_discover, 2 | 3)
+    }
+
+    /// Whether datagrams that fail are kept (`IP_RECVERR`, `IPV6_RECVERR`).
+    pub fn keeps_failures(&self) -> bool {
+        let keys = [(LEVEL_IP, IP_RECVERR), (LEVEL_IPV6, IPV6_RECVERR)];
+        keys.iter().any(|key| self.plain.contains(key))
     }
 
     fn join(&mut self, stack: &Stack, group: IpAddr) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Sockets: what the system calls of socket(7) act on.
 
+pub mod ancillary;
 pub mod ifreq;
 pub mod inet;
 pub mod link;
@@ -175,6 +176,10 @@ pub trait Socket: Send + Sync {
     fn set_option(&self, who: &Caller<'_>, level: u32, name: u32, value: &[u8]) -> Result<()>;
     /// getsockopt(2).
     fn option(&self, level: u32, name: u32) -> Result<Vec<u8>>;
+    /// Queues a message from the kernel itself (mq_notify(3)); only netlink sockets take any.
+    fn tell(&self, _message: &[u8]) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
     /// Present readiness; registers first.
     fn poll(&self, table: &mut PollTable<'_>) -> Events;
     /// ioctl(2) requests of this kind of socket only.

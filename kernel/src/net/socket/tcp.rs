@@ -2,7 +2,7 @@
 
 use super::inet::{self, IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_TCP};
 use super::options::{Common, int};
-use super::{Caller, Incoming, Outgoing, Shutdown, Socket, wait};
+use super::{Caller, Control, Incoming, Outgoing, Shutdown, Socket, wait};
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::put_user;
@@ -57,6 +57,21 @@ struct Settings {
     quick_ack: bool,
     fast_open: u32,
     linger2: i32,
+    /// `TCP_INQ`: recvmsg(2) tells how much is left.
+    tells_rest: bool,
+    fast_open_connect: bool,
+    /// Values of [`PLAIN`].
+    plain: [u32; 3],
+}
+
+/// sendto(2) with a connection on the way.
+const MSG_FASTOPEN: u32 = 0x2000_0000;
+
+/// Options without an effect here.
+const PLAIN: [u32; 3] = [TCP_WINDOW_CLAMP, TCP_THIN_LINEAR_TIMEOUTS, TCP_NOTSENT_LOWAT];
+
+fn plain(name: u32) -> Option<usize> {
+    PLAIN.iter().position(|&other| other == name)
 }
 
 impl TcpSocket {
@@ -69,6 +84,9 @@ impl TcpSocket {
             quick_ack: true,
             fast_open: 0,
             linger2: 60,
+            tells_rest: false,
+            fast_open_connect: false,
+            plain: [0; 3],
         };
         Self::with(
             stack,
@@ -390,12 +408,18 @@ impl Socket for TcpSocket {
         }
     }
 
-    fn send(&self, _who: &Caller<'_>, message: &mut Outgoing<'_, '_>) -> Result<usize> {
+    fn send(&self, who: &Caller<'_>, message: &mut Outgoing<'_, '_>) -> Result<usize> {
+        let nonblock = message.nonblock || message.flags & MSG_DONTWAIT != 0;
+        if message.flags & MSG_FASTOPEN != 0
+            && let Some(to) = &message.to
+        {
+            // Without a cookie it is connect(2) first, and data after the handshake.
+            self.connect(who, to, nonblock)?;
+        }
         let conn = match &*self.role.lock() {
             Role::Connected { conn, .. } => conn.clone(),
             _ => return Err(Errno::EPIPE),
         };
-        let nonblock = message.nonblock || message.flags & MSG_DONTWAIT != 0;
         let mut done = 0;
         let (timeout, corked) = {
             let settings = self.settings.lock();
@@ -468,9 +492,9 @@ impl Socket for TcpSocket {
 
     fn receive(&self, message: &mut Incoming<'_, '_>) -> Result<usize> {
         let conn = self.conn()?;
-        let (inline, timeout) = {
-            let common = &self.settings.lock().common;
-            (common.oob_inline, common.receive_timeout)
+        let (inline, timeout, tells_rest) = {
+            let settings = self.settings.lock();
+            (settings.common.oob_inline, settings.common.receive_timeout, settings.tells_rest)
         };
         if message.flags & MSG_OOB != 0 {
             return Self::receive_urgent(&conn, message, inline);
@@ -507,6 +531,13 @@ impl Socket for TcpSocket {
                 conn.after_nothing(inner);
             }
             if let Some(end) = end {
+                if tells_rest && end.is_ok() {
+                    let inner = conn.lock();
+                    // The end of the stream counts as something left to read.
+                    let rest = inner.readable().max(usize::from(inner.peer_done())) as u32;
+                    let data = rest.to_ne_bytes().to_vec();
+                    message.control.push(Control::Raw(LEVEL_TCP, TCP_INQ, data));
+                }
                 return end;
             }
             if fault {
@@ -622,6 +653,8 @@ impl Socket for TcpSocket {
                     settings = self.settings.lock();
                 }
                 settings.ip.set(&self.stack, self.v6, level, name, value)?;
+                // The other bits are the protocol's own (RFC 3168).
+                settings.ip.tos &= 0xfc;
             }
             LEVEL_TCP => {
                 if name == TCP_CONGESTION {
@@ -661,9 +694,16 @@ impl Socket for TcpSocket {
                     TCP_SYNCNT => settings.tcp.syn_count = positive(127)?,
                     TCP_LINGER2 => settings.linger2 = value,
                     TCP_FASTOPEN => settings.fast_open = value.max(0) as u32,
-                    TCP_WINDOW_CLAMP | TCP_THIN_LINEAR_TIMEOUTS | TCP_NOTSENT_LOWAT => {}
-                    TCP_FASTOPEN_CONNECT => return Err(Errno::EOPNOTSUPP),
-                    _ => return Err(Errno::ENOPROTOOPT),
+                    TCP_INQ | TCP_FASTOPEN_CONNECT if !(0..=1).contains(&value) => {
+                        return Err(Errno::EINVAL);
+                    }
+                    TCP_INQ => settings.tells_rest = on,
+                    // Without a cookie, and there is never one, Linux connects as ever, too.
+                    TCP_FASTOPEN_CONNECT => settings.fast_open_connect = on,
+                    name => match plain(name) {
+                        Some(at) => settings.plain[at] = value as u32,
+                        None => return Err(Errno::ENOPROTOOPT),
+                    },
                 }
             }
             _ => return Err(Errno::ENOPROTOOPT),
@@ -704,6 +744,8 @@ impl Socket for TcpSocket {
             (LEVEL_TCP, TCP_SYNCNT) => number(settings.tcp.syn_count),
             (LEVEL_TCP, TCP_LINGER2) => number(settings.linger2 as u32),
             (LEVEL_TCP, TCP_FASTOPEN) => number(settings.fast_open),
+            (LEVEL_TCP, TCP_FASTOPEN_CONNECT) => number(settings.fast_open_connect.into()),
+            (LEVEL_TCP, TCP_INQ) => number(settings.tells_rest.into()),
             (LEVEL_TCP, TCP_MAXSEG) => match self.conn() {
                 Ok(conn) => number(conn.lock().mss() as u32),
                 Err(_) if settings.tcp.max_segment > 0 => number(settings.tcp.max_segment),
@@ -711,7 +753,9 @@ impl Socket for TcpSocket {
             },
             (LEVEL_TCP, TCP_CONGESTION) => Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec()),
             (LEVEL_TCP, TCP_INFO) => Ok(self.info()),
-            (LEVEL_TCP, _) => Err(Errno::ENOPROTOOPT),
+            (LEVEL_TCP, _) => plain(name)
+                .map(|at| settings.plain[at].to_ne_bytes().to_vec())
+                .ok_or(Errno::ENOPROTOOPT),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }

@@ -1,5 +1,6 @@
 //! Datagram sockets over UDP (udp(7)).
 
+use super::ancillary::{self, UDP_SEGMENT, Wishes};
 use super::inet::{self, IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP};
 use super::options::{Common, Timestamp};
 use super::{Caller, Control, Incoming, Outgoing, Shutdown, Socket, wait};
@@ -7,6 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::put_user;
 use crate::net::addr::{Address, IpAddr, SocketAddr};
+use crate::net::errors::{Failure, Origin};
 use crate::net::packet::Packet;
 use crate::net::ports::Bound;
 use crate::net::stack::Stack;
@@ -19,9 +21,10 @@ use linux_raw_sys::net::*;
 
 /// Largest datagram of IPv4; IPv6 could carry twenty bytes more.
 const MAX_PAYLOAD: usize = 65507;
+/// Datagrams that one message is cut into at most (`UDP_MAX_SEGMENTS`).
+const MAX_SEGMENTS: usize = 64;
 
 const UDP_CORK: u32 = 1;
-const UDP_SEGMENT: u32 = 103;
 const UDP_GRO: u32 = 104;
 
 /// A UDP socket.
@@ -100,6 +103,7 @@ impl UdpSocket {
         let addr = SocketAddr::new(addr.ip(), bound.port);
         let limit = settings.common.receive_buffer as usize;
         let endpoint = Endpoint::new(addr, dual, limit, self.queue.clone());
+        endpoint.want_failures(settings.ip.keeps_failures());
         let mut binding = self.binding.lock();
         if binding.is_some() {
             drop(binding);
@@ -112,37 +116,40 @@ impl UdpSocket {
         Ok(endpoint)
     }
 
+    /// A message is longer than its path takes.
+    fn too_long(&self, remote: SocketAddr) -> Failure {
+        Failure {
+            error: Errno::EMSGSIZE,
+            origin: Origin::Local,
+            icmp: [0; 2],
+            mtu: self.stack.path_mtu(&remote.ip()) as u32,
+            offender: None,
+            remote,
+            payload: Vec::new(),
+        }
+    }
+
+    /// recvmsg(2) with `MSG_ERRQUEUE`: what became of a datagram, with its start. Never waits.
+    fn receive_failure(&self, message: &mut Incoming<'_, '_>) -> Result<usize> {
+        let endpoint = self.endpoint().ok_or(Errno::EAGAIN)?;
+        let failure = endpoint.take_failure().ok_or(Errno::EAGAIN)?;
+        let full = failure.payload.len();
+        let moved = if full == 0 || message.dst.remaining() == 0 {
+            0
+        } else {
+            message.dst.write(&failure.payload)?
+        };
+        message.from = Some(inet::shown(self.v6, failure.remote));
+        message.control.push(ancillary::failure(self.v6, &failure));
+        message.out_flags |= MSG_ERRQUEUE | if full > moved { MSG_TRUNC } else { 0 };
+        Ok(moved)
+    }
+
     /// Ancillary data that the options ask for.
     fn control(&self, datagram: &Datagram) -> Vec<Control> {
         let settings = self.settings.lock();
         let mut all = Vec::new();
-        let v4 = datagram.to.is_ipv4();
-        let int = |value: u8| i32::from(value).to_ne_bytes().to_vec();
-        if settings.ip.packet_info {
-            let index: u32 = if datagram.to.is_loopback() { 1 } else { 2 };
-            all.push(match datagram.to {
-                IpAddr::V4(to) => {
-                    let data = [index.to_ne_bytes(), to.octets(), to.octets()].concat();
-                    Control::Raw(LEVEL_IP, IP_PKTINFO, data)
-                }
-                IpAddr::V6(to) => {
-                    let mut data = to.octets().to_vec();
-                    data.extend(index.to_ne_bytes());
-                    Control::Raw(LEVEL_IPV6, IPV6_PKTINFO, data)
-                }
-            });
-        }
-        if settings.ip.receive_ttl {
-            let (level, name) = if v4 { (LEVEL_IP, IP_TTL) } else { (LEVEL_IPV6, IPV6_HOPLIMIT) };
-            all.push(Control::Raw(level, name, int(datagram.ttl)));
-        }
-        if settings.ip.receive_tos {
-            all.push(if v4 {
-                Control::Raw(LEVEL_IP, IP_TOS, alloc::vec![datagram.tos])
-            } else {
-                Control::Raw(LEVEL_IPV6, IPV6_TCLASS, int(datagram.tos))
-            });
-        }
+        ancillary::tell(&settings.ip.told, datagram, &mut all);
         let at = crate::time::clock::boot_time_ns().wrapping_add(datagram.at);
         let (secs, nanos) = (at / 1_000_000_000, at % 1_000_000_000);
         match settings.common.timestamp {
@@ -227,20 +234,31 @@ impl Socket for UdpSocket {
         if to.port() == 0 {
             return Err(Errno::EINVAL);
         }
-        let how = {
+        let wishes = Wishes::read(&message.control, to.is_ipv4())?;
+        let (how, segment, free) = {
             let settings = self.settings.lock();
             let broadcast = matches!(to.ip(), IpAddr::V4(v4) if v4.is_broadcast());
             if broadcast && !settings.common.broadcast {
                 return Err(Errno::EACCES);
             }
             let ip = &settings.ip;
-            udp::Sending {
-                ttl: if to.ip().is_multicast() { ip.multicast_ttl } else { ip.ttl },
-                tos: ip.tos,
+            let ttl = if to.ip().is_multicast() { ip.multicast_ttl } else { ip.ttl };
+            let how = udp::Sending {
+                ttl: wishes.ttl.unwrap_or(ttl),
+                tos: wishes.tos.unwrap_or(ip.tos),
                 whole: ip.whole(),
                 echo: ip.multicast_loop,
-            }
+            };
+            let segment = wishes.segment.map_or(settings.segment as usize, usize::from);
+            (how, segment, ip.free_bind)
         };
+        let mut from = endpoint.local();
+        if let Some(source) = wishes.source {
+            if !free && !self.stack.is_local(&source) {
+                return Err(if source.is_ipv4() { Errno::ENETUNREACH } else { Errno::EINVAL });
+            }
+            from.set_ip(source);
+        }
         let len = message.src.remaining();
         if len > MAX_PAYLOAD {
             return Err(Errno::EMSGSIZE);
@@ -249,7 +267,22 @@ impl Socket for UdpSocket {
         if message.src.read(packet.bytes_mut())? < len {
             return Err(Errno::EFAULT);
         }
-        udp::send_as(&self.stack, endpoint.local(), to, packet, how)?;
+        let send = |packet| {
+            udp::send_as(&self.stack, from, to, packet, how).inspect_err(|&error| {
+                if error == Errno::EMSGSIZE {
+                    endpoint.failed(self.too_long(to), false);
+                }
+            })
+        };
+        if segment == 0 || len <= segment {
+            return send(packet).map(|()| len);
+        }
+        if len.div_ceil(segment) > MAX_SEGMENTS {
+            return Err(Errno::EINVAL);
+        }
+        for part in packet.bytes().chunks(segment) {
+            send(Packet::from_slice(part).ok_or(Errno::ENOBUFS)?)?;
+        }
         Ok(len)
     }
 
@@ -258,7 +291,7 @@ impl Socket for UdpSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         if message.flags & MSG_ERRQUEUE != 0 {
-            return Err(Errno::EAGAIN);
+            return self.receive_failure(message);
         }
         let take = || {
             // Bound by then: another thread may bind while we wait.
@@ -320,7 +353,8 @@ impl Socket for UdpSocket {
     }
 
     fn peer(&self) -> Result<Address> {
-        let peer = self.endpoint().and_then(|endpoint| endpoint.peer()).ok_or(Errno::ENOTCONN)?;
+        let peer = self.endpoint().and_then(|endpoint| endpoint.peer());
+        let peer = peer.filter(|peer| peer.port() != 0).ok_or(Errno::ENOTCONN)?;
         Ok(inet::shown(self.v6, peer))
     }
 
@@ -338,14 +372,24 @@ impl Socket for UdpSocket {
                 }
                 Ok(())
             }
-            LEVEL_IP | LEVEL_IPV6 => settings.ip.set(&self.stack, self.v6, level, name, value),
+            LEVEL_IP | LEVEL_IPV6 => {
+                settings.ip.set(&self.stack, self.v6, level, name, value)?;
+                let wanted = settings.ip.keeps_failures();
+                drop(settings);
+                if let Some(endpoint) = self.endpoint() {
+                    endpoint.want_failures(wanted);
+                }
+                Ok(())
+            }
             LEVEL_UDP => {
                 let value = super::options::int(value)?;
                 match name {
                     UDP_CORK if value == 0 => settings.cork = false,
                     UDP_GRO => settings.gro = value != 0,
-                    UDP_SEGMENT if value == 0 => settings.segment = 0,
-                    // Corking and segmentation of datagrams aren't offered.
+                    UDP_SEGMENT => {
+                        settings.segment = u16::try_from(value).map_err(|_| Errno::EINVAL)?.into();
+                    }
+                    // Corking of datagrams isn't offered.
                     _ => return Err(Errno::ENOPROTOOPT),
                 }
                 Ok(())

@@ -1,0 +1,263 @@
+//! What comes with datagrams besides their bytes: ancillary data both ways, errors, segmentation.
+
+use crate::harness::{ok, read, write};
+use libc::*;
+use std::mem::zeroed;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+
+cases![
+    one_datagram_is_sent_otherwise,
+    a_dual_socket_is_told_by_both_levels,
+    the_source_is_chosen_among_our_addresses,
+    failures_are_queued,
+    a_long_message_is_cut_into_datagrams,
+    tcp_tells_what_is_left,
+    fast_open_without_a_cookie,
+];
+
+const UDP_SEGMENT: c_int = 103;
+const TCP_INQ: c_int = 36;
+const TCP_FASTOPEN_CONNECT: c_int = 30;
+
+/// A control message: level, type, data.
+type Message = (c_int, c_int, Vec<u8>);
+
+fn int(value: i32) -> Vec<u8> {
+    value.to_ne_bytes().to_vec()
+}
+
+fn set(socket: &impl AsRawFd, level: c_int, name: c_int, value: i32) {
+    let at = (&raw const value).cast();
+    ok(unsafe { setsockopt(socket.as_raw_fd(), level, name, at, 4) });
+}
+
+/// sendmsg(2) with control messages, to the connected peer; -1 with errno if it fails.
+fn send(socket: &impl AsRawFd, bytes: &[u8], messages: &[Message]) -> isize {
+    let mut control = Vec::new();
+    for (level, kind, data) in messages {
+        control.extend((16 + data.len()).to_ne_bytes());
+        control.extend(level.to_ne_bytes());
+        control.extend(kind.to_ne_bytes());
+        control.extend(data);
+        control.resize(control.len().next_multiple_of(8), 0);
+    }
+    unsafe {
+        let mut part = iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let mut header: msghdr = zeroed();
+        (header.msg_iov, header.msg_iovlen) = (&mut part, 1);
+        (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), control.len());
+        sendmsg(socket.as_raw_fd(), &header, 0)
+    }
+}
+
+/// recvmsg(2): data, control messages, flags, and the port of the sender's address.
+fn receive(socket: &impl AsRawFd, flags: c_int) -> Option<(Vec<u8>, Vec<Message>, c_int, u16)> {
+    let (mut bytes, mut control) = (vec![0u8; 4096], [0u64; 64]);
+    unsafe {
+        let mut name: sockaddr_in6 = zeroed();
+        let mut part = iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let mut header: msghdr = zeroed();
+        (header.msg_name, header.msg_namelen) = ((&raw mut name).cast(), 28);
+        (header.msg_iov, header.msg_iovlen) = (&mut part, 1);
+        (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), 512);
+        let got = recvmsg(socket.as_raw_fd(), &mut header, flags);
+        bytes.truncate(usize::try_from(got).ok()?);
+        let mut messages = Vec::new();
+        let mut at = CMSG_FIRSTHDR(&header);
+        while !at.is_null() {
+            let len = (*at).cmsg_len as usize - CMSG_LEN(0) as usize;
+            let data = std::slice::from_raw_parts(CMSG_DATA(at), len).to_vec();
+            messages.push(((*at).cmsg_level, (*at).cmsg_type, data));
+            at = CMSG_NXTHDR(&header, at);
+        }
+        Some((bytes, messages, header.msg_flags, u16::from_be(name.sin6_port)))
+    }
+}
+
+fn pair(addr: &str) -> (UdpSocket, UdpSocket) {
+    let [one, other] = [addr; 2].map(|addr| UdpSocket::bind(addr).unwrap());
+    one.connect(other.local_addr().unwrap()).unwrap();
+    (one, other)
+}
+
+fn one_datagram_is_sent_otherwise() {
+    let (one, other) = pair("127.0.0.1:0");
+    set(&other, IPPROTO_IP, IP_RECVTTL, 1);
+    set(&other, IPPROTO_IP, IP_RECVTOS, 1);
+    // All bits are the program's, those of ECN as well.
+    set(&one, IPPROTO_IP, IP_TOS, 2);
+    let got = |one: &UdpSocket, wishes: &[Message]| {
+        assert_eq!(send(one, b"x", wishes), 1);
+        receive(&other, 0).unwrap().1
+    };
+    let usual = [(IPPROTO_IP, IP_TTL, int(64)), (IPPROTO_IP, IP_TOS, vec![2])];
+    assert_eq!(got(&one, &[]), usual);
+    let wishes = [(IPPROTO_IP, IP_TTL, int(9)), (IPPROTO_IP, IP_TOS, int(0xb9))];
+    let told = [(IPPROTO_IP, IP_TTL, int(9)), (IPPROTO_IP, IP_TOS, vec![0xb9])];
+    assert_eq!(got(&one, &wishes), told);
+    assert_eq!(got(&one, &[]), usual);
+    unsafe {
+        fails!(send(&one, b"x", &[(IPPROTO_IP, IP_TTL, int(0))]), EINVAL);
+        fails!(send(&one, b"x", &[(IPPROTO_IP, IP_TOS, int(256))]), EINVAL);
+        fails!(send(&one, b"x", &[(IPPROTO_IP, 250, int(0))]), EINVAL);
+    }
+    let (one, other) = pair("[::1]:0");
+    set(&other, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+    set(&other, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    let wishes = [(IPPROTO_IPV6, IPV6_HOPLIMIT, int(7)), (IPPROTO_IPV6, IPV6_TCLASS, int(3))];
+    assert_eq!(send(&one, b"x", &wishes), 1);
+    let mut told = receive(&other, 0).unwrap().1;
+    told.sort();
+    let mut wishes = wishes.to_vec();
+    wishes.sort();
+    assert_eq!(told, wishes);
+}
+
+fn a_dual_socket_is_told_by_both_levels() {
+    let server = UdpSocket::bind("[::]:0").unwrap();
+    set(&server, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+    set(&server, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    client.connect(("127.0.0.1", port)).unwrap();
+    client.send(b"x").unwrap();
+    // Of IPv4 datagrams the address is told, as a mapped one, and nothing else.
+    let (_, messages, ..) = receive(&server, 0).unwrap();
+    let [(IPPROTO_IPV6, IPV6_PKTINFO, info)] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!(info[..16], std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets());
+    set(&server, IPPROTO_IP, IP_PKTINFO, 1);
+    set(&server, IPPROTO_IP, IP_RECVTOS, 1);
+    client.send(b"x").unwrap();
+    let (_, messages, ..) = receive(&server, 0).unwrap();
+    let kinds: Vec<_> = messages.iter().map(|(level, kind, _)| (*level, *kind)).collect();
+    assert_eq!(kinds.len(), 3, "{kinds:?}");
+    for kind in [(IPPROTO_IPV6, IPV6_PKTINFO), (IPPROTO_IP, IP_PKTINFO), (IPPROTO_IP, IP_TOS)] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+}
+
+fn the_source_is_chosen_among_our_addresses() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+    client.connect(server.local_addr().unwrap()).unwrap();
+    let info = |octets: [u8; 4]| {
+        let data = [[0; 4], octets, [0; 4]].concat();
+        [(IPPROTO_IP, IP_PKTINFO, data)]
+    };
+    assert_eq!(send(&client, b"x", &info([127, 0, 0, 2])), 1);
+    let (_, from) = server.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(from.ip().to_string(), "127.0.0.2");
+    unsafe { fails!(send(&client, b"x", &info([192, 0, 2, 77])), ENETUNREACH) };
+    unsafe { fails!(send(&client, b"x", &[(IPPROTO_IP, IP_PKTINFO, vec![0; 8])]), EINVAL) };
+}
+
+fn failures_are_queued() {
+    // A port where nobody listens.
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ready = |events: c_short| {
+        let mut poll = pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
+        ok(unsafe { libc::poll(&mut poll, 1, 60_000) });
+        poll.revents
+    };
+    assert!(receive(&socket, MSG_ERRQUEUE).is_none());
+    // Who isn't connected hears nothing, unless it asks.
+    socket.send_to(b"lost", nobody).unwrap();
+    set(&socket, IPPROTO_IP, IP_RECVERR, 1);
+    socket.send_to(b"found", nobody).unwrap();
+    assert_eq!(ready(0) & POLLERR, POLLERR);
+    let (bytes, messages, flags, port) = receive(&socket, MSG_ERRQUEUE).unwrap();
+    assert_eq!(
+        (&bytes[..], port, flags & MSG_ERRQUEUE),
+        (&b"found"[..], nobody.port(), MSG_ERRQUEUE)
+    );
+    let [(IPPROTO_IP, IP_RECVERR, data)] = &messages[..] else { panic!("{messages:?}") };
+    // struct sock_extended_err, and who told.
+    let want = [ECONNREFUSED as u8, 0, 0, 0, 2, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(data[..16], want);
+    assert_eq!(data[16..24], [AF_INET as u8, 0, 0, 0, 127, 0, 0, 1]);
+    // Reading the queue took the pending error as well.
+    assert!(receive(&socket, MSG_ERRQUEUE).is_none());
+    assert_eq!(ready(POLLOUT) & POLLERR, 0);
+    // A failing call and the queue tell of the same.
+    socket.connect(nobody).unwrap();
+    socket.send(b"again").unwrap();
+    assert_eq!(ready(0) & POLLERR, POLLERR);
+    assert_eq!(socket.send(b"not sent").unwrap_err().raw_os_error(), Some(ECONNREFUSED));
+    assert_eq!(ready(0) & POLLERR, POLLERR);
+    assert_eq!(receive(&socket, MSG_ERRQUEUE).unwrap().0, b"again");
+    // Turned off, what waits is forgotten.
+    socket.send(b"forgotten").unwrap();
+    assert_eq!(ready(0) & POLLERR, POLLERR);
+    set(&socket, IPPROTO_IP, IP_RECVERR, 0);
+    assert!(receive(&socket, MSG_ERRQUEUE).is_none());
+}
+
+fn a_long_message_is_cut_into_datagrams() {
+    let (one, other) = pair("127.0.0.1:0");
+    let sizes = || {
+        let mut sizes = Vec::new();
+        while let Some((bytes, ..)) = receive(&other, MSG_DONTWAIT) {
+            sizes.push(bytes.len());
+        }
+        sizes
+    };
+    let message = vec![7u8; 1000];
+    assert_eq!(
+        send(&one, &message, &[(SOL_UDP, UDP_SEGMENT, 300u16.to_ne_bytes().to_vec())]),
+        1000
+    );
+    assert_eq!(sizes(), [300, 300, 300, 100]);
+    set(&one, SOL_UDP, UDP_SEGMENT, 600);
+    assert_eq!(send(&one, &message, &[]), 1000);
+    assert_eq!(send(&one, &message[..600], &[]), 600);
+    assert_eq!(sizes(), [600, 400, 600]);
+    unsafe { fails!(send(&one, &message, &[(SOL_UDP, UDP_SEGMENT, int(1))]), EINVAL) };
+}
+
+fn tcp_tells_what_is_left() {
+    use std::io::Write;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    set(&server, IPPROTO_TCP, TCP_INQ, 1);
+    client.write_all(&[1; 5000]).unwrap();
+    let mut byte = [0u8; 5000];
+    // Until all of it is there.
+    let peek = MSG_PEEK | MSG_WAITALL;
+    assert_eq!(unsafe { recv(server.as_raw_fd(), byte.as_mut_ptr().cast(), 5000, peek) }, 5000);
+    let (bytes, messages, ..) = receive(&server, 0).unwrap();
+    assert_eq!((bytes.len(), messages), (4096, vec![(IPPROTO_TCP, TCP_INQ, int(904))]));
+    drop(client);
+    let mut poll = pollfd { fd: server.as_raw_fd(), events: POLLRDHUP, revents: 0 };
+    ok(unsafe { libc::poll(&mut poll, 1, 60_000) });
+    // The end of the stream is something to read.
+    let (bytes, messages, ..) = receive(&server, 0).unwrap();
+    assert_eq!((bytes.len(), messages), (904, vec![(IPPROTO_TCP, TCP_INQ, int(1))]));
+    let two = 2i32;
+    let at = (&raw const two).cast();
+    unsafe { fails!(setsockopt(server.as_raw_fd(), IPPROTO_TCP, TCP_INQ, at, 4), EINVAL) };
+}
+
+fn fast_open_without_a_cookie() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    unsafe {
+        let mut to: sockaddr_in = zeroed();
+        (to.sin_family, to.sin_port) = (AF_INET as u16, port.to_be());
+        to.sin_addr.s_addr = u32::from_be_bytes([127, 0, 0, 1]).to_be();
+        let (addr, len) = ((&raw const to).cast::<sockaddr>(), 16);
+        let by_send = ok(socket(AF_INET, SOCK_STREAM, 0));
+        let sent = sendto(by_send, b"one".as_ptr().cast(), 3, MSG_FASTOPEN, addr, len);
+        assert_eq!(ok(sent), 3);
+        let by_option = ok(socket(AF_INET, SOCK_STREAM, 0));
+        set(&std::os::fd::BorrowedFd::borrow_raw(by_option), IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+        ok(connect(by_option, addr, len));
+        write(by_option, b"two");
+        for text in [b"one", b"two"] {
+            let (server, _) = listener.accept().unwrap();
+            assert_eq!(read(server.as_raw_fd(), 9), text);
+        }
+    }
+}
