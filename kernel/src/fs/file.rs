@@ -1,6 +1,7 @@
 //! Open file descriptions (open(2)) and what each kind of file can do.
 
 use super::Inode;
+use super::write_errors::WriteErrors;
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc};
@@ -27,6 +28,8 @@ pub struct File {
     pub watchers: crate::event::epoll::Watchers,
     /// Who is sent a signal when it becomes ready.
     pub sigio: crate::event::sigio::Sigio,
+    /// The errors of writing back that it has heard of.
+    pub write_errors: AtomicU32,
     /// The name it was opened by; `None` for pipes, sockets and anonymous files.
     pub path: Option<crate::fs::Path>,
     _live: Live,
@@ -36,6 +39,7 @@ impl File {
     /// A description without a name.
     pub fn anonymous(ops: Arc<dyn FileOps>, flags: u32) -> Arc<File> {
         Arc::new(File {
+            write_errors: AtomicU32::new(ops.write_errors().map_or(0, WriteErrors::sample)),
             ops,
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
@@ -49,6 +53,7 @@ impl File {
     /// A description of a named file.
     pub fn named(ops: Arc<dyn FileOps>, flags: u32, path: crate::fs::Path) -> Arc<File> {
         Arc::new(File {
+            write_errors: AtomicU32::new(ops.write_errors().map_or(0, WriteErrors::sample)),
             ops,
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
@@ -203,6 +208,10 @@ pub trait FileOps: Any + Send + Sync {
     /// fsync(2) and fdatasync(2).
     fn sync(&self, _file: &File, _data_only: bool) -> Result<()> {
         Err(Errno::EINVAL)
+    }
+    /// Where errors of writing back are kept, if it is written back.
+    fn write_errors(&self) -> Option<&WriteErrors> {
+        None
     }
     /// The last descriptor is gone.
     fn release(&self, _file: &File) {}

@@ -6,6 +6,7 @@
 //! | [`dcache`], [`mount`], [`walk`] | the tree of names and how names are resolved |
 //! | [`ops`], [`perm`] | operations on names, with permission checks |
 //! | [`file`], [`fdtable`], [`locks`] | open files, descriptors, locks on files |
+//! | [`write_errors`] | what fsync(2) tells of writing back |
 //! | [`memfs`], [`erofs`] | the root and tmpfs; the image underneath |
 //! | [`ext4`], [`ninep`], [`volumes`] | volumes, directories of the host, and what is mounted at boot |
 //! | [`pipe`], [`anon`] | files without names |
@@ -38,6 +39,7 @@ pub mod pseudo;
 pub mod sysfs;
 pub mod volumes;
 pub mod walk;
+pub mod write_errors;
 
 pub use context::FsContext;
 pub use dcache::Dentry;

@@ -6,6 +6,7 @@ use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::fs::inode::mode::{S_IFMT, S_ISGID, S_ISUID};
+use crate::fs::write_errors::WriteErrors;
 use crate::fs::{File, FileOps, FileType, Inode};
 use crate::io::{IoDst, IoSrc, put_user};
 use crate::mm::{PageCache, PageRef, Pager};
@@ -246,7 +247,7 @@ impl FileOps for Ext4Inode {
             return Ok((0, offset));
         }
         if file.flags() & O_DSYNC != 0 {
-            self.synchronize(file.flags() & O_SYNC != O_SYNC)?;
+            self.synchronize(file, file.flags() & O_SYNC != O_SYNC)?;
         } else {
             self.fs.throttle(self, contents)?;
         }
@@ -363,7 +364,11 @@ impl FileOps for Ext4Inode {
         Ok(())
     }
 
-    fn sync(&self, _file: &File, data_only: bool) -> Result<()> {
-        self.synchronize(data_only)
+    fn sync(&self, file: &File, data_only: bool) -> Result<()> {
+        self.synchronize(file, data_only)
+    }
+
+    fn write_errors(&self) -> Option<&WriteErrors> {
+        Some(&self.lost)
     }
 }

@@ -6,6 +6,7 @@ use super::inode::{Body, Ext4Inode};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::event::Events;
+use crate::fs::File;
 use crate::mm::PageRef;
 use crate::sync::WaitMode;
 use alloc::vec::Vec;
@@ -109,7 +110,7 @@ impl Ext4 {
         for inode in queue {
             inode.queued.store(false, Relaxed);
             if let Err(error) = inode.write_back() {
-                inode.lost.store(true, Relaxed);
+                inode.lost.record(error);
                 result = Err(error);
             }
         }
@@ -151,18 +152,21 @@ impl Ext4Inode {
         })
     }
 
-    /// fsync(2), or fdatasync(2).
-    pub(super) fn synchronize(&self, data_only: bool) -> Result<()> {
+    /// fsync(2), or fdatasync(2), which tell each open file of each error once.
+    pub(super) fn synchronize(&self, file: &File, data_only: bool) -> Result<()> {
+        let mut written = Ok(());
         if let Body::File(contents) = &self.body {
             let _flush = contents.flush.lock();
-            self.write_range(contents, 0, u64::MAX, false)?;
+            written = self.write_range(contents, 0, u64::MAX, false);
         }
         if !data_only && let Some(change) = self.take_stale() {
             self.set(&[], &change)?;
         }
-        if self.lost.swap(false, Relaxed) {
-            return Err(Errno::EIO);
+        // What failed just now is among it.
+        if let Some(error) = self.lost.hear(&file.write_errors) {
+            return Err(error);
         }
+        written?;
         if self.fs.device.read_only() {
             return Ok(());
         }
@@ -193,10 +197,7 @@ impl Ext4Inode {
             let size = contents.cache.len();
             let result = self.write_pages(&pages, size);
             contents.cache.uncharge_written(pages.len());
-            if result.is_err() {
-                self.lost.store(true, Relaxed);
-            }
-            result?;
+            result.inspect_err(|&error| self.lost.record(error))?;
             if pages.len() < BATCH {
                 return Ok(());
             }

@@ -9,6 +9,7 @@ use crate::fs::inode::{
     dev_minor, make_dev,
 };
 use crate::fs::pipe::Fifo;
+use crate::fs::write_errors::WriteErrors;
 use crate::sync::SpinLock;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -27,8 +28,8 @@ pub struct Ext4Inode {
     pub(super) stale: AtomicBool,
     /// Whether it waits to be written back.
     pub(super) queued: AtomicBool,
-    /// Whether writing back has failed since somebody was told.
-    pub(super) lost: AtomicBool,
+    /// What became of writing back.
+    pub(super) lost: WriteErrors,
     /// The last transaction that changed it.
     pub(super) changed_in: AtomicU32,
     pub(super) body: Body,
@@ -66,7 +67,7 @@ impl Ext4Inode {
             meta: SpinLock::new(Metadata::default()),
             stale: AtomicBool::new(false),
             queued: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
+            lost: WriteErrors::default(),
             changed_in: AtomicU32::new(volume.committed()),
             body,
         });
