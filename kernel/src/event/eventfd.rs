@@ -44,12 +44,12 @@ impl EventFd {
         Some(())
     }
 
-    /// Adds without waiting, saturating: how kernel-side events are signalled (asynchronous I/O
-    /// completion).
+    /// Adds without waiting: how kernel-side events are signalled (asynchronous I/O completion).
+    /// What writers can't exceed, this can: then poll(2) tells of an overflow.
     pub fn signal(&self, value: u64) {
         {
             let mut count = self.count.lock();
-            *count = count.saturating_add(value).min(MAX);
+            *count = count.saturating_add(value);
         }
         // One waiter takes the whole count: as on Linux, exclusive ones wake one at a time.
         self.queue.wake_one(Events::IN | Events::RDNORM);
@@ -103,6 +103,9 @@ impl FileOps for EventFd {
         }
         if count < MAX {
             events |= Events::OUT;
+        }
+        if count > MAX {
+            events |= Events::ERR;
         }
         events
     }

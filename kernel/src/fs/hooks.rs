@@ -4,7 +4,7 @@ use crate::arch::PAGE_SIZE;
 use crate::errno::Result;
 use crate::net::socket::ifreq;
 use crate::sync::WaitMode;
-use crate::task::signal::{SigInfo, Signal, send_to_task};
+use crate::task::signal::{SigInfo, Signal, code, send_to_task};
 use crate::task::{self, Process, Task, current, current_arc, sched};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -25,7 +25,10 @@ pub fn file_too_large() {
 fn signal_current(signal: Signal) {
     // Tests run without tasks.
     if !crate::arch::cpu::current_task().is_null() {
-        send_to_task(&current_arc(), signal, SigInfo::kernel(signal));
+        // It is said to come from the task itself.
+        let uid = current().with_creds(|creds| creds.uid);
+        let info = SigInfo::sent_by(signal, code::SI_USER, current().pid(), uid);
+        send_to_task(&current_arc(), signal, info);
     }
 }
 

@@ -203,6 +203,11 @@ impl PseudoInode {
     }
 }
 
+/// The key of an entry of such a filesystem, and the entry.
+pub fn entry_of(inode: &Arc<dyn Inode>) -> Option<(Key, &'static Entry)> {
+    inode.downcast::<PseudoInode>().map(|inode| (inode.key, inode.entry))
+}
+
 /// A number that is the same whenever the same entry is looked up.
 fn ino_of(key: &Key, entry: &'static Entry) -> u64 {
     let place = core::ptr::from_ref(entry) as u64 & 0xff_ffff;

@@ -90,14 +90,15 @@ impl<T: Object> Ids<T> {
     }
 
     /// The object in a slot and its id (`SEM_STAT`, `MSG_STAT`). The permissions are checked
-    /// unless `any`.
+    /// unless `any`. An id stands for its slot, as in Linux.
     pub fn at(&self, slot: i32, any: bool, caller: &Caller<'_>) -> Result<(i32, Arc<T>)> {
         let table = self.table.lock();
-        let found = table.slots.get(&slot).ok_or(Errno::EINVAL)?;
+        let found =
+            table.slots.get(&(slot % MAX_IDS)).filter(|_| slot >= 0).ok_or(Errno::EINVAL)?;
         if !any {
             found.object.perm().check(caller, READ)?;
         }
-        Ok((id_of(slot, found.sequence), found.object.clone()))
+        Ok((id_of(slot % MAX_IDS, found.sequence), found.object.clone()))
     }
 
     /// Takes an object out of the table, if the caller may.

@@ -10,6 +10,7 @@ use crate::fs::anon::AnonInode;
 use crate::fs::inode::mode::S_IFREG;
 use crate::fs::{File, FileOps, Inode, perm};
 use crate::io::IoDst;
+use crate::net::socket;
 use crate::sync::{Mutex, SpinLock, WaitError, WaitMode, WaitQueue};
 use crate::task::signal::{SigInfo, Signal, code, send_to_process};
 use crate::task::{Creds, Process, current};
@@ -17,7 +18,9 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use linux_raw_sys::general::{CAP_SYS_RESOURCE, O_CREAT, O_EXCL, RLIMIT_MSGQUEUE};
+use linux_raw_sys::general::{
+    CAP_SYS_RESOURCE, O_CREAT, O_EXCL, RLIMIT_MSGQUEUE, SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD,
+};
 
 /// Priorities are below this (`MQ_PRIO_MAX`).
 pub const PRIORITIES: u32 = 32768;
@@ -42,8 +45,36 @@ static CHARGED: SpinLock<BTreeMap<u32, u64>> = SpinLock::new(BTreeMap::new());
 struct Notify {
     process: Weak<Process>,
     pid: i32,
-    signal: Option<Signal>,
-    value: u64,
+    how: How,
+}
+
+/// How a process is told.
+pub enum How {
+    /// Not at all: it only keeps others out.
+    Silent,
+    /// By a signal with a value.
+    Signal(Signal, u64),
+    /// The library starts a thread when these bytes come by a netlink socket, with what happened
+    /// in the last of them.
+    Thread(Arc<File>, [u8; COOKIE]),
+}
+
+/// Length of what [`How::Thread`] sends (`NOTIFY_COOKIE_LEN`).
+pub const COOKIE: usize = 32;
+/// What its last byte says: a message has come, or none will be told of any more.
+const WOKEN: u8 = 1;
+const REMOVED: u8 = 2;
+
+impl How {
+    fn tell_thread(self, event: u8) {
+        if let How::Thread(file, mut cookie) = self {
+            cookie[COOKIE - 1] = event;
+            if let Ok(socket) = socket::of(&file) {
+                // A full socket loses it, as on Linux.
+                let _: Result<()> = socket.socket.tell(&cookie);
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -221,14 +252,18 @@ impl Queue {
             Some(if alone { state.notify.take() } else { None })
         })?;
         self.readable.wake_all(Events::IN | Events::RDNORM);
-        if let Some(Notify { process, signal: Some(signal), value, .. }) = notify
-            && let Some(process) = process.upgrade()
-        {
-            let sender = current();
-            let uid = sender.with_creds(|creds| creds.uid);
-            let mut info = SigInfo::sent_by(signal, code::SI_MESGQ, sender.pid(), uid);
-            info.body[1] = value;
-            send_to_process(&process, signal, info);
+        match notify {
+            Some(Notify { process, how: How::Signal(signal, value), .. }) => {
+                if let Some(process) = process.upgrade() {
+                    let sender = current();
+                    let uid = sender.with_creds(|creds| creds.uid);
+                    let mut info = SigInfo::sent_by(signal, code::SI_MESGQ, sender.pid(), uid);
+                    info.body[1] = value;
+                    send_to_process(&process, signal, info);
+                }
+            }
+            Some(Notify { how, .. }) => how.tell_thread(WOKEN),
+            None => {}
         }
         Ok(())
     }
@@ -255,9 +290,8 @@ impl Queue {
         outcome
     }
 
-    /// mq_notify(3): registers the current process for a signal with a value, or for nothing to be
-    /// sent. EBUSY if somebody is registered.
-    pub fn notify(&self, signal: Option<Signal>, value: u64) -> Result<()> {
+    /// mq_notify(3): registers the current process. EBUSY if somebody is registered.
+    pub fn notify(&self, how: How) -> Result<()> {
         let process = current().process();
         let mut state = self.state.lock();
         let taken = state.notify.as_ref().and_then(|notify| notify.process.upgrade());
@@ -265,15 +299,23 @@ impl Queue {
             return Err(Errno::EBUSY);
         }
         let pid = process.pid();
-        state.notify = Some(Notify { process: Arc::downgrade(process), pid, signal, value });
+        let gone = state.notify.replace(Notify { process: Arc::downgrade(process), pid, how });
+        drop(state);
+        drop(gone);
         Ok(())
     }
 
     /// Takes back the current process's registration.
     pub fn forget(&self) {
         let pid = current().pid();
-        let mut state = self.state.lock();
-        state.notify = state.notify.take().filter(|notify| notify.pid != pid);
+        let removed = {
+            let mut state = self.state.lock();
+            let mine = state.notify.as_ref().is_some_and(|notify| notify.pid == pid);
+            if mine { state.notify.take() } else { None }
+        };
+        if let Some(Notify { how, .. }) = removed {
+            how.tell_thread(REMOVED);
+        }
     }
 }
 
@@ -283,15 +325,19 @@ impl FileOps for Queue {
     }
 
     fn read_at(&self, _file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
-        let (bytes, pid, signal) = {
+        let (bytes, pid, kind, signal) = {
             let state = self.state.lock();
             let notify = state.notify.as_ref();
-            let signal = notify.and_then(|n| n.signal).map_or(0, Signal::number);
-            (state.bytes, notify.map_or(0, |n| n.pid), signal)
+            let (kind, signal) = match notify.map(|notify| &notify.how) {
+                Some(How::Signal(signal, _)) => (SIGEV_SIGNAL, signal.number()),
+                Some(How::Silent) => (SIGEV_NONE, 0),
+                Some(How::Thread(..)) => (SIGEV_THREAD, 0),
+                None => (0, 0),
+            };
+            (state.bytes, notify.map_or(0, |n| n.pid), kind, signal)
         };
         let text = alloc::format!(
-            "QSIZE:{bytes:<10} NOTIFY:{:<5} SIGNO:{signal:<5} NOTIFY_PID:{pid:<6}\n",
-            0
+            "QSIZE:{bytes:<10} NOTIFY:{kind:<5} SIGNO:{signal:<5} NOTIFY_PID:{pid:<6}\n",
         );
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
         dst.write(&text.as_bytes()[start..])

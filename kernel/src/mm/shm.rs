@@ -248,9 +248,10 @@ pub fn stat(id: i32, caller: &Caller<'_>) -> Result<Info> {
     Ok(Info { attached: segment.attached(), ..segment.info })
 }
 
-/// The id and attributes of the segment in a slot (`SHM_STAT`).
+/// The id and attributes of the segment in a slot (`SHM_STAT`). An id stands for its slot.
 pub fn stat_slot(slot: i32, caller: Option<&Caller<'_>>) -> Result<(i32, Info)> {
     let table = TABLE.lock();
+    let slot = slot % MAX_IDS;
     let segment = table.get(&slot).ok_or(Errno::EINVAL)?;
     if caller.is_some_and(|caller| !segment.allows(caller, 4)) {
         return Err(Errno::EACCES);

@@ -444,6 +444,17 @@ impl Socket for NetlinkSocket {
         Ok(if message.flags & MSG_TRUNC != 0 { full } else { moved })
     }
 
+    fn tell(&self, message: &[u8]) -> Result<()> {
+        let mut answers = self.answers.lock();
+        if answers.len() >= MAX_WAITING {
+            return Err(Errno::EAGAIN);
+        }
+        answers.push_back(message.to_vec());
+        drop(answers);
+        self.queue.wake_all(Events::IN | Events::RDNORM);
+        Ok(())
+    }
+
     fn local(&self) -> Address {
         let port = self.port.load(Ordering::Relaxed);
         Address::Netlink { port, groups: self.groups.load(Ordering::Relaxed) }

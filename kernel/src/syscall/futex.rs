@@ -46,6 +46,10 @@ pub fn futex(
     // Where an operation has no timeout, the argument is a second count.
     let count = (value as i32).max(0) as usize;
     let count2 = (timeout as i32).max(0) as usize;
+    let requeues = matches!(command, FUTEX_REQUEUE | FUTEX_CMP_REQUEUE);
+    if requeues && (value as i32 | timeout as i32) < 0 {
+        return Err(Errno::EINVAL);
+    }
     match command {
         FUTEX_WAIT => {
             let until =
@@ -88,7 +92,7 @@ pub fn futex_waitv(
         _ if timeout == 0 => false,
         _ => return Err(Errno::EINVAL),
     };
-    if flags != 0 || !(1..=WAITV_MAX).contains(&count) {
+    if flags != 0 || waiters == 0 || !(1..=WAITV_MAX).contains(&count) {
         return Err(Errno::EINVAL);
     }
     let deadline = absolute(timeout, realtime)?;

@@ -5,12 +5,14 @@ use super::time::get_time;
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::io::{get_user, get_user_slice, get_user_str, put_user, put_user_slice};
-use crate::ipc::mqueue::{self, PRIORITIES, Queue};
+use crate::ipc::mqueue::{self, COOKIE, How, PRIORITIES, Queue};
+use crate::net::socket;
 use crate::task::current;
 use crate::task::signal::Signal;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general::*;
+use linux_raw_sys::net::AF_NETLINK;
 
 fn name_arg(addr: usize) -> Result<Vec<u8>> {
     get_user_str(addr, crate::fs::inode::PATH_MAX, Errno::ENAMETOOLONG)
@@ -106,24 +108,32 @@ pub fn mq_timedreceive(
     })
 }
 
-/// mq_notify(3). A thread is the library's affair: it asks for a message on a netlink socket, which
-/// there isn't here.
+/// mq_notify(3). Threads are the library's affair: it asks for a message on a netlink socket of its
+/// own, whose descriptor stands in the signal's place.
 pub fn mq_notify(fd: i32, event: usize) -> Result<usize> {
     let wanted = match event {
         0 => None,
         addr => {
             let [value, signal_and_kind]: [u64; 2] = get_user(addr)?;
-            let signal = match (signal_and_kind >> 32) as u32 {
-                SIGEV_NONE => None,
-                SIGEV_SIGNAL => Some(Signal::new(signal_and_kind as u32).ok_or(Errno::EINVAL)?),
+            let number = signal_and_kind as u32;
+            Some(match (signal_and_kind >> 32) as u32 {
+                SIGEV_NONE => How::Silent,
+                SIGEV_SIGNAL => How::Signal(Signal::new(number).ok_or(Errno::EINVAL)?, value),
+                SIGEV_THREAD => {
+                    let cookie = get_user::<[u8; COOKIE]>(value as usize)?;
+                    let file = file(number as i32)?;
+                    if socket::of(&file)?.socket.family() != AF_NETLINK {
+                        return Err(Errno::EINVAL);
+                    }
+                    How::Thread(file, cookie)
+                }
                 _ => return Err(Errno::EINVAL),
-            };
-            Some((signal, value))
+            })
         }
     };
     with(fd, |_, queue| {
         match wanted {
-            Some((signal, value)) => queue.notify(signal, value)?,
+            Some(how) => queue.notify(how)?,
             None => queue.forget(),
         }
         Ok(0)

@@ -4,6 +4,7 @@ use super::fs_path::file;
 use super::{install_file, signal};
 use crate::errno::{Errno, Result};
 use crate::event::pidfd::PidFd;
+use crate::fs::procfs;
 use crate::sync::Once;
 use crate::task::creds::cap;
 use crate::task::signal::{SigInfo, code, send};
@@ -29,7 +30,12 @@ pub fn send_signal(fd: i32, number: i32, info: usize, flags: u32) -> Result<usiz
         return Err(Errno::EINVAL);
     }
     let file = file(fd)?;
-    let process = PidFd::process(&file)?;
+    // A directory of /proc stands for its process, too.
+    let directory = file.with_inode(procfs::of_directory);
+    let process = match &directory {
+        Some(process) => process,
+        None => PidFd::process(&file)?,
+    };
     let wanted = signal::number_or_none(number)?;
     let sender = current();
     let to_self = Arc::ptr_eq(process, sender.process());

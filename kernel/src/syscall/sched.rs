@@ -85,13 +85,14 @@ pub fn sched_get_priority_min(class: u32) -> Result<usize> {
 
 /// sched_setscheduler(2); `None` keeps the policy (sched_setparam(2)).
 pub fn sched_setscheduler(tid: i32, class: Option<u32>, param: usize) -> Result<usize> {
-    const RESET_ON_FORK: u32 = 0x4000_0000;
     if param == 0 || tid < 0 {
         return Err(Errno::EINVAL);
     }
     let priority: i32 = get_user(param)?;
     let task = target(tid)?;
-    let class = class.map_or(task.sched.policy().class, |class| class & !RESET_ON_FORK);
+    let before = task.sched.resets_on_fork();
+    let reset = class.map_or(before, |class| class & SCHED_RESET_ON_FORK != 0);
+    let class = class.map_or(task.sched.policy().class, |class| class & !SCHED_RESET_ON_FORK);
     check_class(class)?;
     let (min, max) = priorities(class)?;
     if !(min..=max).contains(&priority) {
@@ -99,16 +100,20 @@ pub fn sched_setscheduler(tid: i32, class: Option<u32>, param: usize) -> Result<
     }
     check_owner(&task)?;
     let limit = task.process().rlimit(RLIMIT_RTPRIO);
-    if priority as u64 > limit && !current().capable(cap::SYS_NICE) {
+    let raises = priority as u64 > limit || before && !reset;
+    if raises && !current().capable(cap::SYS_NICE) {
         return Err(Errno::EPERM);
     }
     task.sched.set_policy(Policy { class, priority: priority as u32 });
+    task.sched.set_reset_on_fork(reset);
     Ok(0)
 }
 
 /// sched_getscheduler(2)
 pub fn sched_getscheduler(tid: i32) -> Result<usize> {
-    Ok(target(tid)?.sched.policy().class as usize)
+    let task = target(tid)?;
+    let reset = if task.sched.resets_on_fork() { SCHED_RESET_ON_FORK } else { 0 };
+    Ok((task.sched.policy().class | reset) as usize)
 }
 
 /// sched_getparam(2)
@@ -137,16 +142,23 @@ pub fn sched_getattr(tid: i32, to: usize, size: u32, flags: u32) -> Result<usize
     let task = target(tid)?;
     let policy = task.sched.policy();
     let nice = task.sched.nice() as u32;
-    put_user_slice(to, &[LEN, policy.class, 0, 0, nice, policy.priority, 0, 0, 0, 0, 0, 0])?;
+    let flags = u32::from(task.sched.resets_on_fork());
+    put_user_slice(to, &[LEN, policy.class, flags, 0, nice, policy.priority, 0, 0, 0, 0, 0, 0])?;
     Ok(0)
 }
 
 /// sched_setattr(2)
 pub fn sched_setattr(tid: i32, from: usize, flags: u32) -> Result<usize> {
+    /// `SCHED_FLAG_ALL`, of which the others are for deadlines and utilization.
+    const FLAGS: u32 = 0x7f;
     if from == 0 || tid < 0 || flags != 0 {
         return Err(Errno::EINVAL);
     }
     let words: [u32; 6] = get_user(from)?;
+    if words[2] & !FLAGS != 0 || words[3] != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let reset = words[2] & 1 != 0;
     let (class, nice, priority) = (words[1], words[4] as i32, words[5]);
     check_class(class)?;
     let (min, max) = priorities(class)?;
@@ -155,12 +167,14 @@ pub fn sched_setattr(tid: i32, from: usize, flags: u32) -> Result<usize> {
     }
     let task = target(tid)?;
     check_owner(&task)?;
-    let raises = priority > 0 || nice < task.sched.nice();
+    let before = task.sched.resets_on_fork();
+    let raises = priority > 0 || nice < task.sched.nice() || before && !reset;
     if raises && !current().capable(cap::SYS_NICE) {
         return Err(Errno::EPERM);
     }
     task.sched.set_policy(Policy { class, priority });
     task.sched.set_nice(nice);
+    task.sched.set_reset_on_fork(reset);
     Ok(0)
 }
 

@@ -304,8 +304,8 @@ pub fn timer_create(id: i32, event: usize, to: usize) -> Result<usize> {
     let base = match clock_of(id)? {
         Clock::Realtime => posix::Base::Realtime,
         Clock::Monotonic => posix::Base::Monotonic,
-        // Linux has them; nobody was seen to use more than creating one.
-        Clock::ProcessCpu(_) | Clock::ThreadCpu(_) => return Err(Errno::EOPNOTSUPP),
+        Clock::ProcessCpu(process) => posix::Base::ProcessCpu(Arc::downgrade(&process)),
+        Clock::ThreadCpu(task) => posix::Base::ThreadCpu(Arc::downgrade(&task)),
     };
     let event = if event == 0 {
         None

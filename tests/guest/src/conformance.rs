@@ -39,6 +39,11 @@ cases![
     sizes_and_flags_that_make_no_sense,
     dropping_caches_keeps_what_is_in_use,
     removed_directories_are_given_back,
+    shared_futexes_must_be_mapped,
+    kernel_signals_come_from_the_task_itself,
+    what_was_raised_is_reset_by_fork,
+    timer_slack_is_a_file_too,
+    an_id_stands_for_its_slot,
 ];
 
 fn a_timer_with_a_tiny_period_leaves_time_for_others() {
@@ -732,4 +737,102 @@ fn removed_directories_are_given_back() {
         std::fs::remove_dir(&path).unwrap();
     }
     assert!(names() < before + 50, "{before} names, now {}", names());
+}
+
+fn shared_futexes_must_be_mapped() {
+    unsafe {
+        let anywhere = std::ptr::null_mut();
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let page = libc::mmap(anywhere, 8192, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        let word = page.cast::<u32>();
+        ok(libc::mprotect(page.byte_add(4096), 4096, libc::PROT_NONE));
+        let hidden = page.byte_add(4096).cast::<u32>();
+        let call = |addr: *mut u32, operation: i32, value: i32, second: i64, other: *mut u32| {
+            libc::syscall(libc::SYS_futex, addr, operation, value, second, other, 0)
+        };
+        let (wake, requeue) = (libc::FUTEX_WAKE, libc::FUTEX_CMP_REQUEUE);
+        assert_eq!(call(word, wake, 1, 0, word), 0);
+        fails!(call(hidden, wake, 1, 0, word), EFAULT);
+        fails!(call(word, requeue, 1, 1, hidden), EFAULT);
+        fails!(call(hidden, requeue, 1, 1, word), EFAULT);
+        // A private word is known by its address alone.
+        assert_eq!(call(hidden, wake | libc::FUTEX_PRIVATE_FLAG, 1, 0, word), 0);
+        fails!(call(word, requeue, -1, 1, word.add(1)), EINVAL);
+        fails!(call(word, requeue, 1, -1, word.add(1)), EINVAL);
+        fails!(libc::syscall(libc::SYS_futex_waitv, 0, 1, 0, 0, 1), EINVAL);
+    }
+}
+
+fn kernel_signals_come_from_the_task_itself() {
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&mut set, libc::SIGPIPE);
+        libc::sigaddset(&mut set, libc::SIGXFSZ);
+        ok(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()));
+        let told = |signal: i32| {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            assert_eq!(libc::sigwaitinfo(&set, &mut info), signal);
+            assert_eq!((info.si_code, info.si_pid()), (libc::SI_USER, libc::getpid()));
+        };
+        let (read_end, write_end) = pipe();
+        libc::close(read_end);
+        fails!(libc::write(write_end, b"x".as_ptr().cast(), 1), EPIPE);
+        told(libc::SIGPIPE);
+        let path = c(&format!("{}/limited", scratch()));
+        let fd = ok(libc::open(path.as_ptr(), libc::O_CREAT | libc::O_RDWR, 0o600));
+        let limit = libc::rlimit { rlim_cur: 4, rlim_max: libc::RLIM_INFINITY };
+        ok(libc::setrlimit(libc::RLIMIT_FSIZE, &limit));
+        assert_eq!(libc::write(fd, b"123456".as_ptr().cast(), 6), 4);
+        fails!(libc::write(fd, b"56".as_ptr().cast(), 2), EFBIG);
+        told(libc::SIGXFSZ);
+    }
+}
+
+fn what_was_raised_is_reset_by_fork() {
+    unsafe {
+        let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+        let param = libc::sched_param { sched_priority: 1 };
+        if libc::sched_setscheduler(0, policy, &param) != 0 {
+            // Without the right to it.
+            assert_eq!(*libc::__errno_location(), libc::EPERM);
+            return;
+        }
+        assert_eq!(libc::sched_getscheduler(0), policy);
+        let mut attributes = [0u32; 12];
+        let at = attributes.as_mut_ptr();
+        ok(libc::syscall(libc::SYS_sched_getattr, 0, at, 48, 0));
+        assert_eq!(attributes[1..3], [libc::SCHED_FIFO as u32, 1]);
+        child_passes(|| assert_eq!(libc::sched_getscheduler(0), libc::SCHED_OTHER));
+        attributes = [48, libc::SCHED_OTHER as u32, 1, 0, -3i32 as u32, 0, 0, 0, 0, 0, 0, 0];
+        ok(libc::syscall(libc::SYS_sched_setattr, 0, attributes.as_ptr(), 0));
+        child_passes(|| {
+            assert_eq!(libc::sched_getscheduler(0), libc::SCHED_OTHER);
+            assert_eq!(libc::getpriority(libc::PRIO_PROCESS, 0), 0);
+        });
+        attributes[2] = 1 << 9;
+        fails!(libc::syscall(libc::SYS_sched_setattr, 0, attributes.as_ptr(), 0), EINVAL);
+    }
+}
+
+fn timer_slack_is_a_file_too() {
+    ok(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1234) });
+    assert_eq!(std::fs::read_to_string("/proc/self/timerslack_ns").unwrap(), "1234\n");
+    std::fs::write("/proc/self/timerslack_ns", "777").unwrap();
+    assert_eq!(unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) }, 777);
+}
+
+fn an_id_stands_for_its_slot() {
+    const MSG_STAT_ANY: i32 = 13;
+    unsafe {
+        let queue = ok(libc::msgget(libc::IPC_PRIVATE, 0o600));
+        let mut stat: libc::msqid_ds = std::mem::zeroed();
+        assert_eq!(libc::msgctl(queue, MSG_STAT_ANY, &mut stat), queue);
+        assert_eq!(stat.msg_perm.mode & 0o777, 0o600);
+        ok(libc::msgctl(queue, libc::IPC_RMID, std::ptr::null_mut()));
+        let segment = ok(libc::shmget(libc::IPC_PRIVATE, 4096, 0o600));
+        let mut stat: libc::shmid_ds = std::mem::zeroed();
+        const SHM_STAT_ANY: i32 = 15;
+        assert_eq!(libc::shmctl(segment, SHM_STAT_ANY, &mut stat), segment);
+        ok(libc::shmctl(segment, libc::IPC_RMID, std::ptr::null_mut()));
+    }
 }

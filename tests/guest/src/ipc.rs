@@ -17,6 +17,7 @@ cases![
     mqueue_waits_and_times_out,
     mqueue_attributes_and_names,
     mqueue_notifies_once,
+    mqueue_tells_threads_by_netlink,
     mqueue_is_pollable,
     aio_reads_and_writes,
     aio_refuses_what_is_wrong,
@@ -471,6 +472,37 @@ fn mqueue_notifies_once() {
     }
 }
 
+fn mqueue_tells_threads_by_netlink() {
+    unsafe {
+        let fd = queue(4, 64, 0);
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        let netlink = ok(libc::socket(libc::AF_NETLINK, kind, 0));
+        // As glibc does for SIGEV_THREAD: the socket in the signal's place, and bytes to send there.
+        let cookie = [5u8; 32];
+        let mut event: libc::sigevent = std::mem::zeroed();
+        (event.sigev_notify, event.sigev_signo) = (2, netlink);
+        event.sigev_value.sival_ptr = (&raw const cookie).cast_mut().cast();
+        let notify = |event: *const libc::sigevent| libc::syscall(libc::SYS_mq_notify, fd, event);
+        let told = || {
+            let mut got = [0u8; 64];
+            assert_eq!(libc::recv(netlink, got.as_mut_ptr().cast(), 64, 0), 32);
+            assert_eq!(got[..31], cookie[..31]);
+            got[31]
+        };
+        ok(notify(&event));
+        ok(mq_send(fd, "one", 0));
+        assert_eq!(told(), 1);
+        mq_receive(fd);
+        ok(notify(&event));
+        ok(notify(std::ptr::null()));
+        assert_eq!(told(), 2);
+        event.sigev_signo = fd;
+        fails!(notify(&event), ENOTSOCK);
+        event.sigev_signo = ok(libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0));
+        fails!(notify(&event), EINVAL);
+    }
+}
+
 fn mqueue_is_pollable() {
     unsafe {
         let fd = queue(1, 64, 0);
@@ -617,4 +649,14 @@ fn aio_signals_an_eventfd() {
     let mut count = 0u64;
     ok(unsafe { libc::read(event, (&raw mut count).cast(), 8) });
     assert_eq!(count, 3);
+    // What write(2) can't exceed, the kernel can: an overflow, which poll(2) tells of.
+    let most = (u64::MAX - 1).to_ne_bytes();
+    ok(unsafe { libc::write(event, most.as_ptr().cast(), 8) });
+    assert_eq!(io_submit(context, &[&write]), 1);
+    assert_eq!(io_getevents(context, 1, 1).len(), 1);
+    let mut poll = libc::pollfd { fd: event, events: libc::POLLIN, revents: 0 };
+    ok(unsafe { libc::poll(&mut poll, 1, 60_000) });
+    assert_eq!(poll.revents, libc::POLLIN | libc::POLLERR);
+    ok(unsafe { libc::read(event, (&raw mut count).cast(), 8) });
+    assert_eq!(count, u64::MAX);
 }

@@ -14,6 +14,8 @@ cases![
     absolute_sleep_ends_at_its_time,
     interval_timers_fire,
     posix_timers_fire_and_count_overruns,
+    posix_timers_of_cpu_clocks,
+    a_timer_has_a_place_of_its_own_among_signals,
     alarm_replaces_itself,
     bad_arguments_fail,
     times_and_uptime,
@@ -157,6 +159,74 @@ fn posix_timers_fire_and_count_overruns() {
         assert!(timer_getoverrun(timer) >= 5, "{}", timer_getoverrun(timer));
         ok(timer_delete(timer));
         fails!(timer_gettime(timer, &mut zeroed()), EINVAL);
+    }
+}
+
+fn posix_timers_of_cpu_clocks() {
+    for clock in [CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID] {
+        unsafe {
+            let mut set: sigset_t = zeroed();
+            sigaddset(&mut set, SIGUSR2);
+            sigprocmask(SIG_BLOCK, &set, null_mut());
+            let mut event: sigevent = zeroed();
+            (event.sigev_notify, event.sigev_signo) = (SIGEV_SIGNAL, SIGUSR2);
+            let mut timer: timer_t = zeroed();
+            ok(timer_create(clock, &mut event, &mut timer));
+            let step = timespec { tv_sec: 0, tv_nsec: 30_000_000 };
+            let used = now(clock);
+            let spec = itimerspec { it_interval: step, it_value: step };
+            ok(timer_settime(timer, 0, &spec, null_mut()));
+            let mut left: itimerspec = zeroed();
+            ok(timer_gettime(timer, &mut left));
+            assert!(left.it_value.tv_nsec > 0 && left.it_value.tv_nsec <= step.tv_nsec);
+            // Time that passes is none that is used.
+            pause_ms(100);
+            let mut pending: sigset_t = zeroed();
+            if now(clock) - used < Duration::from_millis(20) {
+                ok(sigpending(&mut pending));
+                assert_eq!(sigismember(&pending, SIGUSR2), 0);
+            }
+            let start = Instant::now();
+            while sigismember(&pending, SIGUSR2) == 0 {
+                assert!(start.elapsed() < Duration::from_secs(50), "clock {clock}");
+                ok(sigpending(&mut pending));
+            }
+            assert!(now(clock) - used >= Duration::from_millis(29));
+            let mut info: siginfo_t = zeroed();
+            assert_eq!(sigwaitinfo(&set, &mut info), SIGUSR2);
+            assert_eq!(info.si_code, SI_TIMER);
+            ok(timer_delete(timer));
+            let at_once = timespec { tv_sec: 0, tv_nsec: 0 };
+            while sigtimedwait(&set, null_mut(), &at_once) != -1 {}
+        }
+    }
+    unsafe { fails!(timer_create(99, null_mut(), &mut zeroed()), EINVAL) };
+}
+
+fn a_timer_has_a_place_of_its_own_among_signals() {
+    unsafe {
+        let mut set: sigset_t = zeroed();
+        sigaddset(&mut set, SIGUSR1);
+        sigprocmask(SIG_BLOCK, &set, null_mut());
+        kill(getpid(), SIGUSR1);
+        let mut event: sigevent = zeroed();
+        (event.sigev_notify, event.sigev_signo) = (SIGEV_SIGNAL, SIGUSR1);
+        let mut timer: timer_t = zeroed();
+        ok(timer_create(CLOCK_MONOTONIC, &mut event, &mut timer));
+        // So many expirations that their count doesn't fit: it stays at the highest.
+        let spec = itimerspec {
+            it_interval: timespec { tv_sec: 0, tv_nsec: 1 },
+            it_value: timespec { tv_sec: 0, tv_nsec: 1 },
+        };
+        ok(timer_settime(timer, TIMER_ABSTIME, &spec, null_mut()));
+        let mut info: siginfo_t = zeroed();
+        // The signal from before comes first, and the timer's is not merged into it.
+        assert_eq!(sigwaitinfo(&set, &mut info), SIGUSR1);
+        assert_eq!(info.si_code, SI_USER);
+        assert_eq!(sigwaitinfo(&set, &mut info), SIGUSR1);
+        assert_eq!(info.si_code, SI_TIMER);
+        ok(timer_settime(timer, 0, &zeroed(), null_mut()));
+        ok(timer_delete(timer));
     }
 }
 

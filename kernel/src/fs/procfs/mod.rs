@@ -17,6 +17,7 @@ use crate::task::current;
 use alloc::format;
 use alloc::sync::Arc;
 
+pub use process::of_directory;
 pub use system::{FILESYSTEMS, RELEASE};
 
 const PROC_MAGIC: u64 = 0x9fa0;

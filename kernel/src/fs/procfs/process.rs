@@ -4,8 +4,11 @@ use super::system::ticks;
 use super::{GONE, maps, mounts, net, number};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
+use crate::fs::inode::Inode;
 use crate::fs::perm::cap;
-use crate::fs::pseudo::{Changing, Dir, Emit, Entry, Key, Kind, Text, entry, parse_number};
+use crate::fs::pseudo::{
+    Changing, Dir, Emit, Entry, Key, Kind, Text, entry, entry_of, parse_number,
+};
 use crate::fs::walk::name_of;
 use crate::fs::{File, FileType, Path, hooks};
 use crate::say;
@@ -27,6 +30,13 @@ pub fn find(key: &Key) -> Result<Arc<Task>> {
 /// The process an entry is about.
 pub fn process(key: &Key) -> Result<Arc<Process>> {
     task::find_process(key.pid).ok_or(GONE)
+}
+
+/// The process whose directory an inode is, if it is one.
+pub fn of_directory(inode: &Arc<dyn Inode>) -> Option<Arc<Process>> {
+    let (key, entry) = entry_of(inode)?;
+    let directory = core::ptr::eq(entry, &raw const PROCESS) && key.tid == 0;
+    if directory { task::find_process(key.pid) } else { None }
 }
 
 /// Whether an entry still stands for something.
@@ -132,7 +142,11 @@ pub static PROCESS: Entry = entry(
                 changing: Some(Changing { find: find_thread, list: list_threads }),
             })
         ),
-        entry("timerslack_ns", Kind::Const("50000\n")),
+        Entry {
+            name: "timerslack_ns",
+            mode: 0o666,
+            kind: Kind::Setting(timer_slack, set_timer_slack),
+        },
     ])),
 );
 
@@ -315,6 +329,20 @@ fn set_comm(key: &Key, bytes: &[u8]) -> Result<()> {
     }
     let end = bytes.iter().position(|&byte| byte == 0 || byte == b'\n').unwrap_or(bytes.len());
     task.set_comm(&bytes[..end]);
+    Ok(())
+}
+
+fn timer_slack(key: &Key, out: &mut Text) -> Result<()> {
+    say!(out, "{}\n", find(key)?.timer_slack());
+    Ok(())
+}
+
+fn set_timer_slack(key: &Key, bytes: &[u8]) -> Result<()> {
+    let task = find(key)?;
+    if task.pid() != current().pid() && !current().capable(task::creds::cap::SYS_NICE) {
+        return Err(Errno::EPERM);
+    }
+    task.set_timer_slack(usize::try_from(parse_number(bytes)?).map_err(|_| Errno::EINVAL)?);
     Ok(())
 }
 

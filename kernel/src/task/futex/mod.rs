@@ -20,15 +20,19 @@ pub use queue::Key;
 
 use crate::errno::{Errno, Result};
 use crate::io::check_user;
-use crate::mm::FutexKey;
+use crate::mm::{FutexKey, fault_in_user};
 use crate::task::current;
 
-/// The word's key. EINVAL for a misaligned address, EFAULT for one that isn't mapped.
+/// The word's key. EINVAL for a misaligned address, EFAULT for one that can't be read; a private one
+/// need not be there.
 fn key(addr: usize, private: bool) -> Result<Key> {
     if addr % 4 != 0 {
         return Err(Errno::EINVAL);
     }
     check_user(addr, 4)?;
+    if !private && ops::load(addr).is_none() {
+        fault_in_user(addr, 4, false)?;
+    }
     let found =
         current().with_mm(|mm| mm.futex_key(addr, private)).unwrap_or(Err(Errno::EFAULT))?;
     // Spaces and objects are numbered apart: the lowest bit tells which kind of number it is.

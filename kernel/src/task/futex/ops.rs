@@ -14,9 +14,10 @@ use alloc::vec::Vec;
 /// Most words that futex_waitv(2) takes.
 pub const WAITV_MAX: usize = 128;
 
-/// Reads the word without faulting; the bucket's lock is held.
-fn load(addr: usize) -> Option<u32> {
-    // SAFETY: `key` has checked alignment and that the address is a user's.
+/// Reads the word without faulting: the bucket's lock may be held. The address is an aligned
+/// user's.
+pub(super) fn load(addr: usize) -> Option<u32> {
+    // SAFETY: `key` checks alignment and that the address is a user's, before anything else.
     unsafe { uaccess::load_u32(addr) }
 }
 

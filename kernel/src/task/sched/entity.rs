@@ -45,6 +45,7 @@ pub struct Entity {
     nice: AtomicI32,
     class: AtomicU32,
     priority: AtomicU32,
+    reset_on_fork: AtomicBool,
     pub(super) affinity: AtomicU32,
     pub(super) user_ns: AtomicU64,
     pub(super) system_ns: AtomicU64,
@@ -74,6 +75,7 @@ impl Entity {
             nice: AtomicI32::new(0),
             class: AtomicU32::new(0),
             priority: AtomicU32::new(0),
+            reset_on_fork: AtomicBool::new(false),
             affinity: AtomicU32::new(all_cpus()),
             user_ns: AtomicU64::new(0),
             system_ns: AtomicU64::new(0),
@@ -92,8 +94,12 @@ impl Entity {
     pub(in crate::task) fn for_user(parent: Option<&Entity>) -> crate::Result<Entity> {
         let entity = Entity::new(super::switch::user_thread()?);
         if let Some(parent) = parent {
-            entity.set_nice(parent.nice());
-            entity.set_policy(parent.policy());
+            let reset = parent.resets_on_fork();
+            let policy = parent.policy();
+            entity.set_nice(if reset { parent.nice().max(0) } else { parent.nice() });
+            // SCHED_NORMAL.
+            let plain = Policy { class: 0, priority: 0 };
+            entity.set_policy(if reset && policy.priority > 0 { plain } else { policy });
             entity.affinity.store(parent.affinity(), Relaxed);
             entity.vruntime.store(parent.vruntime.load(Relaxed), Relaxed);
         }
@@ -147,6 +153,14 @@ impl Entity {
         self.class.store(policy.class, Relaxed);
         self.priority.store(policy.priority, Relaxed);
         self.reweigh();
+    }
+    /// Whether children start without what was raised (`SCHED_RESET_ON_FORK`).
+    pub fn resets_on_fork(&self) -> bool {
+        self.reset_on_fork.load(Relaxed)
+    }
+    /// Sets that.
+    pub fn set_reset_on_fork(&self, reset: bool) {
+        self.reset_on_fork.store(reset, Relaxed);
     }
     fn reweigh(&self) {
         const SCHED_IDLE: u32 = 5;

@@ -28,10 +28,11 @@ impl Pending {
     }
 
     /// Adds a signal. A standard signal that is pending already is dropped, keeping the first
-    /// information. Past `limit` entries only the fact is kept, and real-time signals sent with a
+    /// information; but a timer's has a place of its own. Past `limit` entries only the fact is kept, and real-time signals sent with a
     /// value are refused (false).
     pub fn push(&mut self, signal: Signal, info: SigInfo, limit: usize) -> bool {
-        if self.set.has(signal) && !signal.is_realtime() {
+        let timer = info.code == super::code::SI_TIMER;
+        if self.set.has(signal) && !signal.is_realtime() && !timer {
             return true;
         }
         let room = self.queue.len() < limit && self.queue.try_reserve(1).is_ok();

@@ -1,4 +1,5 @@
-//! Timers that measure CPU time: `ITIMER_VIRTUAL`, `ITIMER_PROF` and the limit `RLIMIT_CPU`.
+//! Timers that measure CPU time: `ITIMER_VIRTUAL`, `ITIMER_PROF`, POSIX timers of CPU clocks, and
+//! the limit `RLIMIT_CPU`.
 //!
 //! While a process has one armed it is on a list that is looked through every [`TICK`]: as exact as
 //! Linux with a 250 Hz tick.
@@ -85,6 +86,13 @@ fn look() {
                 send_to_process(process, which.signal(), SigInfo::kernel(which.signal()));
             }
         }
+        let posix: Vec<_> = {
+            let timers = process.timers.lock();
+            timers.posix.values().filter(|timer| timer.is_cpu()).cloned().collect()
+        };
+        for timer in posix {
+            armed |= timer.look();
+        }
         armed |= check_limit(process);
         if armed && !process.is_zombie() {
             any = true;
@@ -124,7 +132,8 @@ pub fn watch_limit(process: &Arc<Process>) {
     }
 }
 
-fn watch(process: &Arc<Process>) {
+/// Looks at the process from now on.
+pub(super) fn watch(process: &Arc<Process>) {
     let mut watched = WATCHED.lock();
     let known = watched.iter().any(|other| core::ptr::eq(other.as_ptr(), Arc::as_ptr(process)));
     if !known {

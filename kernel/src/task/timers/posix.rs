@@ -3,6 +3,7 @@
 use super::Schedule;
 use crate::errno::{Errno, Result};
 use crate::sync::IrqLock;
+use crate::task::process::Usage;
 use crate::task::signal::{SigInfo, Signal, code, send_to_process, send_to_task};
 use crate::task::{Process, Task, current, find_task};
 use crate::time::{Timer, TimerTarget, clock, now_ns};
@@ -14,12 +15,16 @@ use linux_raw_sys::general::*;
 const LIMIT: usize = 16384;
 
 /// The clock a timer follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Base {
     /// Monotonic time.
     Monotonic,
     /// Wall-clock time.
     Realtime,
+    /// CPU time of a process; none is used any more once it is gone.
+    ProcessCpu(Weak<Process>),
+    /// CPU time of a thread.
+    ThreadCpu(Weak<Task>),
 }
 
 /// Who hears of an expiration.
@@ -50,16 +55,21 @@ pub struct PosixTimer {
 
 impl State {
     fn now(&self) -> u64 {
-        match self.base {
+        let used = |usage: Usage| usage.user_ns + usage.system_ns;
+        match &self.base {
             Base::Monotonic => now_ns(),
             Base::Realtime => clock::realtime_ns(),
+            Base::ProcessCpu(process) => process.upgrade().map_or(0, |it| used(it.usage())),
+            Base::ThreadCpu(task) => task.upgrade().map_or(0, |it| used(it.sched.usage())),
         }
     }
 
-    fn deadline(&self, at: u64) -> u64 {
+    /// The monotonic time of an expiration; `None` where only looking tells.
+    fn deadline(&self, at: u64) -> Option<u64> {
         match self.base {
-            Base::Monotonic => at,
-            Base::Realtime => clock::realtime_to_monotonic(at),
+            Base::Monotonic => Some(at),
+            Base::Realtime => Some(clock::realtime_to_monotonic(at)),
+            Base::ProcessCpu(_) | Base::ThreadCpu(_) => None,
         }
     }
 
@@ -86,16 +96,16 @@ impl State {
     }
 
     fn notify(&self, expired: u64) {
-        let expired = i32::try_from(expired).unwrap_or(i32::MAX);
+        let count = |expired: u64| i32::try_from(expired).unwrap_or(i32::MAX);
         let mut overrun = self.overrun.lock();
-        if self.add_to_pending(expired) {
-            overrun[0] = overrun[0].saturating_add(expired);
+        if self.add_to_pending(count(expired)) {
+            overrun[0] = overrun[0].saturating_add(count(expired));
             return;
         }
-        *overrun = [expired - 1, overrun[0]];
-        let info = |signal| {
-            SigInfo::timer(signal, self.id.load(Ordering::Relaxed), expired - 1, self.value)
-        };
+        let missed = count(expired - 1);
+        *overrun = [missed, overrun[0]];
+        let info =
+            |signal| SigInfo::timer(signal, self.id.load(Ordering::Relaxed), missed, self.value);
         match &self.target {
             Target::Nobody => {}
             Target::Process(process, signal) => {
@@ -118,11 +128,11 @@ impl TimerTarget for State {
             let mut schedule = self.schedule.lock();
             (schedule.advance(self.now()), *schedule)
         };
-        let next = schedule.next;
-        if next != 0
+        if schedule.next != 0
+            && let Some(deadline) = self.deadline(schedule.next)
             && let Some(owner) = self.owner.upgrade()
         {
-            owner.timer.arm(schedule.paced(now_ns(), self.deadline(next)));
+            owner.timer.arm(schedule.paced(now_ns(), deadline));
         }
         if expired > 0 {
             self.notify(expired);
@@ -215,12 +225,31 @@ impl PosixTimer {
             (value, false) => now.saturating_add(value),
         };
         *self.state.schedule.lock() = Schedule { next, interval };
-        if next == 0 {
-            self.timer.cancel();
-        } else {
-            self.timer.arm(self.state.deadline(next));
+        match self.state.deadline(next) {
+            _ if next == 0 => {
+                self.timer.cancel();
+            }
+            Some(deadline) => self.timer.arm(deadline),
+            None => super::cpu::watch(current().process()),
         }
         old
+    }
+
+    /// Looks whether a timer of a CPU clock has expired; returns whether it may yet. Softirq
+    /// context.
+    pub(super) fn look(&self) -> bool {
+        self.state.expired();
+        let runs = match &self.state.base {
+            Base::ProcessCpu(process) => process.strong_count() > 0,
+            Base::ThreadCpu(task) => task.strong_count() > 0,
+            Base::Monotonic | Base::Realtime => false,
+        };
+        runs && self.state.schedule.lock().next != 0
+    }
+
+    /// Whether it measures CPU time.
+    pub(super) fn is_cpu(&self) -> bool {
+        matches!(self.state.base, Base::ProcessCpu(_) | Base::ThreadCpu(_))
     }
 
     /// Time left and period.
