@@ -56,6 +56,11 @@ fn signals_go_to_the_process_and_not_to_its_number() {
     });
     let fd = ok(pidfd_open(pid, 0));
     assert_eq!(send(fd, 0), 0);
+    // A directory of /proc stands for its process, and no other does.
+    let directory = std::fs::File::open(format!("/proc/{pid}")).unwrap();
+    let other = std::fs::File::open("/proc").unwrap();
+    assert_eq!(send(std::os::fd::AsRawFd::as_raw_fd(&directory), 0), 0);
+    unsafe { fails!(send(std::os::fd::AsRawFd::as_raw_fd(&other), 0), EBADF) };
     assert_eq!(send(fd, SIGTERM), 0);
     assert_eq!(WTERMSIG(wait_for(pid)), SIGTERM);
     unsafe {
