@@ -396,6 +396,10 @@ impl Epoll {
 pub struct EpollFile(pub Arc<Epoll>);
 
 impl FileOps for EpollFile {
+    fn details(&self) -> String {
+        self.0.describe_items()
+    }
+
     fn poll(&self, _file: &File, table: &mut PollTable<'_>) -> Events {
         table.register(&self.0.queue);
         let items: Vec<Arc<Item>> = self.0.ready.lock().iter().cloned().collect();

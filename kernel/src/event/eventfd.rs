@@ -64,6 +64,10 @@ impl EventFd {
 }
 
 impl FileOps for EventFd {
+    fn details(&self) -> String {
+        alloc::format!("eventfd-count: {:16x}\n", *self.count.lock())
+    }
+
     fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
         if dst.remaining() < 8 {
             return Err(Errno::EINVAL);

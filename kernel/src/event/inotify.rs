@@ -2,7 +2,7 @@
 
 use super::{Events, PollTable};
 use crate::errno::{Errno, Result};
-use crate::fs::inode::identity;
+use crate::fs::inode::{dev_major, dev_minor, identity};
 use crate::fs::notify::{self, Watcher};
 use crate::fs::{File, FileOps, Inode};
 use crate::io::{IoDst, put_user};
@@ -149,6 +149,23 @@ impl Drop for Inotify {
 }
 
 impl FileOps for Inotify {
+    fn details(&self) -> String {
+        use core::fmt::Write;
+        const SHOWN: u32 = IN_ALL_EVENTS | IN_EXCL_UNLINK | IN_ONESHOT;
+        let mut out = String::new();
+        for (number, (inode, mask)) in &self.watches.lock().by_number {
+            let meta = inode.metadata();
+            let dev = dev_major(meta.dev) << 20 | dev_minor(meta.dev);
+            let (ino, mask) = (meta.ino, mask & SHOWN);
+            // Writing to memory doesn't fail.
+            let _ = writeln!(
+                out,
+                "inotify wd:{number:x} ino:{ino:x} sdev:{dev:x} mask:{mask:x} ignored_mask:0 "
+            );
+        }
+        out
+    }
+
     fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
         let first = if file.nonblocking() {
             self.take(dst.remaining()).ok_or(Errno::EAGAIN)?

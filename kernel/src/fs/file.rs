@@ -209,6 +209,10 @@ pub trait FileOps: Any + Send + Sync {
     fn sync(&self, _file: &File, _data_only: bool) -> Result<()> {
         Err(Errno::EINVAL)
     }
+    /// Lines of /proc/PID/fdinfo besides those that every file has (proc(5)).
+    fn details(&self) -> alloc::string::String {
+        alloc::string::String::new()
+    }
     /// Where errors of writing back are kept, if it is written back.
     fn write_errors(&self) -> Option<&WriteErrors> {
         None

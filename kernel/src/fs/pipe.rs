@@ -19,7 +19,15 @@ pub const PIPE_BUF: usize = 4096;
 /// Capacity of a new pipe in bytes.
 pub const DEFAULT_CAPACITY: usize = 64 * 1024;
 /// Capacity that unprivileged processes may ask for (`fs.pipe-max-size`).
-pub const MAX_CAPACITY: usize = 1024 * 1024;
+pub static MAX_CAPACITY: AtomicUsize = AtomicUsize::new(1024 * 1024);
+
+/// A capacity as pipes can have it. EINVAL if it is too large.
+pub fn rounded(bytes: usize) -> Result<usize> {
+    if bytes > 1 << 31 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(bytes.max(PIPE_BUF).next_power_of_two())
+}
 
 /// A byte queue between writers and readers.
 pub struct Pipe {
@@ -167,11 +175,8 @@ impl Pipe {
     /// Sets the capacity, rounded up to a power of two of pages (`F_SETPIPE_SZ`). EPERM above the
     /// limit for callers who may not exceed it; EBUSY if it holds more. Returns what was set.
     pub fn set_capacity(&self, bytes: usize, privileged: bool) -> Result<usize> {
-        if bytes > 1 << 31 {
-            return Err(Errno::EINVAL);
-        }
-        let size = bytes.max(PIPE_BUF).next_power_of_two();
-        if size > MAX_CAPACITY && !privileged {
+        let size = rounded(bytes)?;
+        if size > MAX_CAPACITY.load(SeqCst) && !privileged {
             return Err(Errno::EPERM);
         }
         let ring = self.ring.lock();

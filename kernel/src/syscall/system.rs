@@ -13,7 +13,9 @@ use core::sync::atomic::Ordering::Relaxed;
 /// be stepped (`ADJ_SETOFFSET`) but runs at the rate of its source.
 pub fn clock_adjtime(clock: i32, at: usize) -> Result<usize> {
     const CLOCK_REALTIME: i32 = 0;
+    const ADJ_OFFSET: u32 = 1;
     const ADJ_SETOFFSET: u32 = 0x100;
+    const ADJ_ADJTIME: u32 = 0x8000;
     const ADJ_NANO: u32 = 0x2000;
     const STA_NANO: u64 = 0x2000;
     const TIME_OK: usize = 0;
@@ -24,6 +26,9 @@ pub fn clock_adjtime(clock: i32, at: usize) -> Result<usize> {
         return Err(if (0..12).contains(&clock) { Errno::EOPNOTSUPP } else { Errno::EINVAL });
     }
     let modes = timex[0] as u32;
+    if modes & ADJ_ADJTIME != 0 && modes & ADJ_OFFSET == 0 {
+        return Err(Errno::EINVAL);
+    }
     if modes != 0 && !current().capable(cap::SYS_TIME) {
         return Err(Errno::EPERM);
     }

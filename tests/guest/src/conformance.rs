@@ -44,6 +44,8 @@ cases![
     what_was_raised_is_reset_by_fork,
     timer_slack_is_a_file_too,
     an_id_stands_for_its_slot,
+    descriptors_tell_what_they_wait_for,
+    the_largest_pipe_is_a_setting,
 ];
 
 fn a_timer_with_a_tiny_period_leaves_time_for_others() {
@@ -835,4 +837,39 @@ fn an_id_stands_for_its_slot() {
         assert_eq!(libc::shmctl(segment, SHM_STAT_ANY, &mut stat), segment);
         ok(libc::shmctl(segment, libc::IPC_RMID, std::ptr::null_mut()));
     }
+}
+
+fn descriptors_tell_what_they_wait_for() {
+    let told = |fd: i32| std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+    unsafe {
+        let counter = ok(libc::eventfd(18, 0));
+        assert!(told(counter).contains("eventfd-count:               12\n"), "{}", told(counter));
+        let epoll = ok(libc::epoll_create1(0));
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0xabc };
+        ok(libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, counter, &mut event));
+        let line = told(epoll);
+        let line = line.lines().find(|line| line.starts_with("tfd:")).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!((words[1], words[5]), (&*counter.to_string(), "abc"), "{line}");
+        let watcher = ok(libc::inotify_init1(0));
+        ok(libc::inotify_add_watch(watcher, c"/tmp".as_ptr(), libc::IN_MODIFY | libc::IN_ONESHOT));
+        let line = told(watcher);
+        let line = line.lines().find(|line| line.starts_with("inotify wd:1 ino:")).unwrap();
+        assert!(line.contains(" mask:80000002 "), "{line}");
+    }
+}
+
+fn the_largest_pipe_is_a_setting() {
+    const PATH: &str = "/proc/sys/fs/pipe-max-size";
+    let before = std::fs::read_to_string(PATH).unwrap();
+    if std::fs::write(PATH, "2000000").is_err() {
+        // Not for everybody on somebody's Linux.
+        return;
+    }
+    assert_eq!(std::fs::read_to_string(PATH).unwrap(), "2097152\n");
+    std::fs::write(PATH, before).unwrap();
+    assert!(std::fs::write(PATH, "-1").is_err());
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    timex.modes = 0x8000;
+    unsafe { fails!(libc::adjtimex(&mut timex), EINVAL) };
 }

@@ -264,6 +264,7 @@ fn fdinfo(key: &Key, out: &mut Text) -> Result<()> {
     let mount = file.path.as_ref().map_or(0, |path| path.mount.id);
     let ino = file.with_inode(|inode| inode.metadata().ino);
     say!(out, "pos:\t{pos}\nflags:\t0{:o}\nmnt_id:\t{mount}\nino:\t{ino}\n", file.flags());
+    out.bytes(file.ops.details().as_bytes());
     if let Ok(process) = crate::event::pidfd::PidFd::process(&file) {
         let pid = if process.is_reaped() { -1 } else { process.pid() };
         say!(out, "Pid:\t{pid}\nNSpid:\t{pid}\n");

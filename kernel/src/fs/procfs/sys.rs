@@ -3,6 +3,7 @@
 
 use super::system::RELEASE;
 use crate::fs::hooks;
+use crate::fs::pipe;
 use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
 use crate::say;
 use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -76,7 +77,20 @@ static FS: Dir = Dir::fixed(&[
     text("nr_open", "1048576\n"),
     text("overflowgid", "65534\n"),
     text("overflowuid", "65534\n"),
-    text("pipe-max-size", "1048576\n"),
+    entry(
+        "pipe-max-size",
+        Kind::Setting(
+            |_, out| {
+                say!(out, "{}\n", pipe::MAX_CAPACITY.load(Relaxed));
+                Ok(())
+            },
+            |_, bytes| {
+                let size = usize::try_from(parse_number(bytes)?).ok().filter(|&size| size > 0);
+                let size = pipe::rounded(size.ok_or(crate::Errno::EINVAL)?)?;
+                Ok(pipe::MAX_CAPACITY.store(size, Relaxed))
+            },
+        ),
+    ),
     text("pipe-user-pages-hard", "0\n"),
     text("pipe-user-pages-soft", "16384\n"),
     text("protected_hardlinks", "1\n"),

@@ -160,8 +160,10 @@ pub fn create(base: Base, event: Option<Event>) -> Result<i32> {
         None => Target::Process(Arc::downgrade(process), Signal::ALRM),
         Some(event) => match event.notify {
             SIGEV_NONE => Target::Nobody,
-            // SIGEV_THREAD is the library's affair; it asks for one of the others.
-            SIGEV_SIGNAL => Target::Process(Arc::downgrade(process), signal(event.signal)?),
+            // Threads are the library's affair; to the kernel it is a signal.
+            SIGEV_SIGNAL | SIGEV_THREAD => {
+                Target::Process(Arc::downgrade(process), signal(event.signal)?)
+            }
             SIGEV_THREAD_ID => {
                 let task = find_task(event.tid).filter(|task| Arc::ptr_eq(task.process(), process));
                 Target::Thread(Arc::downgrade(&task.ok_or(Errno::EINVAL)?), signal(event.signal)?)
