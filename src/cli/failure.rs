@@ -114,7 +114,7 @@ impl From<crate::service::server::Error> for Failure {
     fn from(error: crate::service::server::Error) -> Failure {
         use crate::service::server::Error;
         let code = match &error {
-            Error::Config(_) | Error::NoQueue => exit::USAGE,
+            Error::Config(_) | Error::NoQueue | Error::Trace(_) => exit::USAGE,
             Error::Tls(_) | Error::Path { .. } | Error::Listen { .. } => exit::IO,
             _ => exit::FAILURE,
         };

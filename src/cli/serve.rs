@@ -37,6 +37,9 @@ pub struct ServeArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     log: LogArgs,
+    /// Jobs at once, in place of the configuration's; 0 for a server without workers of its own
+    #[arg(long, value_name = "COUNT")]
+    workers: Option<usize>,
     /// Print the address that is listened on to standard output
     #[arg(long)]
     announce: bool,
@@ -57,6 +60,9 @@ pub struct WorkerArgs {
     config: PathBuf,
     #[command(flatten)]
     log: LogArgs,
+    /// Jobs at once, in place of the configuration's
+    #[arg(long, value_name = "COUNT")]
+    workers: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -131,19 +137,19 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
         return Ok(exit::OK);
     }
     args.log.start();
-    server::run(&setup(config, args.announce)?)?;
+    server::run(&setup(config, args.workers, args.announce)?)?;
     Ok(exit::OK)
 }
 
 pub fn worker(args: &WorkerArgs) -> Result<u8, Failure> {
     args.log.start();
-    server::work(&setup(args.config.clone(), false)?)?;
+    server::work(&setup(args.config.clone(), args.workers, false)?)?;
     Ok(exit::OK)
 }
 
 /// Conversions are this very program.
-fn setup(config: PathBuf, announce: bool) -> Result<Setup, Failure> {
+fn setup(config: PathBuf, workers: Option<usize>, announce: bool) -> Result<Setup, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::io("cannot tell where this program is".to_owned(), error))?;
-    Ok(Setup { config, program: vec![program, "__convert".into()], announce })
+    Ok(Setup { config, program: vec![program, "__convert".into()], workers, announce })
 }

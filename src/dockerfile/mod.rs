@@ -217,7 +217,7 @@ fn dockerfile(options: &Options) -> Result<(String, Option<PathBuf>, Vec<u8>), E
 }
 
 /// A time as RFC 3339 writes it, in UTC and whole seconds.
-fn rfc3339(time: std::time::SystemTime) -> String {
+pub(crate) fn rfc3339(time: std::time::SystemTime) -> String {
     let seconds = time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, rest) = (seconds / 86400, seconds % 86400);
     // Days to a date by the proleptic Gregorian calendar, in eras of 400 years from March on.

@@ -33,6 +33,10 @@ const MAX_TASK: u64 = 4 << 20;
 /// Shortest time between two reports of progress.
 const PACE: Duration = Duration::from_millis(250);
 
+/// What a conversion, and its worker at the end, say that they do; in this order.
+pub const STAGES: [&str; 6] =
+    ["resolving", "fetching", "converting", "reporting", "checking", "publishing"];
+
 /// What is to be done.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Task {

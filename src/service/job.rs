@@ -260,6 +260,8 @@ pub struct Job {
     pub error: Option<String>,
     /// Whether somebody wants it stopped.
     pub cancelling: bool,
+    /// The trace that it belongs to, if it came with a request.
+    pub trace: Option<String>,
     /// When it came in.
     pub created: i64,
     /// When a worker first took it.

@@ -26,5 +26,6 @@ pub mod queue;
 pub mod secret;
 pub mod server;
 pub mod tls;
+pub mod trace;
 pub mod webhook;
 pub mod worker;

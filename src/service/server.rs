@@ -18,11 +18,12 @@ use super::config::watch::Current;
 use super::config::{self, Config};
 use super::http::audit::Audit;
 use super::http::limit::Limiter;
+use super::http::pages::Sessions;
 use super::http::{self, App};
 use super::metrics::Metrics;
 use super::queue::{self, Queue};
 use super::webhook::oidc;
-use super::{poll, tls, worker};
+use super::{poll, tls, trace, worker};
 
 /// How often files are looked at for changes.
 const LOOK: Duration = Duration::from_secs(2);
@@ -59,6 +60,9 @@ pub enum Error {
     /// Its certificate.
     #[error("TLS: {0}")]
     Tls(String),
+    /// Traces.
+    #[error("traces: {0}")]
+    Trace(String),
     /// The machine.
     #[error("the process cannot start")]
     System(#[from] std::io::Error),
@@ -89,6 +93,8 @@ pub struct Setup {
     pub config: PathBuf,
     /// The program that converts, with its first arguments.
     pub program: Vec<PathBuf>,
+    /// Jobs at once, whatever the configuration says.
+    pub workers: Option<usize>,
     /// Prints the address once it is served, and nothing else, to standard output.
     pub announce: bool,
 }
@@ -119,7 +125,7 @@ pub fn run(setup: &Setup) -> Result<(), Error> {
     let polling = process.workers.clone();
     threads.push(thread::spawn(move || poll::keep_looking(&polling)));
     tracing::info!(address = %local, database = process.queue.database(),
-        workers = config.workers.count, "serves");
+        workers = process.workers.slots, "serves");
     if setup.announce {
         let scheme = if identity.is_some() { "https" } else { "http" };
         println!("{scheme}://{local}");
@@ -153,7 +159,7 @@ pub fn work(setup: &Setup) -> Result<(), Error> {
     let app = process.app(&config)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let threads = worker::start(&process.workers);
-    tracing::info!(worker = %process.workers.name, slots = config.workers.count, "works");
+    tracing::info!(worker = %process.workers.name, slots = process.workers.slots, "works");
     if setup.announce {
         println!("{}", process.workers.name);
     }
@@ -173,6 +179,7 @@ impl Process {
     fn begin(setup: &Setup) -> Result<Process, Error> {
         // Object stores' client asks for the process's own.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        trace::start().map_err(Error::Trace)?;
         let config = Arc::new(Current::load(&setup.config)?);
         let now = config.get();
         for path in [&now.server.state, &now.workers.scratch, &now.workers.store] {
@@ -187,6 +194,7 @@ impl Process {
             queue.clone(),
             metrics.clone(),
             setup.program.clone(),
+            setup.workers.unwrap_or(now.workers.count),
         );
         Ok(Process { config, queue, metrics, workers })
     }
@@ -195,6 +203,13 @@ impl Process {
         let path = &config.server.audit;
         let audit =
             Audit::open(path).map_err(|source| Error::Path { path: path.clone(), source })?;
+        let sessions = match &config.server.session_key {
+            Some(key) => Sessions::new(key.clone()),
+            None => {
+                let path = config.server.state.join("session.key");
+                Sessions::open(&path).map_err(|source| Error::Path { path, source })?
+            }
+        };
         let (current, queue, metrics) =
             (self.config.clone(), self.queue.clone(), self.metrics.clone());
         Ok(Arc::new(App {
@@ -204,6 +219,7 @@ impl Process {
             workers: self.workers.clone(),
             audit,
             limiter: Limiter::default(),
+            sessions,
             keys: oidc::Cache::default(),
             reload: Box::new(move || reload(&current, &queue, &metrics)),
             store: config.workers.store.clone(),
@@ -256,6 +272,7 @@ impl Process {
             // One that panicked has said so.
             let _ = thread.join();
         }
+        trace::finish();
         tracing::info!("ended");
     }
 }

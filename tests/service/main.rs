@@ -4,11 +4,14 @@
 mod common;
 
 mod api;
+mod browser;
 mod kills;
 mod load;
+mod pages;
 mod postgres;
 mod push;
 mod queue;
 mod scale;
 mod service;
+mod traces;
 mod webhooks;

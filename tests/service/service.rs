@@ -50,6 +50,17 @@ impl Service {
     }
 
     pub fn start(dir: &Path, port: u16, config: &str, what: &str) -> Service {
+        Service::start_with(dir, port, config, what, &[])
+    }
+
+    /// Starts one with variables of its own.
+    pub fn start_with(
+        dir: &Path,
+        port: u16,
+        config: &str,
+        what: &str,
+        environment: &[(&str, &str)],
+    ) -> Service {
         let file = dir.join("service.toml");
         std::fs::write(&file, config).unwrap();
         let log = dir.join(format!("{what}-{}.log", free_port()));
@@ -57,6 +68,7 @@ impl Service {
             .arg(what)
             .arg(&file)
             .args(["--log", "json"])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())

@@ -131,6 +131,7 @@ struct ServerTable {
     burst: Option<f64>,
     public_metrics: bool,
     audit: Option<PathBuf>,
+    session_key: Option<SecretSource>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -258,7 +259,13 @@ impl File {
         if !(rate > 0.0 && rate.is_finite() && burst >= 1.0 && burst.is_finite()) {
             return Err(at("[server]")("`rate` and `burst` are positive numbers".to_owned()));
         }
+        let session_key = self.server.session_key.map(|key| key.read());
+        let session_key = session_key.transpose().map_err(at("[server] session_key"))?;
+        if session_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
+            return Err(at("[server] session_key")("it has at least 32 characters".to_owned()));
+        }
         let server = Server {
+            session_key,
             listen: self.server.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             tls: self.server.tls.map(|tls| (base.join(tls.certificate), base.join(tls.key))),
             audit: self

@@ -109,6 +109,8 @@ pub struct Server {
     pub rate: (f64, f64),
     /// Whether metrics are shown without a token.
     pub public_metrics: bool,
+    /// Signs the sessions of pages; one of its own in the state directory if there is none.
+    pub session_key: Option<Secret>,
     /// File for the audit log.
     pub audit: PathBuf,
 }
@@ -214,6 +216,19 @@ pub enum Scope {
     /// Have the configuration read again.
     #[serde(rename = "admin")]
     Admin,
+}
+
+impl Scope {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Read => "jobs:read",
+            Scope::Write => "jobs:write",
+            Scope::Results => "results:read",
+            Scope::Metrics => "metrics",
+            Scope::Admin => "admin",
+        }
+    }
 }
 
 /// What is looked at regularly.

@@ -23,7 +23,17 @@ pub fn check<'a>(
     let Some((_, given)) = given else {
         return Err(Problem::new(StatusCode::UNAUTHORIZED, "a bearer token is needed"));
     };
-    let given = given.trim();
+    let token = find(config, given.trim())
+        .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "the token is not known"))?;
+    if !token.scopes.contains(&scope) {
+        let text = format!("the token lacks the scope {}", scope.name());
+        return Err(Problem::new(StatusCode::FORBIDDEN, text));
+    }
+    Ok(token)
+}
+
+/// The token that somebody shows, if it is one of ours.
+pub fn find<'a>(config: &'a Config, given: &str) -> Option<&'a Token> {
     let hash = Digest::of(given.as_bytes());
     // All are compared, so that the time does not tell which of them is near.
     let mut found = None;
@@ -36,14 +46,7 @@ pub fn check<'a>(
             found = Some(token);
         }
     }
-    let token =
-        found.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "the token is not known"))?;
-    if !token.scopes.contains(&scope) {
-        let name = serde_json::to_value(scope).unwrap_or_default();
-        let text = format!("the token lacks the scope {name}");
-        return Err(Problem::new(StatusCode::FORBIDDEN, text));
-    }
-    Ok(token)
+    found
 }
 
 #[cfg(test)]

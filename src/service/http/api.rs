@@ -23,6 +23,7 @@ use crate::service::config::{Config, DEFAULT_TENANT, Scope, Token};
 use crate::service::job::{Job, Options, Request, State as JobState};
 use crate::service::publish::Publisher;
 use crate::service::queue::Filter;
+use crate::service::trace::Context;
 use crate::service::worker::SILENCE;
 use crate::source::{Name, Store};
 
@@ -54,9 +55,7 @@ async fn openapi() -> Response {
 
 /// The trace that a request belongs to (W3C Trace Context), if it says so in good form.
 pub(super) fn trace(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    let good = text.len() == 55 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    good.then(|| text.to_owned())
+    Context::of(headers).map(|context| context.header())
 }
 
 /// A job as others see it.
@@ -70,7 +69,7 @@ pub fn view(job: &Job) -> Value {
     value
 }
 
-fn not_found() -> Problem {
+pub(super) fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such job")
 }
 
@@ -163,6 +162,7 @@ fn request(config: &Config, token: &Token, body: Submission) -> Result<Request, 
 struct Listing {
     state: Option<String>,
     tenant: Option<String>,
+    image: Option<String>,
     before: Option<i64>,
     limit: Option<i64>,
 }
@@ -182,7 +182,8 @@ async fn list(
     };
     let tenant = token.tenant.clone().or(listing.tenant);
     let limit = listing.limit.unwrap_or(50);
-    let filter = Filter { tenant, state, before: listing.before, limit };
+    let (image, before) = (listing.image, listing.before);
+    let filter = Filter { tenant, state, image, before, limit };
     let found = blocking(move || app.queue.jobs(&filter)).await??;
     let more = found.len() as i64 >= limit.max(1);
     let next = found.last().filter(|_| more).map(|(seq, _)| *seq);
@@ -239,8 +240,16 @@ async fn events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let job = find(&app, &headers, Scope::Read, id).await?;
-    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let mut after: i64 = resumed.and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(watch(app, job, resumed(&headers).unwrap_or(0)))
+}
+
+/// The position that a client has seen the log up to, if it comes back.
+pub(super) fn resumed(headers: &HeaderMap) -> Option<i64> {
+    headers.get("last-event-id")?.to_str().ok()?.parse().ok()
+}
+
+/// What happens to a job from now on, and the lines of its log after a position.
+pub(super) fn watch(app: Arc<App>, job: Job, mut after: i64) -> Response {
     let (sender, receiver) = mpsc::channel::<Bytes>(16);
     tokio::spawn(async move {
         let until = std::time::Instant::now() + MAX_WATCH;
@@ -284,7 +293,7 @@ async fn events(
     });
     let headers =
         [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
-    Ok((headers, Body::from_stream(Chunks(receiver))).into_response())
+    (headers, Body::from_stream(Chunks(receiver))).into_response()
 }
 
 /// A channel as a body.
@@ -354,11 +363,22 @@ async fn file(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let job = find(&app, &headers, Scope::Results, id).await?;
+    send(&app, "api", peer, &job, &name).await
+}
+
+/// Sends a file of a result.
+pub(super) async fn send(
+    app: &Arc<App>,
+    who: &str,
+    peer: Peer,
+    job: &Job,
+    name: &str,
+) -> Result<Response, Problem> {
     let missing = || Problem::new(StatusCode::NOT_FOUND, "there is no such file");
     let outcome = job.result.clone().ok_or_else(missing)?;
     let file = outcome.files.iter().find(|file| file.name == name).cloned().ok_or_else(missing)?;
     let config = app.config.get();
-    app.audit.note("api", Some(peer.0), "fetch", &format!("{} {name}", job.id), "sent");
+    app.audit.note(who, Some(peer.0), "fetch", &format!("{} {name}", job.id), "sent");
     let (sender, receiver) = mpsc::channel::<Bytes>(4);
     let (store, described) = (app.store.clone(), file.clone());
     // The file is opened and read on a thread of its own: some stores are spoken to by a runtime.

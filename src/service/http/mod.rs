@@ -8,12 +8,14 @@ mod api;
 pub mod audit;
 mod hooks;
 pub mod limit;
+pub mod pages;
+mod ready;
 mod server;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
@@ -23,6 +25,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
+use tracing::Instrument as _;
 
 pub use self::api::OPENAPI;
 use self::audit::Audit;
@@ -31,6 +34,7 @@ pub use self::server::{Limits, serve};
 use super::config::watch::Current;
 use super::metrics::Metrics;
 use super::queue::Queue;
+use super::trace::{self, Context, Kind, Span};
 use super::webhook::oidc;
 use super::worker;
 
@@ -48,6 +52,8 @@ pub struct App {
     pub audit: Audit,
     /// Who asks too often.
     pub limiter: Limiter,
+    /// Who looks at the pages.
+    pub sessions: pages::Sessions,
     /// Keys of token issuers.
     pub keys: oidc::Cache,
     /// Asks for the configuration to be read again.
@@ -86,6 +92,19 @@ impl Problem {
     pub fn status(&self) -> StatusCode {
         self.status
     }
+
+    /// Its words.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// A response in another form, with when to try again.
+    pub fn mark(&self, mut response: Response) -> Response {
+        if let Some(wait) = self.retry {
+            response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
+        }
+        response
+    }
 }
 
 impl From<super::queue::Error> for Problem {
@@ -112,12 +131,10 @@ impl IntoResponse for Problem {
         let title = self.status.canonical_reason().unwrap_or("Problem");
         let body = json!({ "title": title, "status": self.status.as_u16(), "detail": self.text });
         let mut response = (self.status, Json(body)).into_response();
+        response = self.mark(response);
         let headers = response.headers_mut();
         let kind = header::HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
-        if let Some(wait) = self.retry {
-            headers.insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
-        }
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = header::HeaderValue::from_static("Bearer realm=\"dock2uni\"");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
@@ -147,9 +164,10 @@ pub fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/hooks/{name}", post(hooks::receive))
         .merge(api::routes())
+        .merge(pages::routes())
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
+        .route("/readyz", get(ready::ready))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing here") })
         .layer(DefaultBodyLimit::max(max_body))
         .layer(middleware::from_fn_with_state(app.clone(), watch))
@@ -157,17 +175,27 @@ pub fn router(app: &Arc<App>) -> Router {
 }
 
 /// Limits, counts and logs every request.
-async fn watch(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "other".to_owned());
     let method = request.method().clone();
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let began = std::time::Instant::now();
     let health = matches!(route.as_str(), "/healthz" | "/readyz");
+    let parent = Context::of(request.headers());
+    let context = Context::below(parent.as_ref());
+    let start = trace::now();
+    // What comes of the request belongs below it, jobs as well.
+    if let Ok(header) = context.header().parse() {
+        request.headers_mut().insert("traceparent", header);
+    }
+    // Of the weightiest level, so that it is there whatever is logged.
+    let (trace_id, span_id) = (&context.trace, &context.span);
+    let span = tracing::error_span!("request", %trace_id, %span_id);
     let rate = app.config.get().server.rate;
     let response = match peer.filter(|_| !health).map_or(Ok(()), |peer| app.limiter.ask(peer, rate))
     {
-        Ok(()) => next.run(request).await,
+        Ok(()) => next.run(request).instrument(span.clone()).await,
         Err(wait) => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many requests")
             .after(wait)
             .into_response(),
@@ -178,7 +206,23 @@ async fn watch(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         // The path may hold a token in its query, so the route is all that is logged.
         let millis = began.elapsed().as_millis() as u64;
         let peer = peer.map(|peer| peer.to_string());
-        tracing::info!(%method, route, status = status.as_u16(), millis, peer, "request");
+        span.in_scope(|| {
+            tracing::info!(%method, route, status = status.as_u16(), millis, peer, "request");
+        });
+        trace::record(Span {
+            context,
+            parent: parent.map(|parent| parent.span),
+            name: format!("{method} {route}"),
+            kind: Kind::Server,
+            start,
+            end: trace::now(),
+            attributes: vec![
+                ("http.request.method", trace::Value::Text(method.to_string())),
+                ("http.route", trace::Value::Text(route)),
+                ("http.response.status_code", trace::Value::Number(status.as_u16().into())),
+            ],
+            error: status.is_server_error().then(|| status.to_string()),
+        });
     }
     response
 }
@@ -193,12 +237,4 @@ async fn metrics(
     }
     let text = blocking(move || app.metrics.text(&app.queue)).await??;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
-}
-
-async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    if app.ending.load(Ordering::SeqCst) {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "about to end"));
-    }
-    blocking(move || app.queue.ping()).await??;
-    Ok("ok\n")
 }

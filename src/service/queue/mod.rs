@@ -134,6 +134,8 @@ pub struct Filter {
     pub tenant: Option<String>,
     /// In one state.
     pub state: Option<State>,
+    /// With this in the image's name.
+    pub image: Option<String>,
     /// Older than this position.
     pub before: Option<i64>,
     /// How many; [`MAX_LISTED`] at most.
@@ -604,6 +606,11 @@ impl Queue {
             values.push(state.name().into());
             sql += &format!(" AND state = ${}", values.len());
         }
+        if let Some(image) = &filter.image {
+            // Requests are JSON, with the image first. Not by an index: it is for people.
+            values.push(format!("{{\"image\":\"%{}%\",\"options\":%", escape(image)).into());
+            sql += &format!(" AND request LIKE ${} ESCAPE '!'", values.len());
+        }
         values.push(filter.limit.clamp(1, MAX_LISTED).into());
         sql += &format!(" ORDER BY seq DESC LIMIT ${}", values.len());
         self.run(|tx| {
@@ -787,6 +794,19 @@ fn append(tx: &mut dyn Transaction, id: &str, line: &str) -> Result<(), Error> {
         WHERE (SELECT count(*) FROM log WHERE job = $1) < $3";
     tx.execute(sql, &[id.into(), line.into(), MAX_LINES.into()])?;
     Ok(())
+}
+
+/// A text that stands for itself in a pattern of LIKE.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for letter in text.chars() {
+        if matches!(letter, '%' | '_' | '!') {
+            escaped.push('!');
+        }
+        // A quote would be outside of the name; PostgreSQL takes no NUL.
+        escaped.push(if matches!(letter, '"' | '\0') { '\u{fffd}' } else { letter });
+    }
+    escaped
 }
 
 fn text(outcome: &Outcome) -> Result<String, Error> {

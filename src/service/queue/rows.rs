@@ -3,10 +3,11 @@
 use super::Error;
 use super::sql::Row;
 use crate::service::job::{Job, State};
+use crate::service::trace::Context;
 
 /// The columns of a job, in the order of [`job`].
 pub(super) const COLUMNS: &str = "id, state, request, attempts, lost, worker, stage, progress_done, \
-    progress_total, result, error, cancelling, created, started, finished, updated";
+    progress_total, result, error, cancelling, created, started, finished, updated, trace";
 
 /// A job out of a row that has [`COLUMNS`] from `at` on.
 pub(super) fn job(row: &Row, at: usize) -> Result<Job, Error> {
@@ -28,6 +29,10 @@ pub(super) fn job(row: &Row, at: usize) -> Result<Job, Error> {
         result,
         error: row.maybe_text(at + 10),
         cancelling: row.int(at + 11) != 0,
+        trace: row
+            .maybe_text(at + 16)
+            .and_then(|text| Context::parse(&text))
+            .map(|context| context.trace),
         created: row.int(at + 12),
         started: row.maybe_int(at + 13),
         finished: row.maybe_int(at + 14),

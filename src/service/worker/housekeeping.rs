@@ -57,7 +57,7 @@ pub(super) fn keep_house(shared: &Shared) {
             let _ = shared.queue.gone(&shared.name);
             return;
         }
-        present(shared, &config);
+        present(shared);
         match shared.queue.reap(config.queue.lost) {
             Ok(0) => {}
             Ok(count) => {
@@ -71,12 +71,12 @@ pub(super) fn keep_house(shared: &Shared) {
     }
 }
 
-fn present(shared: &Shared, config: &Config) {
+fn present(shared: &Shared) {
     let worker = Worker {
         id: shared.name.clone(),
         host: shared.host.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        slots: config.workers.count as i64,
+        slots: shared.slots as i64,
         running: shared.running() as i64,
         draining: shared.is_draining(),
         ..Worker::default()

@@ -24,6 +24,7 @@ use super::metrics::Metrics;
 use super::publish::{Publisher, Ready, STAGING};
 use super::queue::{self, Beat, Lease, Progress, Queue};
 use super::secret::random_hex;
+use super::trace::Work;
 use crate::source::{Digest, Name, Store};
 
 /// Longest time to tell the queue of an end.
@@ -39,6 +40,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The program that converts, with its first arguments.
     pub program: Vec<PathBuf>,
+    /// Jobs at once.
+    pub slots: usize,
     /// This process's name in the queue.
     pub name: String,
     /// The machine's name.
@@ -80,6 +83,7 @@ impl Shared {
         queue: Arc<Queue>,
         metrics: Arc<Metrics>,
         program: Vec<PathBuf>,
+        slots: usize,
     ) -> Arc<Shared> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Arc::new(Shared {
@@ -87,6 +91,7 @@ impl Shared {
             queue,
             metrics,
             program,
+            slots,
             name: format!("{host}-{}-{}", std::process::id(), random_hex(3)),
             host,
             bell: Bell::default(),
@@ -127,8 +132,7 @@ impl Shared {
 /// Starts the workers of this process: a thread for each job at once, and some that keep house. They
 /// end after [`Shared::drain`].
 pub fn start(shared: &Arc<Shared>) -> Vec<thread::JoinHandle<()>> {
-    let count = shared.config.get().workers.count;
-    let mut threads: Vec<_> = (0..count)
+    let mut threads: Vec<_> = (0..shared.slots)
         .map(|_| {
             let shared = shared.clone();
             thread::spawn(move || work(&shared))
@@ -192,12 +196,15 @@ enum Stop {
 fn see_through(shared: &Shared, config: &Config, lease: &Lease) {
     let started = Instant::now();
     let id = &lease.job.id;
-    let span = tracing::info_span!("job", job = %id, trace = lease.trace.as_deref());
+    let traced = Work::begin(lease);
+    let (trace_id, span_id) = (&traced.context().trace, &traced.context().span);
+    // Of the weightiest level, so that it is there whatever is logged.
+    let span = tracing::error_span!("job", job = %id, %trace_id, %span_id);
     let _entered = span.enter();
     tracing::info!(image = %lease.job.request.image, "begun");
-    let pulse = Pulse::new(lease, config);
+    let pulse = Pulse::new(&traced, config);
     let end = thread::scope(|scope| {
-        scope.spawn(|| pulse.keep(shared, lease));
+        scope.spawn(|| span.in_scope(|| pulse.keep(shared, lease)));
         let end = convert(shared, config, lease, &pulse);
         pulse.finish();
         end
@@ -206,10 +213,12 @@ fn see_through(shared: &Shared, config: &Config, lease: &Lease) {
     let state = match (pulse.stopped(), end) {
         (Some(Stop::Lost), _) => {
             shared.metrics.lost.inc();
+            traced.end("lost", Some("another worker has it now"));
             tracing::warn!("another worker has it now");
             return;
         }
         (Some(Stop::Leaving), End::Failed(..)) => {
+            traced.end("given back", None);
             persist(shared, "gives a job back", || queue.release(lease));
             tracing::info!("given back");
             return;
@@ -234,6 +243,7 @@ fn see_through(shared: &Shared, config: &Config, lease: &Lease) {
                 _ => why,
             };
             tracing::warn!(%why, passes, "failed");
+            traced.end("failed", Some(&why));
             if passes && stop.is_none() {
                 let wait = backoff(lease.job.attempts);
                 let most = config.queue.attempts;
@@ -246,6 +256,9 @@ fn see_through(shared: &Shared, config: &Config, lease: &Lease) {
             State::Failed
         }
     };
+    if state != State::Failed {
+        traced.end(state.name(), None);
+    }
     shared.metrics.finished.with_label_values(&[state.name()]).inc();
     shared.metrics.seconds.observe(started.elapsed().as_secs_f64());
     tracing::info!(state = state.name(), millis = started.elapsed().as_millis() as u64, "over");
@@ -284,7 +297,8 @@ fn persist(shared: &Shared, what: &str, tell: impl Fn() -> Result<bool, queue::E
 }
 
 /// A job's heart.
-struct Pulse {
+struct Pulse<'a> {
+    traced: &'a Work,
     progress: Mutex<Progress>,
     killer: Mutex<Option<Killer>>,
     stop: Mutex<Option<Stop>>,
@@ -295,9 +309,10 @@ struct Pulse {
     deadline: Instant,
 }
 
-impl Pulse {
-    fn new(_: &Lease, config: &Config) -> Pulse {
+impl Pulse<'_> {
+    fn new<'a>(traced: &'a Work, config: &Config) -> Pulse<'a> {
         Pulse {
+            traced,
             progress: Mutex::default(),
             killer: Mutex::default(),
             stop: Mutex::default(),
@@ -372,6 +387,7 @@ impl Pulse {
     }
 
     fn stage(&self, stage: &str, done: u64, total: u64) {
+        self.traced.stage(stage);
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if progress.stage != stage {
             progress.lines.push(stage.to_owned());
@@ -397,7 +413,7 @@ impl Drop for Scratch {
     }
 }
 
-fn convert(shared: &Shared, config: &Config, lease: &Lease, pulse: &Pulse) -> End {
+fn convert(shared: &Shared, config: &Config, lease: &Lease, pulse: &Pulse<'_>) -> End {
     let request = &lease.job.request;
     let later = |text: String| End::Failed(text, true);
     let never = |text: String| End::Failed(text, false);
@@ -480,7 +496,7 @@ fn follow(
     conversion: &mut Conversion,
     name: &Name,
     lease: &Lease,
-    pulse: &Pulse,
+    pulse: &Pulse<'_>,
 ) -> Result<Followed, String> {
     let mut outcome = Outcome::default();
     let mut subject = None;
