@@ -6,6 +6,7 @@ mod common;
 mod api;
 mod browser;
 mod kills;
+mod kubernetes;
 mod load;
 mod pages;
 mod postgres;

@@ -1,0 +1,117 @@
+//! The manifests in `templates/kubernetes`: that they fit each other and the program.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dock2uni::service::config::Config;
+use serde_json::Value;
+
+fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/kubernetes").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The documents of a file.
+fn documents(name: &str) -> Vec<Value> {
+    let text = read(name);
+    text.split("\n---\n").map(|document| serde_saphyr::from_str(document).unwrap()).collect()
+}
+
+fn find(name: &str, kind: &str) -> Value {
+    documents(name).into_iter().find(|document| document["kind"] == kind).unwrap()
+}
+
+#[test]
+fn the_configuration_is_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let secrets = "/etc/dock2uni/secrets/";
+    let text = read("service.toml");
+    for name in text.split(secrets).skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        std::fs::write(dir.path().join(name), "x".repeat(64)).unwrap();
+    }
+    let text = text.replace(secrets, &format!("{}/", dir.path().display()));
+    let config = Config::parse(&text, Path::new("service.toml")).unwrap();
+    assert!(config.queue.url.is_some() && config.server.session_key.is_some());
+    // What a worker has to do, and when it is ended, fit.
+    let pod = &find("worker.yaml", "Deployment")["spec"]["template"]["spec"];
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert!(grace > config.workers.drain.as_secs());
+    let trigger = &find("keda.yaml", "ScaledObject")["spec"]["triggers"][0]["metadata"];
+    assert_eq!(trigger["targetQueryValue"], config.workers.count.to_string());
+    let limit = pod["containers"][0]["resources"]["limits"]["memory"].as_str().unwrap();
+    let limit: u64 = limit.strip_suffix("Gi").unwrap().parse().unwrap();
+    assert!(config.workers.memory.unwrap() * config.workers.count as u64 <= limit << 30);
+}
+
+#[test]
+fn every_file_is_in_the_kustomization_and_every_name_leads_somewhere() {
+    let kustomization = &documents("kustomization.yaml")[0];
+    let listed: Vec<_> = kustomization["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/kubernetes");
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let other = matches!(name.as_str(), "README.md" | "kustomization.yaml" | "service.toml");
+        assert!(other || listed.contains(&name.as_str()), "{name}");
+    }
+    let all: Vec<Value> = listed.iter().flat_map(|name| documents(name)).collect();
+    let there = |kind: &str, name: &Value| {
+        all.iter().any(|document| document["kind"] == kind && document["metadata"]["name"] == *name)
+    };
+    let labels: BTreeMap<_, _> = all
+        .iter()
+        .filter(|document| document["kind"] == "Deployment")
+        .map(|document| {
+            let labels = &document["spec"]["template"]["metadata"]["labels"];
+            (document["metadata"]["name"].as_str().unwrap(), labels.clone())
+        })
+        .collect();
+    let selects = |selector: &Value| {
+        let wanted = selector.as_object().unwrap();
+        labels.values().any(|labels| wanted.iter().all(|(name, value)| labels[name] == *value))
+    };
+    for document in &all {
+        let spec = &document["spec"];
+        match document["kind"].as_str().unwrap() {
+            "Service" => assert!(selects(&spec["selector"])),
+            "PodDisruptionBudget" => assert!(selects(&spec["selector"]["matchLabels"])),
+            "NetworkPolicy" => assert!(selects(&spec["podSelector"]["matchLabels"])),
+            "ScaledObject" => {
+                assert!(there("Deployment", &spec["scaleTargetRef"]["name"]));
+                let reference = &spec["triggers"][0]["authenticationRef"]["name"];
+                assert!(there("TriggerAuthentication", reference));
+            }
+            "Deployment" => {
+                assert!(there("ServiceAccount", &spec["template"]["spec"]["serviceAccountName"]));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn pods_have_no_right_that_they_do_not_need() {
+    for name in ["server.yaml", "worker.yaml"] {
+        let deployment = find(name, "Deployment");
+        let pod = &deployment["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{name}");
+        for container in pod["containers"].as_array().unwrap() {
+            let context = &container["securityContext"];
+            assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
+            assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
+            assert_eq!(context["capabilities"]["drop"][0], "ALL", "{name}");
+            assert!(container["resources"]["limits"]["memory"].is_string(), "{name}");
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            let volumes = pod["volumes"].as_array().unwrap();
+            for mount in mounts {
+                assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
+            }
+        }
+    }
+}
