@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use dock2uni::service::job::{Outcome, Published, ResultFile};
 use dock2uni::service::queue::{Lease, Progress, Queue, Worker};
-use serde_json::json;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use super::browser::{Browser, ENTER, TAB};
 use super::common::http::exchange;
-use super::common::vm::free_port;
-use super::service::{Service, TOKEN, config};
+use super::common::registry::Registry;
+use super::common::vm::{can_boot, free_port};
+use super::service::{Service, TOKEN, config, published};
 
 /// A request of a browser: the head and the body of the answer.
 fn ask(port: u16, method: &str, path: &str, headers: &str, body: &str) -> (String, String) {
@@ -297,4 +299,83 @@ fn pages_live_in_a_browser_and_are_used_by_keyboard() {
     browser.until("document.querySelector('.headline .state').innerText === 'cancelled'");
     look(&browser, "job-cancelled");
     assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn what_failed_is_tried_again_by_a_button_and_its_report_is_read() {
+    if !can_boot() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    let layout = test_images::build("busybox").unwrap();
+    let image = registry.push(&layout, "latest", "team/app:1");
+    let port = free_port();
+    let text = config(dir.path(), port, 1)
+        + "[[token]]\nname = \"reader\"\nscopes = [\"jobs:read\"]\nsecret = \"reader-token\"\n";
+    // The registry is on this machine, and at first nobody has said that it may be asked.
+    let shut = text.replace("allow = [\"127.0.0.0/8\"]\n", "");
+    let service = Service::serve(dir.path(), port, &shut);
+    let options = json!({ "formats": ["qcow2"], "report": true });
+    let body = json!({ "image": image, "destinations": ["images"], "options": options });
+    let (created, answer) = service.ask("POST", "/api/v1/jobs", Some(&body));
+    assert_eq!(created, 201, "{answer}");
+    let id = answer["id"].as_str().unwrap();
+    assert_eq!(service.over(id)["state"], "failed");
+
+    let browser = Browser::start();
+    browser.go(&format!("http://127.0.0.1:{port}/ui/jobs/{id}"));
+    browser.press(TOKEN);
+    browser.press(ENTER);
+    browser.until("document.querySelector('.headline .state').innerText === 'failed'");
+    assert!(browser.is("document.querySelector('.notice.bad').innerText.includes('internal')"));
+    assert!(browser.is("document.querySelector('.stages .broken').innerText.includes('resolving')"));
+    look(&browser, "job-failed");
+
+    // The operator mends the configuration, and tries again.
+    std::fs::write(dir.path().join("service.toml"), &text).unwrap();
+    service.signal(Signal::HUP);
+    service.until("read again", || {
+        service.metric("dock2uni_config_reloads_total{outcome=\"done\"}") >= 1.0
+    });
+    browser.run("document.querySelector('form[action$=retry] button').focus()");
+    browser.press(ENTER);
+    browser.until("document.querySelector('.headline .state').innerText === 'done'");
+    assert!(!browser.is("document.querySelector('form[action$=retry], .notice.bad')"));
+    assert!(browser.is("document.querySelector('#log').innerText.includes('ui:test')"));
+
+    // The report is what was published.
+    let results = published(&dir.path().join("images"));
+    let file = std::fs::read_to_string(results[0].join("report.json")).unwrap();
+    let report: Value = serde_json::from_str(&file).unwrap();
+    browser.run("document.querySelector('a[href$=\"/report\"]').focus()");
+    browser.press(ENTER);
+    browser.until("document.querySelector('h1').innerText === 'Report'");
+    let shown = browser.run("return document.querySelector('main').innerText");
+    let shown = shown.as_str().unwrap();
+    let verdict = report["verdict"].as_str().unwrap();
+    assert_eq!(service.over(id)["result"]["verdict"], verdict);
+    assert!(browser.is(&format!("document.querySelector('.headline .verdict.{verdict}')")));
+    let list = |pointer: &str| report.pointer(pointer).unwrap().as_array().unwrap().clone();
+    let texts = list("/findings").into_iter().map(|finding| finding["text"].clone());
+    let paths = list("/programs").into_iter().map(|program| program["path"].clone());
+    let words = texts.chain(paths).chain(list("/runs/argv"));
+    for word in words {
+        assert!(shown.contains(word.as_str().unwrap()), "{word}: {shown}");
+    }
+    let calls = list("/syscalls/reachable").len();
+    assert!(calls > 0 && shown.contains(&format!("{calls} can be made")), "{shown}");
+    look(&browser, "report");
+    let fetched = browser.run(
+        "return fetch(document.querySelector('a[download]').href).then((answer) => answer.text())",
+    );
+    assert_eq!(fetched, file);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+
+    // Reading jobs is not reading results.
+    let reader = sign_in(port, "reader-token");
+    let (head, page) = ask(port, "GET", &format!("/ui/jobs/{id}"), &reader, "");
+    assert!(status(&head) == 200 && !page.contains("/report\""), "{page}");
+    let (head, page) = ask(port, "GET", &format!("/ui/jobs/{id}/report"), &reader, "");
+    assert!(status(&head) == 403 && page.contains("results:read"), "{page}");
 }
