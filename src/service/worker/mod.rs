@@ -330,6 +330,7 @@ impl Pulse<'_> {
         while !self.over.load(Ordering::SeqCst) {
             self.bell.wait(pace.min(Duration::from_secs(1)));
             if self.over.load(Ordering::SeqCst) {
+                self.last_words(shared, lease);
                 return;
             }
             if shared.leaving.load(Ordering::SeqCst) {
@@ -362,6 +363,20 @@ impl Pulse<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells what was said since the last beat. Without it the log would end before the end.
+    fn last_words(&self, shared: &Shared, lease: &Lease) {
+        let progress = {
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *progress)
+        };
+        if progress.lines.is_empty() || self.stopped() == Some(Stop::Lost) {
+            return;
+        }
+        if let Err(error) = shared.queue.beat(lease, self.lease, &progress) {
+            tracing::warn!(%error, lines = progress.lines.len(), "the end of a log is lost");
         }
     }
 
