@@ -3,6 +3,9 @@
 //! Each takes any bytes and returns; what it must not do is panic, hang, or take memory without
 //! bound. `tests/fuzz` runs them under cargo-fuzz, `tests/fuzz.rs` for a moment with every test run.
 
+#[cfg(feature = "service")]
+mod service;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
@@ -10,6 +13,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+#[cfg(feature = "service")]
+pub use self::service::{proof, webhook};
 use crate::config::Overrides;
 use crate::erofs::{Node, Reader};
 use crate::rootfs::{self, Limits};
@@ -21,7 +26,7 @@ use crate::{disk, dockerfile, plan};
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names that they have in `tests/fuzz`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: &[(&str, Target)] = &[
     ("reference", reference),
     ("manifest", manifest),
     ("registries", registries),
@@ -34,6 +39,10 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("packages", packages),
     ("erofs", erofs),
     ("disk", disk),
+    #[cfg(feature = "service")]
+    ("webhook", webhook),
+    #[cfg(feature = "service")]
+    ("proof", proof),
 ];
 
 /// Bounds that a fuzzer reaches soon.

@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::Command;
 
 use common::layout::{ImageSpec, Layout, compress, noise, tar};
-use common::run;
+use common::{run, webhooks};
 use dock2uni::config::Overrides;
 use dock2uni::convert::{self, DiskOptions, Output, RootOptions};
 use dock2uni::disk::Format;
 use dock2uni::fuzz::TARGETS;
+use dock2uni::service::webhook::Kind;
 use dock2uni::source::{self, Compression, Options, Quiet, Reference, Store};
 use serde_json::json;
 
@@ -136,6 +137,32 @@ fn seeds() -> HashMap<&'static str, Vec<Vec<u8>>> {
             .to_vec(),
     );
 
+    for (kind, headers, body, _) in webhooks::samples() {
+        let kind: Kind = serde_json::from_value(json!(kind)).unwrap();
+        let kind = Kind::ALL.iter().position(|known| *known == kind).unwrap();
+        // Which headers there are follows from the first byte as well.
+        let form = match headers.first() {
+            Some((_, "package")) => 0,
+            Some((_, "zotregistry.image.updated")) => 2,
+            _ => 9,
+        };
+        let first = u8::try_from(kind + form * Kind::ALL.len()).unwrap();
+        add("webhook", [vec![first], body.to_string().into_bytes()].concat());
+    }
+    let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.eyJpc3MiOiJhIn0.AAAA";
+    let keys = r#"{"keys":[{"kid":"a","kty":"RSA","n":"AQAB","e":"AQAB"}]}"#;
+    for (kind, line, body) in [
+        (0, "Bearer s3cret", ""),
+        (1, "Basic dXNlcjpzM2NyZXQ=", ""),
+        (2, "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17", "{}"),
+        (3, "msg_1|1700000000|v1,AAAA v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", "{}"),
+        (4, "s3cret", ""),
+        (5, &format!("Bearer {token}"), keys),
+        (0, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", ""),
+    ] {
+        add("proof", [&[kind], line.as_bytes(), b"\n", body.as_bytes()].concat());
+    }
+
     // A root, and disks of every format that is read.
     let store = Store::open(desk.path().join("store")).unwrap();
     let reference = Reference::OciLayout { path: layout.path().into(), name: Some("one".into()) };
@@ -198,7 +225,7 @@ fn damaged(seed: &[u8], round: u64) -> Vec<u8> {
 /// Runs all targets, or one, on so many damaged inputs for each sound one.
 fn damage(only: Option<&str>, first: u64, rounds: u64) {
     let seeds = seeds();
-    for (name, target) in TARGETS {
+    for &(name, target) in TARGETS {
         if only.is_some_and(|only| only != name) {
             continue;
         }

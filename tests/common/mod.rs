@@ -9,6 +9,7 @@ pub mod layout;
 pub mod registry;
 pub mod server;
 pub mod vm;
+pub mod webhooks;
 
 use std::process::{Command, Output};
 
