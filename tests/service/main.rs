@@ -12,7 +12,6 @@ mod pages;
 mod postgres;
 mod push;
 mod queue;
-mod scale;
 mod service;
 mod traces;
 mod webhooks;
