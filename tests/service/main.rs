@@ -13,5 +13,6 @@ mod postgres;
 mod push;
 mod queue;
 mod service;
+mod store;
 mod traces;
 mod webhooks;

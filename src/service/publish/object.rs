@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::path::Path as Key;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt as _, PutPayload};
@@ -190,7 +191,7 @@ pub(super) fn open(
     let size = runtime.block_on(store.head(&key)).map_err(failed)?.size;
     Ok(Opened {
         size,
-        bytes: Box::new(Ranges { runtime, store, key, size, at: 0, rest: Vec::new() }),
+        bytes: Box::new(Ranges { runtime, store, key, size, at: 0, rest: Bytes::new() }),
     })
 }
 
@@ -201,8 +202,8 @@ struct Ranges {
     key: Key,
     size: u64,
     at: u64,
-    /// What of the last range is left, in reverse: taken from the end.
-    rest: Vec<u8>,
+    /// What of the last range is left.
+    rest: Bytes,
 }
 
 impl Read for Ranges {
@@ -213,13 +214,10 @@ impl Read for Ranges {
             let bytes = self.runtime.block_on(range);
             let bytes = bytes.map_err(|error| io::Error::other(failed(error).0))?;
             self.at = end;
-            self.rest = bytes.to_vec();
-            self.rest.reverse();
+            self.rest = bytes;
         }
         let count = buffer.len().min(self.rest.len());
-        for slot in &mut buffer[..count] {
-            *slot = self.rest.pop().unwrap_or_default();
-        }
+        buffer[..count].copy_from_slice(&self.rest.split_to(count));
         Ok(count)
     }
 }
