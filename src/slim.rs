@@ -70,7 +70,8 @@ impl Error {
 }
 
 const WHOLE: &str = "the whole image";
-const SLIM: &str = "the slim image";
+/// The boot of what is left, in [`Error::Unanswered`].
+pub const SLIM: &str = "the slim image";
 
 /// A choice that was tried.
 #[derive(Debug)]
@@ -129,7 +130,7 @@ pub fn slim(
         }
     };
     let slim = choose(&plan, &files, &[trace], wishes);
-    let dir = tempfile::tempdir().map_err(Error::Temporary)?;
+    let dir = tempfile::tempdir_in(&settings.scratch).map_err(Error::Temporary)?;
     let path = dir.path().join("slim.erofs");
     let selection = Some(&slim.selection);
     let options = RootOptions { selection, limits: wishes.limits, ..RootOptions::default() };

@@ -111,6 +111,9 @@ pub enum Command {
     /// Run a command that is killed when this process's parent dies
     #[command(name = "__with-parent", hide = true)]
     WithParent {
+        /// Take as much memory as may be had, not as this process was told to do with
+        #[arg(long)]
+        own_memory: bool,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },

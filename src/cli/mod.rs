@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
             crate::fleet::up::supervisor::main(&directory).map(|()| exit::OK).map_err(Failure::from)
         }
         Command::Sandbox { job, inside } => Ok(crate::dockerfile::sandbox(&job, inside)),
-        Command::WithParent { command } => with_parent::exec(&command),
+        Command::WithParent { own_memory, command } => with_parent::exec(own_memory, &command),
     });
     match result {
         Ok(code) => ExitCode::from(code),

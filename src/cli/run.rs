@@ -105,6 +105,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
         net,
         forwards: forwards(args)?,
         attachment,
+        confined: false,
         kernel_args: args.machine.kernel_arg.clone(),
         interactive,
         tty,

@@ -75,6 +75,8 @@ fn settings(args: &TrialArgs) -> Result<Settings, Failure> {
         settle: SETTLE,
         witness: false,
         command: Vec::new(),
+        confined: false,
+        scratch: std::env::temp_dir(),
         launcher: launcher(),
     })
 }

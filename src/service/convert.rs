@@ -19,11 +19,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use super::job::{Options, ResultFile};
+use super::job::{Options, Outcome, ResultFile};
 use super::outgoing::Guard;
-use crate::convert::{self, DiskOptions, Output};
+use super::trial::{Failed, Trials};
+use crate::convert::{self, DiskOptions, Output, RootOptions};
 use crate::disk::Format;
 use crate::pipeline::{self, Watch};
+use crate::rootfs::Limits;
 use crate::source::digest::Hasher;
 use crate::source::{self, Bar, Class, Digest, Image, Progress, Reference, Store};
 use crate::{causes, plan, roots};
@@ -33,9 +35,21 @@ const MAX_TASK: u64 = 4 << 20;
 /// Shortest time between two reports of progress.
 const PACE: Duration = Duration::from_millis(250);
 
+/// Why a conversion that asks for boots is refused where there are none.
+pub const NO_TRIALS: &str = "`verify` and `slim` boot the image on a worker, which the \
+    configuration does not allow (hint: `allow = true` in [trials])";
+
 /// What a conversion, and its worker at the end, say that they do; in this order.
-pub const STAGES: [&str; 6] =
-    ["resolving", "fetching", "converting", "reporting", "checking", "publishing"];
+pub const STAGES: [&str; 8] = [
+    "resolving",
+    "fetching",
+    "slimming",
+    "converting",
+    "reporting",
+    "verifying",
+    "checking",
+    "publishing",
+];
 
 /// What is to be done.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +66,8 @@ pub struct Task {
     pub files: PathBuf,
     /// Most memory, in bytes.
     pub memory: Option<u64>,
+    /// How the image is booted, if it may be.
+    pub trials: Option<Trials>,
 }
 
 /// How registries are reached, as far as the configuration says it.
@@ -127,12 +143,8 @@ pub enum Event {
     },
     /// The end: it was made.
     Made {
-        /// The files.
-        files: Vec<ResultFile>,
-        /// The verdict of the report.
-        verdict: Option<String>,
-        /// Milliseconds.
-        millis: u64,
+        /// What was made. Its digest and key are the worker's to fill in, as are the places.
+        outcome: Box<Outcome>,
     },
     /// The end: it was not.
     Failed {
@@ -176,7 +188,10 @@ fn run(said: &Said) -> Result<(), Failure> {
     let task: Task =
         serde_json::from_str(&line).map_err(|error| internal(format!("no task: {error}")))?;
     if let Some(memory) = task.memory {
-        let limit = Rlimit { current: Some(memory), maximum: Some(memory) };
+        // A VM's machine gets more, and no more than it needs.
+        let beyond = task.trials.as_ref().filter(|_| task.options.boots()).map_or(0, Trials::space);
+        let maximum = Some(memory.saturating_add(beyond));
+        let limit = Rlimit { current: Some(memory), maximum };
         setrlimit(Resource::As, limit).map_err(|error| internal(format!("memory: {error}")))?;
     }
     let started = Instant::now();
@@ -195,13 +210,14 @@ fn run(said: &Said) -> Result<(), Failure> {
         // It is not wanted.
         _ => return Ok(()),
     }
-    let image = match pipeline::has_root(&image, &store) {
+    // A root with files left out is made of the layers.
+    let image = match pipeline::has_root(&image, &store) && !task.options.slim {
         true => image,
         false => source::resolve(&reference, &options, &store, said).map_err(of_source)?,
     };
-    let (files, verdict) = make(&task, &image, &store, said)?;
-    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    said.say(&Event::Made { files, verdict, millis });
+    let mut outcome = make(&task, &image, &store, said)?;
+    outcome.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    said.say(&Event::Made { outcome: Box::new(outcome) });
     Ok(())
 }
 
@@ -229,33 +245,67 @@ fn resolved(image: &Image, store: &Store) -> Event {
     }
 }
 
-type Made = (Vec<ResultFile>, Option<String>);
-
 /// Makes the files.
-fn make(task: &Task, image: &Image, store: &Store, said: &Said) -> Result<Made, Failure> {
+fn make(task: &Task, image: &Image, store: &Store, said: &Said) -> Result<Outcome, Failure> {
     let usage = |text: String| Failure { text, hint: None, passes: false };
-    let overrides = task.options.overrides().map_err(|error| usage(causes::line(&error)))?;
-    let formats = task.options.formats().map_err(usage)?;
-    let outputs = outputs(&formats, &task.files);
-    let disk =
-        DiskOptions { place: task.options.place().map_err(usage)?, ..DiskOptions::default() };
-    pipeline::disks(image, store, &overrides, &outputs, &disk, said).map_err(of_pipeline)?;
-    let mut verdict = None;
+    let options = &task.options;
+    let overrides = options.overrides().map_err(|error| usage(causes::line(&error)))?;
+    let outputs = outputs(&options.formats().map_err(usage)?, &task.files);
+    let place = options.place().map_err(usage)?;
+    let trials = task.trials.as_ref();
+    if options.boots() && trials.is_none() {
+        return Err(usage(NO_TRIALS.to_owned()));
+    }
+    let mut outcome = Outcome::default();
+    let mut selection = None;
+    if let Some(trials) = trials.filter(|_| options.slim) {
+        said.progress("slimming", 0, 0);
+        let (done, total) = (AtomicU64::new(0), image.layers.iter().map(|layer| layer.size).sum());
+        let root = roots::of(image, Limits::default(), store, &|bytes| {
+            said.paced("slimming", done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
+        });
+        let root = root.map_err(|error| of_pipeline(pipeline::failed(error, image, store)))?;
+        let line = |text: &str| said.line(text);
+        let places = (store, root.as_path(), task.files.as_path());
+        let slim = trials.slim(image, (options, &overrides), places, &line);
+        let (kept, slimmed) = slim.map_err(|failed| of_trial(failed, said))?;
+        (selection, outcome.slimmed) = (Some(kept), Some(slimmed));
+    }
+    let root = RootOptions { selection: selection.as_ref(), ..RootOptions::default() };
+    let disk = DiskOptions { place, root, ..DiskOptions::default() };
+    let made = pipeline::disks(image, store, &overrides, &outputs, &disk, said);
+    let made = made.map_err(of_pipeline)?;
     let mut reports = Vec::new();
-    if task.options.report {
+    if options.report {
         said.progress("reporting", 0, 0);
         let report = report(image, store, &overrides)?;
-        verdict =
+        outcome.verdict =
             serde_json::to_value(report.verdict).ok().and_then(|v| v.as_str().map(str::to_owned));
         let path = task.files.join("report.json");
         let text = serde_json::to_vec_pretty(&report).unwrap_or_default();
         write(&path, &text).map_err(|error| of_io(&path, error))?;
         reports.push((path, "report"));
     }
+    if let Some(trials) = trials.filter(|_| options.verify) {
+        said.progress("verifying", 0, 0);
+        let verified = trials.verify(&made.files, &made.record, (store, &task.files));
+        let lines = verified.map_err(|failed| of_trial(failed, said))?;
+        lines.iter().for_each(|line| said.line(line));
+        outcome.verified = Some(lines);
+    }
     said.progress("checking", 0, 0);
     let disks = outputs.iter().map(|output| (output.path.clone(), output.format.name()));
     let files = disks.chain(reports).map(|(path, kind)| describe(&path, kind));
-    Ok((files.collect::<Result<_, _>>()?, verdict))
+    outcome.files = files.collect::<Result<_, _>>()?;
+    Ok(outcome)
+}
+
+/// Tells the end of the console, and what went wrong.
+fn of_trial(failed: Failed, said: &Said) -> Failure {
+    for line in &failed.console {
+        said.line(&format!("console: {line}"));
+    }
+    Failure { text: failed.text, hint: failed.hint, passes: failed.passes }
 }
 
 fn outputs(formats: &[Format], dir: &Path) -> Vec<Output> {
@@ -340,6 +390,10 @@ impl Said {
         let mut out = io::stdout().lock();
         // If nobody listens any more, this process is about to be killed.
         let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+
+    fn line(&self, text: &str) {
+        self.say(&Event::Line { text: text.to_owned() });
     }
 
     fn progress(&self, stage: &str, done: u64, total: u64) {

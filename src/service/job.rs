@@ -43,7 +43,23 @@ pub struct Options {
     /// Whether the compatibility report is made as well.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub report: bool,
+    /// Whether the result is booted before it is published, and published only if it answers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub verify: bool,
+    /// Whether files that the image does not need are left out. It is booted to find that out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub slim: bool,
+    /// Patterns of paths that are kept whatever else is found; for `slim`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
+    /// Patterns of paths that are left out whatever else is found; for `slim`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<String>,
 }
+
+/// Most patterns in one list, and bytes in one pattern.
+const MAX_PATTERNS: usize = 100;
+const MAX_PATTERN: usize = 1000;
 
 impl Options {
     /// The formats, each once.
@@ -102,12 +118,33 @@ impl Options {
     /// # Errors
     /// In words.
     pub fn check(&self) -> Result<(), String> {
-        self.formats()?;
+        let formats = self.formats()?;
         self.place()?;
+        if self.verify && !formats.iter().any(|format| format.qemu().is_some()) {
+            return Err(
+                "QEMU reads none of the `formats`: add `raw`, or leave `verify` away".into()
+            );
+        }
+        for (name, patterns) in [("keep", &self.keep), ("drop", &self.drop)] {
+            if !self.slim && !patterns.is_empty() {
+                return Err(format!("`{name}` belongs to `slim`"));
+            }
+            let long = patterns.iter().any(|pattern| pattern.len() > MAX_PATTERN);
+            if long || patterns.len() > MAX_PATTERNS {
+                return Err(format!(
+                    "`{name}` has up to {MAX_PATTERNS} patterns of {MAX_PATTERN} bytes"
+                ));
+            }
+        }
         if let Some(name) = self.env.keys().find(|name| name.is_empty() || name.contains('=')) {
             return Err(format!("`{name}` is no name for a variable"));
         }
         self.overrides().map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Whether a conversion runs the image, in a VM on a worker.
+    pub fn boots(&self) -> bool {
+        self.verify || self.slim
     }
 
     /// The same without the values of variables, for eyes.
@@ -285,11 +322,30 @@ pub struct Outcome {
     pub published: Vec<Published>,
     /// The verdict of the report, if one was made.
     pub verdict: Option<String>,
+    /// What answered when the result was booted, a line for each; if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Vec<String>>,
+    /// What was left out, if the image was slimmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slimmed: Option<Slimmed>,
     /// Milliseconds that the conversion took.
     pub millis: u64,
     /// Whether another job had made it already.
     #[serde(default)]
     pub reused: bool,
+}
+
+/// An image's root before and after files were left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slimmed {
+    /// Files of the whole image.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Files that were kept.
+    pub kept_files: u64,
+    /// Bytes in them.
+    pub kept_bytes: u64,
 }
 
 /// One file of a result.
@@ -356,6 +412,17 @@ mod tests {
         assert!(options.check().unwrap_err().contains("moon"));
         let env = [("A=B".to_owned(), "x".to_owned())].into();
         assert!(Options { env, ..Options::default() }.check().is_err());
+        let keep = vec!["/usr/share/*".to_owned()];
+        let kept = Options { keep, ..Options::default() };
+        assert!(kept.check().unwrap_err().contains("`slim`"));
+        assert_eq!(Options { slim: true, ..kept.clone() }.check(), Ok(()));
+        let drop = vec!["x".repeat(MAX_PATTERN + 1)];
+        assert!(Options { slim: true, drop, ..kept }.check().is_err());
+        let mut verified =
+            Options { verify: true, formats: vec!["ova".into()], ..Options::default() };
+        assert!(verified.check().unwrap_err().contains("QEMU"));
+        verified.formats.push("qcow2".into());
+        assert_eq!(verified.check(), Ok(()));
         let json = serde_json::from_str::<Options>(r#"{"fromats": []}"#);
         assert!(json.unwrap_err().to_string().contains("fromats"));
     }

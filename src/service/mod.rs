@@ -27,5 +27,6 @@ pub mod secret;
 pub mod server;
 pub mod tls;
 pub mod trace;
+pub mod trial;
 pub mod webhook;
 pub mod worker;

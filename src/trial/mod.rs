@@ -128,6 +128,10 @@ pub struct Settings {
     /// A command of the user's, run on this machine once the ports have answered: its environment
     /// says where they are (`DOCK2UNI_HOST`, `DOCK2UNI_PORT_80`).
     pub command: Vec<String>,
+    /// As [`Config::confined`].
+    pub confined: bool,
+    /// Directory for files that are tried and thrown away.
+    pub scratch: PathBuf,
     /// As [`Config::launcher`].
     pub launcher: Vec<PathBuf>,
 }
@@ -238,6 +242,7 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
         net: record.net.clone(),
         forwards: forwards.clone(),
         attachment: Attachment::User,
+        confined: settings.confined,
         kernel_args,
         interactive: false,
         tty: false,

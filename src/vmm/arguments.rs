@@ -23,6 +23,10 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
     for word in ["-nodefaults", "-no-user-config", "-no-reboot"] {
         args.word(word);
     }
+    if config.confined {
+        let denied = "obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+        args.pair("-sandbox", format!("on,{denied}"));
+    }
     args.pair("-display", "none");
     args.pair("-machine", machine(config));
     if config.machine == Machine::Microvm {
@@ -60,7 +64,10 @@ pub fn build(config: &Config, channels: Option<Channels>) -> Vec<OsString> {
 }
 
 fn network(args: &mut Arguments, config: &Config, link: Option<i32>) {
-    let user = || usernet::netdev(&config.net, &config.forwards);
+    let user = || {
+        let restricted = if config.confined { ",restrict=on" } else { "" };
+        usernet::netdev(&config.net, &config.forwards) + restricted
+    };
     let (netdev, mac) = match &config.attachment {
         Attachment::User => (user(), None),
         // Without the caller's end, as in a command to start by hand, only the user network is left.
@@ -259,6 +266,7 @@ mod tests {
             net: Net::default(),
             forwards: vec![Forward { ip: Ipv4Addr::LOCALHOST, host: 8080, guest: 80, udp: false }],
             attachment: Attachment::User,
+            confined: false,
             kernel_args: vec!["trace".into(), "a b".into()],
             interactive: false,
             tty: false,
@@ -343,6 +351,15 @@ mod tests {
         assert!(!line.contains("-kernel") && !line.contains("fd="), "{line}");
         assert!(line.contains("virtio-blk-pci,disable-legacy=on,drive=root,bootindex=0"), "{line}");
         assert!(line.contains("-accel kvm -cpu host"), "{line}");
+    }
+
+    #[test]
+    fn what_is_confined_reaches_nothing() {
+        let disk = disk(drive("/d.img"), None);
+        let config = Config { confined: true, ..config(Machine::Q35, Accel::Tcg, disk) };
+        let line = shell(build(&config, None));
+        assert!(line.contains("hostfwd=tcp:127.0.0.1:8080-:80,restrict=on "), "{line}");
+        assert!(line.contains(" -sandbox on,") && line.contains("spawn=deny"), "{line}");
     }
 
     #[test]

@@ -168,6 +168,9 @@ pub struct Config {
     pub forwards: Vec<Forward>,
     /// What the network card is plugged into.
     pub attachment: Attachment,
+    /// For programs of strangers: nothing but the forwarded ports leads in or out of QEMU's user
+    /// network, and QEMU starts no programs and takes no rights.
+    pub confined: bool,
     /// Words for the kernel's command line.
     pub kernel_args: Vec<String>,
     /// Pass standard input on to the console.

@@ -15,4 +15,5 @@ mod queue;
 mod service;
 mod store;
 mod traces;
+mod trials;
 mod webhooks;

@@ -424,6 +424,7 @@ impl Fleet {
             attachment: instance
                 .address
                 .map_or(Attachment::User, |address| Attachment::Link(mac(address))),
+            confined: false,
             kernel_args: Vec::new(),
             interactive: false,
             tty: false,

@@ -35,12 +35,14 @@ use super::{
     Workers,
 };
 use crate::environment;
+use crate::service::convert::NO_TRIALS;
 use crate::service::job::Options;
 use crate::service::outgoing::{Guard, Network};
 use crate::service::pattern::Patterns;
 use crate::service::publish::Destination;
 use crate::service::queue::Limit;
 use crate::service::secret::SecretSource;
+use crate::service::trial::Trials;
 use crate::service::webhook::Webhook;
 use crate::source;
 
@@ -107,6 +109,7 @@ pub struct File {
     server: ServerTable,
     queue: QueueTable,
     workers: WorkersTable,
+    trials: crate::service::trial::Table,
     outgoing: OutgoingTable,
     retention: RetentionTable,
     callbacks: CallbacksTable,
@@ -299,6 +302,7 @@ impl File {
             drain: span(self.workers.drain, 300),
             idle: Duration::from_millis(500),
         };
+        let trials = Trials::resolve(self.trials, base).map_err(at("[trials]"))?;
         let mut registries = source::Options::from_env();
         registries.insecure_registries.extend(self.outgoing.plain_http.iter().cloned());
         if let Some(file) = self.outgoing.ca_file {
@@ -333,7 +337,8 @@ impl File {
         let mut rules = Vec::new();
         for table in self.rule {
             let place = format!("[[rule]] `{}`", table.name);
-            rules.push(rule(table, &destinations).map_err(at(&place))?);
+            let rule = rule(table, &destinations, trials.is_some());
+            rules.push(rule.map_err(at(&place))?);
         }
         unique(rules.iter().map(|rule| rule.name.as_str())).map_err(at("[[rule]]"))?;
         let mut tokens = Vec::new();
@@ -357,6 +362,7 @@ impl File {
             server,
             queue,
             workers,
+            trials,
             registries,
             guard,
             webhooks,
@@ -394,8 +400,12 @@ fn unique<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
     Ok(())
 }
 
-fn rule(table: RuleTable, destinations: &BTreeMap<String, Destination>) -> Result<Rule, String> {
-    table.options.check().map_err(|error| format!("options: {error}"))?;
+fn rule(
+    table: RuleTable,
+    destinations: &BTreeMap<String, Destination>,
+    trials: bool,
+) -> Result<Rule, String> {
+    check_options(&table.options, trials).map_err(|error| format!("options: {error}"))?;
     check_destinations(&table.destination, destinations)?;
     if let Some(url) = &table.callback {
         crate::service::callback::check(url)?;
@@ -429,6 +439,16 @@ pub fn check_destinations(
         Some(name) => Err(format!("there is no destination `{name}`")),
         None => Ok(()),
     }
+}
+
+/// Says what is wrong with options before anything is queued; `trials` says whether images may be
+/// booted.
+///
+/// # Errors
+/// In words.
+pub fn check_options(options: &Options, trials: bool) -> Result<(), String> {
+    options.check()?;
+    if options.boots() && !trials { Err(NO_TRIALS.to_owned()) } else { Ok(()) }
 }
 
 fn token(table: TokenTable) -> Result<Token, String> {
@@ -502,6 +522,12 @@ mod tests {
         assert_eq!((config.server.timeout.as_secs(), config.server.max_body), (5, 64 << 10));
         assert_eq!(config.limits["*"].running, Some(2));
         assert_eq!(config.rules[0].tenant, "default");
+        assert_eq!(config.trials, None);
+        let trials = GOOD.replace("[workers]", "[trials]\nallow = true\nqemu = \"q\"\n[workers]");
+        let trials = parse(&trials.replace("[\"qcow2\"]", "[], slim = true")).unwrap().trials;
+        let trials = trials.unwrap();
+        assert_eq!((trials.memory_mib, trials.patience), (512, 120));
+        assert_eq!(trials.qemu.as_deref(), Some(Path::new("/etc/d/q")));
         let shown = format!("{config:?}");
         assert!(!shown.contains("hush") && !shown.contains("t0ken"), "{shown}");
     }
@@ -519,6 +545,10 @@ mod tests {
             ("r.example:5000", "r.example:99999", "[[webhook]] `registry`"),
             ("secret = \"t0ken\"", "", "[[token]] `ci`: it needs either"),
             ("[workers]", "[wrokers]", "wrokers"),
+            ("[\"qcow2\"]", "[], verify = true", "`allow = true` in [trials]"),
+            ("[\"qcow2\"]", "[\"ova\"], verify = true", "QEMU reads none"),
+            ("[workers]", "[trials]\naccel = \"hvf\"\n[workers]", "[trials]: `accel`"),
+            ("[workers]", "[trials]\nmemory = \"1m\"\n[workers]", "[trials]: `memory`"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let error = parse(&GOOD.replace(from, to)).unwrap_err();

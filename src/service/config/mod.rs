@@ -20,6 +20,7 @@ use super::pattern::Patterns;
 use super::publish::Destination;
 use super::queue::Limits;
 use super::secret::Secret;
+use super::trial::Trials;
 use super::webhook::{Push, Webhook};
 use crate::source;
 
@@ -68,6 +69,8 @@ pub struct Config {
     pub queue: QueueConfig,
     /// Workers.
     pub workers: Workers,
+    /// How images are booted; `None` where they may not be.
+    pub trials: Option<Trials>,
     /// How registries are reached.
     pub registries: source::Options,
     /// Which addresses may be reached.

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{App, Peer, Problem, access, blocking};
 use crate::service::callback;
-use crate::service::config::file::check_destinations;
+use crate::service::config::file::{check_destinations, check_options};
 use crate::service::config::{Config, DEFAULT_TENANT, Scope, Token};
 use crate::service::job::{Job, Options, Request, State as JobState};
 use crate::service::publish::Publisher;
@@ -132,7 +132,8 @@ fn request(config: &Config, token: &Token, body: Submission) -> Result<Request, 
         let text = format!("the token may not ask for images of {}/{}", name.host, name.repository);
         return Err(Problem::new(StatusCode::FORBIDDEN, text));
     }
-    body.options.check().map_err(|why| bad(format!("options: {why}")))?;
+    check_options(&body.options, config.trials.is_some())
+        .map_err(|why| bad(format!("options: {why}")))?;
     check_destinations(&body.destinations, &config.destinations)
         .map_err(|why| bad(format!("destinations: {why}")))?;
     if let Some(url) = &body.callback {

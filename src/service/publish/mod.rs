@@ -2,7 +2,8 @@
 //!
 //! A result is published whole or not at all, and under a name that follows from its key. Publishing
 //! the same result twice, by a worker that was taken for lost, say, changes nothing: the bytes are the
-//! same.
+//! same. What a slim image keeps depends on what a boot has shown, so its name follows from its bytes
+//! as well.
 
 mod directory;
 mod object;
@@ -18,6 +19,7 @@ use super::job::{Outcome, Published, ResultFile};
 use super::outgoing::Guard;
 use super::secret::{Secret, SecretSource};
 use crate::artifact::Kind;
+use crate::source::digest::Hasher;
 use crate::source::{self, Name, Store};
 
 /// Name of the file that tells what a result is; the last one to appear.
@@ -120,7 +122,13 @@ fn place(image: &Name, outcome: &Outcome) -> String {
     let key: String = outcome.key.chars().take(16).collect();
     // A bracketed IPv6 address is none of that.
     let host = image.host.replace(['[', ']'], "").replace(':', "_");
-    format!("{host}/{}/{digest}-{key}", image.repository)
+    let mut place = format!("{host}/{}/{digest}-{key}", image.repository);
+    if outcome.slimmed.is_some() {
+        let mut hasher = Hasher::new();
+        outcome.files.iter().for_each(|file| hasher.update(file.digest.as_bytes()));
+        place += &format!("-{}", &hasher.finish().hex()[..16]);
+    }
+    place
 }
 
 /// Why something could not be published.
@@ -259,5 +267,35 @@ impl Publisher<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::job::Slimmed;
+
+    #[test]
+    fn a_slim_result_is_placed_by_its_bytes() {
+        let file = |digest: &str| ResultFile {
+            name: "disk.img".into(),
+            kind: "raw".into(),
+            size: 1,
+            digest: digest.into(),
+        };
+        let image = "r.io:5000/team/app:1".parse().unwrap();
+        let (digest, key) = ("sha256:aa".to_owned(), "b".repeat(64));
+        let files = vec![file("sha256:01")];
+        let whole = Outcome { digest, key, files, ..Outcome::default() };
+        let other = Outcome { files: vec![file("sha256:02")], ..whole.clone() };
+        let plain = place(&image, &whole);
+        assert_eq!(plain, format!("r.io_5000/team/app/sha256-aa-{}", "b".repeat(16)));
+        assert_eq!(place(&image, &other), plain);
+        let slim = |outcome: &Outcome| {
+            let slimmed = Slimmed { files: 2, bytes: 2, kept_files: 1, kept_bytes: 1 };
+            place(&image, &Outcome { slimmed: Some(slimmed), ..outcome.clone() })
+        };
+        assert!(slim(&whole).starts_with(&plain) && slim(&whole) != slim(&other));
+        assert_eq!(slim(&whole), slim(&whole));
     }
 }

@@ -461,6 +461,7 @@ fn convert(shared: &Shared, config: &Config, lease: &Lease, pulse: &Pulse<'_>) -
         store: config.workers.store.clone(),
         files: files.clone(),
         memory: config.workers.memory,
+        trials: config.trials.clone(),
     };
     let mut conversion = match Conversion::start(&shared.program, &task) {
         Ok(conversion) => conversion,
@@ -538,8 +539,8 @@ fn follow(
                 }
                 conversion.go_on().map_err(|error| error.to_string())?;
             }
-            Event::Made { files, verdict, millis } => {
-                outcome = Outcome { files, verdict, millis, ..outcome };
+            Event::Made { outcome: made } => {
+                outcome = Outcome { digest: outcome.digest, key: outcome.key, ..*made };
                 return Ok(Followed::Made(Box::new(outcome), subject));
             }
             Event::Failed { text, hint, passes } => {

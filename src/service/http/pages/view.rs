@@ -127,9 +127,17 @@ fn stages(job: &Job, log: &[(i64, i64, String)], now: i64) -> Vec<Value> {
     }
     let now_at = current.map(|(stage, _)| stage);
     let broken = matches!(job.state, State::Failed | State::Cancelled | State::Queued);
+    let options = &job.request.options;
+    let asked = |name: &str| match name {
+        "slimming" => options.slim,
+        "reporting" => options.report,
+        "verifying" => options.verify,
+        _ => true,
+    };
     STAGES
         .iter()
         .enumerate()
+        .filter(|(_, name)| asked(name))
         .map(|(index, name)| {
             let is = match spent[index] {
                 Some(_) if now_at == Some(index) && !over => "now",
@@ -257,11 +265,12 @@ mod tests {
             all.iter().take(3).map(|stage| text(stage, "is") + " " + &text(stage, "took")).collect()
         };
         let mut job = job_in(State::Running);
-        assert_eq!(of(&job), ["done 1500", "now 4500", "to come none"]);
+        assert_eq!(stages(&job, &log, 10_000).len(), STAGES.len() - 3, "what is asked for alone");
+        assert_eq!(of(&job), ["done 1500", "now 4500", "to come None"]);
         (job.state, job.finished) = (State::Failed, Some(8000));
-        assert_eq!(of(&job), ["done 1500", "broken 2500", "skipped none"]);
+        assert_eq!(of(&job), ["done 1500", "broken 2500", "skipped None"]);
         job.state = State::Done;
-        assert_eq!(of(&job), ["done 1500", "done 2500", "skipped none"]);
+        assert_eq!(of(&job), ["done 1500", "done 2500", "skipped None"]);
     }
 
     #[test]
