@@ -7,13 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bench_convert::Result;
+use bench_convert::{Result, children_cpu};
 
 /// How often the peak is looked at. The kernel keeps the mark; only growth in the last moment of
 /// a process can be missed.
 const INTERVAL: Duration = Duration::from_millis(4);
-/// Ticks of `/proc/*/stat` in a second: fixed by Linux's ABI.
-const TICKS: u64 = 100;
 
 /// Costs of one process.
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +67,4 @@ fn high_water(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
-}
-
-/// CPU time of all children waited for so far.
-fn children_cpu() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // After the name in parentheses, fields 3 on; cutime and cstime are 16 and 17.
-    let rest = stat.rsplit(')').next().unwrap_or_default();
-    let fields = rest.split_whitespace().skip(13).take(2).map(str::parse::<u64>);
-    let ticks = fields.sum::<std::result::Result<u64, _>>()?;
-    Ok(Duration::from_millis(ticks * 1000 / TICKS))
 }

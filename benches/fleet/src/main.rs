@@ -1,15 +1,15 @@
-//! `bench-fleet [--references N] [--images N] [--jobs N] [--dock2uni FILE]`: a registry with many
-//! references to few images, converted by `dock2uni fleet convert`: from nothing, killed and taken up
-//! again, once more when all is there; and by `dock2uni convert`, one image after the other. See
-//! README.md.
+//! `bench-fleet [--references N] [--images N] [--jobs N] [--seed N] [--dock2uni FILE]`: a registry with
+//! many references to few images, converted by `dock2uni convert`, one reference after the other, and by
+//! `dock2uni fleet convert`: from nothing, once more when all is there, killed and taken up again. Fails
+//! if the runs do not make the same disks, to the byte. See README.md.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use bench_convert::Result;
 use bench_convert::registry::Registry;
+use bench_convert::{Result, children_cpu};
 use serde_json::Value;
 
 /// Images of other sizes and shapes than these make no difference worth their time.
@@ -19,6 +19,7 @@ struct Args {
     references: usize,
     images: usize,
     jobs: usize,
+    seed: u64,
     dock2uni: PathBuf,
 }
 
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
 
 fn args() -> Result<Args> {
     let beside = std::env::current_exe()?.with_file_name("dock2uni");
-    let mut args = Args { references: 200, images: 20, jobs: 2, dock2uni: beside };
+    let mut args = Args { references: 200, images: 20, jobs: 2, seed: 1, dock2uni: beside };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -42,10 +43,11 @@ fn args() -> Result<Args> {
             "--references" => args.references = value()?.parse()?,
             "--images" => args.images = value()?.parse()?,
             "--jobs" => args.jobs = value()?.parse()?,
+            "--seed" => args.seed = value()?.parse()?,
             "--dock2uni" => args.dock2uni = value()?.into(),
             _ => {
                 return Err("usage: bench-fleet [--references N] [--images N] [--jobs N] \
-                            [--dock2uni FILE]"
+                            [--seed N] [--dock2uni FILE]"
                     .into());
             }
         }
@@ -92,70 +94,52 @@ fn compare(args: &Args, work: &Path) -> Result<()> {
         .collect();
     fs::write(work.join("compose.yaml"), format!("services:\n{}", services.concat()))?;
 
-    let (alone, _) = timed(|| {
-        for name in &names {
-            let reference = format!("{}/{name}:latest", registry.address);
-            let status = Command::new(&args.dock2uni)
-                .args(["convert", "--quiet", &reference, "--output"])
-                .arg(work.join("one.img"))
-                .env("DOCK2UNI_STORE", work.join("store-alone"))
-                .status()?;
-            if !status.success() {
-                return Err(format!("{name} cannot be converted").into());
-            }
+    // The first of them are one of each image: what a fleet has to convert at least.
+    let (mut once, mut alone) = (Cost::default(), Cost::default());
+    for (nth, reference) in references.iter().enumerate() {
+        let (cost, ()) = measured(|| one(args, work, reference))?;
+        alone += cost;
+        if nth < names.len() {
+            once += cost;
         }
-        Ok(())
-    })?;
+    }
     fs::remove_dir_all(work.join("store-alone"))?;
 
-    let (whole, report) = timed(|| fleet(args, work, "whole"))?;
-    let (again, _) = timed(|| fleet(args, work, "whole"))?;
-    fs::remove_dir_all(work.join("whole"))?;
+    let (whole, report) = measured(|| fleet(args, work, "whole"))?;
+    let (again, _) = measured(|| fleet(args, work, "whole"))?;
     fs::remove_dir_all(work.join("whole-store"))?;
+    let (killed, (kills, resumed)) = measured(|| with_kills(args, work, whole.wall))?;
+    let same = same_disks(&work.join("whole/disks"), &work.join("killed/disks"))?;
 
-    let mut kills = 0;
-    let (killed, resumed) = timed(|| {
-        loop {
-            let mut child = command(args, work, "killed").stdout(Stdio::null()).spawn()?;
-            std::thread::sleep(whole / 5);
-            if kills < 10 && child.try_wait()?.is_none() {
-                child.kill()?;
-                child.wait()?;
-                kills += 1;
-            } else {
-                child.wait()?;
-                return fleet(args, work, "killed");
-            }
-        }
-    })?;
     let count = |report: &Value, key: &str| report[key].as_u64().unwrap_or_default();
-    let seconds = |time: Duration| format!("{:.1}", time.as_secs_f64());
     println!(
-        "{} references to {} images; layers of {} MB, {} MB of them distinct; disks of {} MB\n",
+        "{} references to {} images; layers of {} MB, {} MB of them distinct; disks of {} MB; {} at \
+         once\n",
         references.len(),
         names.len(),
         bytes / 1_000_000,
         layers.values().sum::<u64>() / 1_000_000,
         count(&report, "bytes") / 1_000_000,
+        args.jobs,
     );
-    println!("| | seconds | made | reused |\n|---|---|---|---|");
+    println!("| | wall s | CPU s | made | reused |\n|---|---|---|---|---|");
+    let row = |what: String, cost: Cost, made: u64, reused: u64| {
+        let (wall, cpu) = (cost.wall.as_secs_f64(), cost.cpu.as_secs_f64());
+        println!("| {what} | {wall:.1} | {cpu:.1} | {made} | {reused} |");
+    };
+    let (images, all) = (names.len() as u64, references.len() as u64);
+    row(format!("`convert`, {images} images, each once"), once, images, 0);
+    row(format!("`convert`, {all} references, one by one"), alone, all, 0);
+    let (made, reused) = (count(&report, "made"), count(&report, "reused"));
+    row("`fleet convert`, from nothing".into(), whole, made, reused);
+    row("`fleet convert` when all is there".into(), again, 0, all);
+    let (made, reused) = (count(&resumed, "made"), count(&resumed, "reused"));
+    row(format!("`fleet convert`, killed {kills} times and taken up"), killed, made, reused);
     println!(
-        "| `convert`, {} images one by one | {} | {} | |",
-        names.len(),
-        seconds(alone),
-        names.len()
-    );
-    for (what, time, report) in [
-        ("`fleet convert`, from nothing".to_owned(), whole, &report),
-        (format!("the same, killed {kills} times"), killed, &resumed),
-    ] {
-        let (made, reused) = (count(report, "made"), count(report, "reused"));
-        println!("| {what} | {} | {made} | {reused} |", seconds(time));
-    }
-    println!(
-        "| `fleet convert` when all is there | {} | 0 | {} |",
-        seconds(again),
-        references.len()
+        "\nOne by one takes {:.1} times the wall time of the fleet and {:.1} times its CPU time. {same} \
+         disks are the same to the byte after the kills.",
+        alone.wall.as_secs_f64() / whole.wall.as_secs_f64(),
+        alone.cpu.as_secs_f64() / whole.cpu.as_secs_f64(),
     );
     let failed = count(&report, "failed") + count(&resumed, "failed");
     if failed > 0 {
@@ -164,10 +148,85 @@ fn compare(args: &Args, work: &Path) -> Result<()> {
     Ok(())
 }
 
-fn timed<T>(body: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
-    let started = Instant::now();
+/// Converts one reference as somebody does who has no fleet.
+fn one(args: &Args, work: &Path, reference: &str) -> Result<()> {
+    let out = work.join("one.img");
+    let status = Command::new(&args.dock2uni)
+        .args(["convert", "--quiet", reference, "--output"])
+        .arg(&out)
+        .env("DOCK2UNI_STORE", work.join("store-alone"))
+        .status()?;
+    if !status.success() {
+        return Err(format!("{reference} cannot be converted").into());
+    }
+    Ok(fs::remove_file(&out)?)
+}
+
+/// Converts the fleet, killed at up to ten moments that follow from the seed. Returns how many of them
+/// found it running, and the report of the run that came to its end.
+fn with_kills(args: &Args, work: &Path, whole: Duration) -> Result<(u32, Value)> {
+    let mut kills = 0;
+    // xorshift64 (Marsaglia).
+    let mut state = args.seed | 1;
+    for _ in 0..10 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let moment = whole.mul_f64(0.02 + 0.28 * (state % 1000) as f64 / 1000.0);
+        let mut child = command(args, work, "killed").stdout(Stdio::null()).spawn()?;
+        std::thread::sleep(moment);
+        let running = child.try_wait()?.is_none();
+        child.kill()?;
+        child.wait()?;
+        if !running {
+            break;
+        }
+        kills += 1;
+    }
+    Ok((kills, fleet(args, work, "killed")?))
+}
+
+/// How many disks two directories have, if those are the same and nothing else is there.
+fn same_disks(one: &Path, other: &Path) -> Result<usize> {
+    let list = |dir: &Path| -> Result<Vec<std::ffi::OsString>> {
+        let mut names = fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    };
+    let names = list(one)?;
+    if names != list(other)? {
+        return Err("the runs have made other disks".into());
+    }
+    for name in &names {
+        let same =
+            Command::new("cmp").arg("-s").arg(one.join(name)).arg(other.join(name)).status()?;
+        if !same.success() {
+            return Err(format!("{} is another after kills", name.to_string_lossy()).into());
+        }
+    }
+    Ok(names.len())
+}
+
+/// What something has cost.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    wall: Duration,
+    cpu: Duration,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Cost) {
+        self.wall += other.wall;
+        self.cpu += other.cpu;
+    }
+}
+
+fn measured<T>(body: impl FnOnce() -> Result<T>) -> Result<(Cost, T)> {
+    let (started, before) = (Instant::now(), children_cpu()?);
     let value = body()?;
-    Ok((started.elapsed(), value))
+    Ok((Cost { wall: started.elapsed(), cpu: children_cpu()? - before }, value))
 }
 
 fn command(args: &Args, work: &Path, name: &str) -> Command {
