@@ -285,7 +285,7 @@ fn mount(mount: &Value) -> Mount {
         _ => (MountKind::Host, text("Source")),
     };
     let read_only = mount["RW"] == false;
-    Mount { kind, source, target: text("Destination"), read_only, origin: None }
+    Mount { kind, source, target: text("Destination"), read_only, origin: None, mode: None }
 }
 
 #[cfg(test)]

@@ -68,6 +68,16 @@ pub enum Error {
         /// The source.
         name: String,
     },
+    /// Two workloads that would be called the same.
+    #[error("`{one}` and `{other}` would both be called `{name}`")]
+    Names {
+        /// One of them.
+        one: String,
+        /// The other.
+        other: String,
+        /// The name.
+        name: String,
+    },
     /// A plan of another dock2uni.
     #[error("`{name}` is a plan of version {version}, which this dock2uni does not know")]
     PlanVersion {
@@ -112,6 +122,7 @@ impl Error {
                 "start the daemon, or name another socket: `containers:/path/to.sock`; its socket \
                  is open to root and the group `docker`"
             }
+            Error::Names { .. } => "take one namespace at a time, or give one of them another name",
             Error::PlanVersion { .. } => "plan again with this dock2uni",
             Error::Registry(error) => return error.hint(),
             _ => return None,

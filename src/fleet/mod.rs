@@ -19,6 +19,7 @@ pub mod export;
 mod html;
 pub mod kube;
 mod list;
+pub mod name;
 pub mod plan;
 mod quantity;
 mod source;
@@ -31,6 +32,7 @@ pub use html::page;
 pub use plan::{Plan, plan};
 pub use source::{Inputs, Inventory, Source, compose_files, read};
 pub use workload::{
-    Attachment, Condition, Dependency, Health, Image, Kind, Mount, MountKind, Note, Origin,
-    PortMap, Resources, Restart, Role, Severity, Value, Variable, Workload,
+    Attachment, Condition, Dependency, HOST_GATEWAY, Health, Image, Kind, Manifest, Mount,
+    MountKind, Note, Origin, PortMap, Reach, Resources, Restart, Role, Service, ServicePort,
+    Severity, Value, Variable, Workload,
 };

@@ -1,4 +1,9 @@
-//! Sizes and spans of time as Compose and Kubernetes write them.
+//! Sizes, spans of time and permissions as Compose and Kubernetes write them.
+
+use serde_json::Value;
+
+use super::Error;
+use super::yaml::{self, Place};
 
 /// Bytes: a number with the suffix `b`, `k`, `kb`, `m`, `mb`, `g`, `gb` (Compose; powers of 1024).
 pub fn compose_bytes(text: &str) -> Option<u64> {
@@ -50,6 +55,30 @@ fn scaled(digits: &str, factor: f64) -> Option<u64> {
     let value = (value * factor).ceil();
     // 2^53: beyond it, and for NaN, there is no exact number to give.
     (0.0..9e15).contains(&value).then_some(value as u64)
+}
+
+/// Permissions of a file at `key`: a number, or digits that people mean as octal.
+///
+/// `0644` is octal in YAML 1.1, which most tools read, and 644 in YAML 1.2; JSON has 420. Numbers whose
+/// digits make up permissions that people give to files are taken for those.
+///
+/// # Errors
+/// If it is neither.
+pub fn mode(value: &Value, key: &str, place: &Place<'_>) -> Result<Option<u32>, Error> {
+    const USUAL: [&str; 20] = [
+        "400", "440", "444", "500", "550", "555", "600", "640", "644", "660", "664", "666", "700",
+        "740", "744", "750", "755", "770", "775", "777",
+    ];
+    let Some(text) = yaml::opt_text(value, key, place)? else { return Ok(None) };
+    // Digits after a zero are read as a fraction by some.
+    let digits = text.trim_start_matches("0o").trim_end_matches(".0");
+    let octal =
+        digits != text || digits.len() > 1 && digits.starts_with('0') || USUAL.contains(&digits);
+    let mode = u32::from_str_radix(digits, if octal { 8 } else { 10 });
+    match mode {
+        Ok(mode) if mode <= 0o7777 => Ok(Some(mode)),
+        _ => Err(place.key(key).error(format!("`{text}` are no permissions such as 0644"))),
+    }
 }
 
 /// Seconds of a span like `1m30s`, `500ms` or `2h`, rounded up (Go's `time.ParseDuration`).

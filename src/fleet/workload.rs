@@ -1,5 +1,6 @@
 //! What a fleet consists of, in one vocabulary for every source.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -34,12 +35,18 @@ pub struct Workload {
     pub user: Option<String>,
     /// Host name.
     pub hostname: Option<String>,
+    /// Names that only it knows, with their addresses; [`HOST_GATEWAY`] is the machine that it runs on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<(String, String)>,
     /// Signal that asks it to stop.
     pub stop_signal: Option<String>,
     /// Seconds that it may take to stop.
     pub stop_grace: Option<u32>,
     /// Ports that it serves.
     pub ports: Vec<PortMap>,
+    /// Services of Kubernetes that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
     /// What is mounted where.
     pub mounts: Vec<Mount>,
     /// What it may use.
@@ -59,6 +66,9 @@ pub struct Workload {
     /// What a VM does differently, or not at all.
     pub notes: Vec<Note>,
 }
+
+/// What Docker calls the machine that a container runs on.
+pub const HOST_GATEWAY: &str = "host-gateway";
 
 /// Where a workload comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -138,9 +148,73 @@ pub enum Value {
         name: String,
         /// Its key; empty for all of them.
         key: String,
+        /// Where it is described, if it is among the sources.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manifest: Option<Manifest>,
     },
     /// Known only to the machine it runs on: a node's name, a pod's address, a missing file.
     Runtime(String),
+}
+
+/// The place of a Kubernetes Secret, whose values are read where it runs and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The file.
+    pub file: PathBuf,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+/// A Service of Kubernetes: a name that others reach a workload by, with ports of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name leads to the pods themselves (`clusterIP: None`).
+    pub headless: bool,
+    /// It has an address of its own, since its ports are not those of one workload.
+    pub own_address: bool,
+    /// How it is reached from outside.
+    pub reach: Reach,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// How a Service is reached from outside of its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// Not at all.
+    Inside,
+    /// By a port of every node.
+    Node,
+    /// By a load balancer.
+    Balancer,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// As others know it.
+    pub port: u16,
+    /// In the workload.
+    pub guest: u16,
+    /// Protocol.
+    pub proto: Proto,
+    /// Of the nodes, if the source says which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<u16>,
+}
+
+impl Service {
+    /// All that it is called within its cluster.
+    pub fn names(&self) -> [String; 4] {
+        let (name, namespace) = (&self.name, &self.namespace);
+        let short = format!("{name}.{namespace}");
+        [name.clone(), format!("{short}.svc"), format!("{short}.svc.cluster.local"), short]
+    }
 }
 
 /// One served port.
@@ -185,6 +259,9 @@ pub struct Mount {
     /// What stands behind the name, where the source says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// Permissions of a file, where the source says them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
 }
 
 /// What stands behind the name of something that is mounted.
@@ -195,6 +272,17 @@ pub enum Origin {
     File(PathBuf),
     /// A text in the source itself.
     Text(String),
+    /// Bytes in the source itself, in base64.
+    Bytes(String),
+    /// A key of a Kubernetes Secret.
+    Secret {
+        /// Its key.
+        key: String,
+        /// Where it is described, if it is among the sources.
+        manifest: Option<Manifest>,
+        /// The directory that the Secret is mounted at as a whole, if it is.
+        directory: Option<String>,
+    },
     /// A variable of the environment.
     Variable(String),
     /// A volume of this very name, which several fleets may use.
@@ -341,9 +429,11 @@ impl Workload {
             workdir: None,
             user: None,
             hostname: None,
+            hosts: Vec::new(),
             stop_signal: None,
             stop_grace: None,
             ports: Vec::new(),
+            services: Vec::new(),
             mounts: Vec::new(),
             resources: Resources::default(),
             health: None,
@@ -353,6 +443,20 @@ impl Workload {
             networks: None,
             notes: Vec::new(),
         }
+    }
+
+    /// Its own names for /etc/hosts, where its host is at `gateway`; `None` if it names a host that
+    /// cannot be reached.
+    pub fn own_hosts(&self, gateway: Option<Ipv4Addr>) -> Option<Vec<(String, IpAddr)>> {
+        let all = self.hosts.iter().map(|(name, address)| {
+            let address = match address.as_str() {
+                HOST_GATEWAY => gateway?.into(),
+                // It was checked when it was read.
+                address => address.parse().ok()?,
+            };
+            Some((name.clone(), address))
+        });
+        all.collect()
     }
 
     /// Adds a note.

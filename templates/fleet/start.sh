@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 run={{ ("/run/dock2uni/" ~ fleet) | sh }}
 mkdir -p "$run"
+{% include "wait.sh" %}
 
 if [ "${1:-}" = stop ]; then
     for file in "$run"/*.pid; do
@@ -12,49 +13,20 @@ if [ "${1:-}" = stop ]; then
         kill "$(cat "$file")" 2>/dev/null || :
         rm -f "$file"
     done
-{%- for machine in machines %}
-    ip link del {{ machine.tap }} 2>/dev/null || :
-{%- endfor %}
-    ip link del {{ bridge }} 2>/dev/null || :
-    nft delete table ip {{ bridge }} 2>/dev/null || :
+{%- include "bridge-down.sh" %}
     exit 0
 fi
 
-if ! ip link show {{ bridge }} >/dev/null 2>&1; then
-    ip link add {{ bridge }} type bridge
-    ip addr add {{ gateway }}/24 dev {{ bridge }}
-    ip link set {{ bridge }} up
-fi
-# The way out, and published ports.
-echo 1 >/proc/sys/net/ipv4/ip_forward
-nft -f - <<-RULES
-	table ip {{ bridge }}
-	delete table ip {{ bridge }}
-	table ip {{ bridge }} {
-		chain postrouting {
-			type nat hook postrouting priority srcnat;
-			ip saddr 10.0.2.0/24 oifname != "{{ bridge }}" masquerade
-		}
-		chain prerouting {
-			type nat hook prerouting priority dstnat;
-{%- for one in published %}
-			fib daddr type local {{ one.port.proto }} dport {{ one.port.host }} dnat to {{ one.address }}:{{ one.port.guest }}
-{%- endfor %}
-		}
-	}
-RULES
-dnsmasq --conf-file="$PWD/dnsmasq.conf" --pid-file="$run/dnsmasq.pid"
+{% include "bridge.sh" %}
 {%- for machine in machines %}
 
-ip tuntap add {{ machine.tap }} mode tap
-ip link set {{ machine.tap }} master {{ bridge }} up
-{%- if monitor == "Firecracker" %}
+{% if monitor == "Firecracker" -%}
 start() {
     rm -f "$run/{{ machine.name }}.sock"
     exec "${FIRECRACKER:-firecracker}" --api-sock "$run/{{ machine.name }}.sock" \
         --config-file {{ (machine.name ~ ".json") | sh }}
 }
-{%- else %}
+{%- else -%}
 start() {
     exec "${CLOUD_HYPERVISOR:-cloud-hypervisor}" \
         --kernel {{ (machine.boot ~ "/kernel") | sh }} \
@@ -77,11 +49,6 @@ while :; do (start) & vm=$!; wait "$vm" || :; sleep 1; done) >"$run/{{ machine.n
 {%- endif %}
 echo $! >"$run/{{ machine.name }}.pid"
 {%- if machine.probe %}
-tries=0
-until nc -z {{ machine.address }} {{ machine.probe.port }} 2>/dev/null; do
-    tries=$((tries + 1))
-    [ $tries -lt 120 ] || { echo {{ (machine.name ~ " does not answer") | sh }} >&2; exit 1; }
-    sleep 1
-done
+answers {{ machine.address }} {{ machine.probe.port }} {{ machine.name | sh }}
 {%- endif %}
 {%- endfor %}

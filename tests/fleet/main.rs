@@ -4,5 +4,7 @@
 mod common;
 mod convert;
 mod export;
+mod kube;
+mod nomad;
 mod plan;
 mod up;

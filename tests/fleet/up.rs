@@ -17,7 +17,7 @@ use crate::common::vm::{can_boot, dock2uni, free_port};
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A directory with a Compose file, and a place for all that is kept; the fleet ends with it.
-struct Place {
+pub struct Place {
     dir: tempfile::TempDir,
     _registry: Registry,
 }
@@ -25,16 +25,21 @@ struct Place {
 impl Place {
     /// Brings these test images into a registry; `IMAGE(name)` in the Compose file names one.
     fn new(images: &[&str], compose: &str) -> Place {
+        Place::with(images, "compose.yaml", compose)
+    }
+
+    /// The same with a description of another name.
+    pub fn with(images: &[&str], name: &str, text: &str) -> Place {
         let registry = Registry::start();
-        let mut compose = compose.to_owned();
+        let mut text = text.to_owned();
         for image in images {
             let layout = test_images::build(image).unwrap();
             let reference = registry.push_with(&layout, "latest", &format!("{image}:1"), &[]);
-            compose = compose.replace(&format!("IMAGE({image})"), &reference);
+            text = text.replace(&format!("IMAGE({image})"), &reference);
         }
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("project")).unwrap();
-        fs::write(dir.path().join("project/compose.yaml"), compose).unwrap();
+        fs::write(dir.path().join("project").join(name), text).unwrap();
         Place { dir, _registry: registry }
     }
 
@@ -53,19 +58,19 @@ impl Place {
         command
     }
 
-    fn fleet(&self, args: &[&str]) -> Output {
+    pub fn fleet(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// Standard output of a command that succeeds.
-    fn good(&self, args: &[&str]) -> String {
+    pub fn good(&self, args: &[&str]) -> String {
         let output = self.fleet(args);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {errors}\n{}", self.logs());
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         String::from_utf8_lossy(&self.fleet(&["logs"]).stdout).into_owned()
     }
 
@@ -79,7 +84,7 @@ impl Place {
     }
 
     /// Waits until an instance's state is as wanted.
-    fn wait(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();
         loop {
             let instance = self.instance(name);

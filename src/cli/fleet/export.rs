@@ -28,17 +28,19 @@ pub fn export(args: &ExportArgs) -> Result<u8, Failure> {
         workloads.extend(found.workloads);
     }
     if args.to == Target::Systemd
-        && let Some(other) = workloads.iter().find(|w| w.kind != Kind::ComposeService)
+        && let Some(other) = workloads
+            .iter()
+            .find(|w| w.kind != Kind::ComposeService && !fleet::name::of_kubernetes(w))
     {
         return Err(Failure::new(
             exit::UNSUPPORTED,
-            format!("`{}` of {} is no service of a Compose file", other.name, other.source),
-            Some("the unit runs `fleet up`, which runs Compose files; `--to libvirt` takes others"),
+            format!("`{}` is of {}, which describes no fleet", other.name, other.source),
+            Some("the unit runs `fleet up`; `--to libvirt` takes others"),
         ));
     }
     let first = Path::new(&input.sources[0]);
     let files = sources.iter().flat_map(|source| match Path::new(source) {
-        path if path.is_dir() => compose_files(path),
+        path if path.is_dir() && !compose_files(path).is_empty() => compose_files(path),
         path => vec![path.to_owned()],
     });
     let files: Vec<PathBuf> = files.collect();

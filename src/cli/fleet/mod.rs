@@ -33,7 +33,7 @@ enum FleetCommand {
     /// Write what runs a fleet elsewhere: disks, volumes and configurations
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(Box<ExportArgs>),
-    /// Run a Compose file's services on this machine, each in a VM of its own
+    /// Run a Compose file or manifests on this machine, each service in a VM of its own
     #[command(after_help = UP_EXAMPLES)]
     Up(Box<UpArgs>),
     /// Stop a fleet, those services last that others need
@@ -70,12 +70,16 @@ const EXPORT_EXAMPLES: &str = "\
 Examples:
   dock2uni fleet export compose.yaml --to libvirt -o vms && vms/start.sh
   dock2uni fleet export k8s/ --to kubevirt -o vms --registry registry.example.org/shop
+  dock2uni fleet export compose.yaml --to nomad -o vms
+  dock2uni fleet export compose.yaml --to terraform-google -o vms && terraform -chdir=vms init
   dock2uni fleet export compose.yaml --to systemd -o /etc/systemd/system
 
 kubevirt: VirtualMachines, Services, DataVolumes; push.sh pushes the disks. libvirt: domains, a network
 on which services have their names, start.sh. firecracker, cloud-hypervisor: what they load, a bridge
-with dnsmasq, start.sh. systemd: a unit that runs `fleet up`. What a target has
-no counterpart for is refused by name.";
+with dnsmasq, start.sh. systemd: a unit that runs `fleet up`. nomad: a job for the QEMU driver, and
+network.sh for the client that runs it. terraform-libvirt: network, disks, domains in order.
+terraform-google: a network, machines, and a load balancer for what is published. Values of secrets are
+in none of it. What a target has no counterpart for is refused by name.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -83,10 +87,13 @@ Examples:
   dock2uni fleet up -d --wait && dock2uni fleet ps
   dock2uni fleet logs -f web
   dock2uni fleet down --volumes
+  dock2uni fleet up k8s/ -d -p shop               # manifests: their Services are names and ports here
 
 Services reach each other by name on a private network. Volumes are `dock2uni volume`s called
 FLEET_NAME. Files that are mounted one by one, and configs, are copied into the VM when it is
-prepared; directories are shared. Restart policies and `depends_on` conditions hold.
+prepared; directories are shared. Restart policies and `depends_on` conditions hold. Of manifests,
+init containers run first, ConfigMaps become files and variables, Secrets are read from the manifests
+that have them, ports of LoadBalancers and NodePorts are published, and CronJobs are left out.
 
 Exit status: 0 if everything came up, or has ended well; 1 if something has failed.";
 
@@ -198,7 +205,8 @@ pub struct ConvertArgs {
 pub struct ExportArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// What it is for: kubevirt, libvirt, firecracker, cloud-hypervisor or systemd
+    /// What it is for: kubevirt, libvirt, firecracker, cloud-hypervisor, systemd, nomad,
+    /// terraform-libvirt or terraform-google
     #[arg(long, value_name = "TARGET", value_parser = str::parse::<export_target::Target>)]
     to: export_target::Target,
     /// Directory for configurations, disks and volumes
@@ -223,7 +231,7 @@ pub struct ExportArgs {
 
 #[derive(Debug, Args)]
 pub struct UpArgs {
-    /// Compose files, or a directory with one [default: this directory]
+    /// Compose files, Kubernetes manifests, or a directory with them [default: this directory]
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
     /// Name of the fleet [default: $COMPOSE_PROJECT_NAME, the file's `name`, or its directory's]

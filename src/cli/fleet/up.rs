@@ -18,7 +18,7 @@ use crate::fleet::up::logs::{self, Line, Reader, Watch, rfc3339};
 use crate::fleet::up::state::{self, Dir, Health, Phase, Snapshot};
 use crate::fleet::up::supervisor::{self, Standing, standing};
 use crate::fleet::up::{self, Error, Settings};
-use crate::fleet::{self, Inputs, Kind, Source, compose, compose_files};
+use crate::fleet::{self, Inputs, Kind, Source, Workload, compose, compose_files};
 use crate::source::Store;
 use crate::vmm::{accel, qemu};
 use crate::volume::Volumes;
@@ -39,13 +39,21 @@ pub fn up(args: &UpArgs) -> Result<u8, Failure> {
     let detected: Result<Vec<Source>, fleet::Error> =
         sources.iter().map(|source| Source::detect(source)).collect();
     let inventory = fleet::read(&detected?, &inputs, &from, &store)?;
-    if let Some(other) = inventory.workloads.iter().find(|w| w.kind != Kind::ComposeService) {
+    let mut workloads = inventory.workloads;
+    let foreign = |w: &&Workload| w.kind != Kind::ComposeService && !fleet::name::of_kubernetes(w);
+    if let Some(other) = workloads.iter().find(foreign) {
         return Err(Failure::new(
             exit::USAGE,
-            format!("`{}` of {} is no service of a Compose file", other.name, other.source),
-            Some("`fleet up` runs Compose files; `dock2uni run` runs one image"),
+            format!("`{}` is of {}, which describes no fleet", other.name, other.source),
+            Some("`fleet up` runs Compose files and manifests; `dock2uni run` runs one image"),
         ));
     }
+    for left in up::without_scheduled(&mut workloads) {
+        if !args.quiet {
+            eprintln!("{}: left out: it is started by a schedule", left.name);
+        }
+    }
+    fleet::name::shorten(&mut workloads)?;
     let display = Display::new(args.quiet);
     let images = FromStore {
         build: args.how.build,
@@ -65,7 +73,7 @@ pub fn up(args: &UpArgs) -> Result<u8, Failure> {
         services: args.service.clone(),
     };
     dir.create()?;
-    let spec = up::prepare(&inventory.workloads, &settings, &images, &store, dir.path())?;
+    let spec = up::prepare(&workloads, &settings, &images, &store, dir.path())?;
     display.clear();
     if args.detach {
         supervisor::start(&dir, &spec, &program()?)?;

@@ -1,6 +1,7 @@
 //! From a service's keys to a workload.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::Value;
@@ -10,8 +11,8 @@ use super::{Options, Variables, dotenv};
 use crate::config::Publish;
 use crate::fleet::yaml::{self, Place};
 use crate::fleet::{
-    Attachment, Condition, Dependency, Error, Health, Image, Kind, Mount, MountKind, Origin,
-    PortMap, Resources, Restart, Severity, Value as EnvValue, Variable, Workload, quantity,
+    Attachment, Condition, Dependency, Error, HOST_GATEWAY, Health, Image, Kind, Mount, MountKind,
+    Origin, PortMap, Resources, Restart, Severity, Value as EnvValue, Variable, Workload, quantity,
 };
 use dock2uni_format::record::Proto;
 
@@ -23,12 +24,11 @@ const BLOCKERS: [(&str, &str); 4] = [
     ("models", "models run by Docker itself have no counterpart; run the model as a service"),
 ];
 /// Keys that are dropped with a word.
-const DROPPED: [(&str, &str); 13] = [
+const DROPPED: [(&str, &str); 12] = [
     ("cap_add", "capabilities: the guest's kernel serves one application, which has all it needs"),
     ("cgroup_parent", "control groups: the VM's size is the limit"),
     ("cpuset", "CPU sets: pin the VM in the VMM's configuration"),
     ("dns", "DNS servers: the VM's network says them"),
-    ("extra_hosts", "additional names: put them into the DNS of the fleet's network"),
     ("init", "an init process: the guest's kernel reaps orphans itself"),
     ("logging", "logging drivers: the VM writes to its console"),
     ("security_opt", "security options: the VM is the boundary"),
@@ -87,6 +87,7 @@ fn workload(name: &str, service: &Service, project: &Project) -> Result<Workload
     workload.workdir = yaml::opt_text(value, "working_dir", &place)?;
     workload.user = yaml::opt_text(value, "user", &place)?;
     workload.hostname = yaml::opt_text(value, "hostname", &place)?;
+    workload.hosts = hosts(value, &place)?;
     workload.stop_signal = yaml::opt_text(value, "stop_signal", &place)?;
     workload.stop_grace = span(value, "stop_grace_period", &place)?;
     ports(value, &place, &mut workload)?;
@@ -155,6 +156,39 @@ fn span(value: &Value, key: &str, place: &Place<'_>) -> Result<Option<u32>, Erro
     quantity::seconds(&text)
         .map(Some)
         .ok_or_else(|| place.key(key).error(format!("`{text}` is no span of time such as `1m30s`")))
+}
+
+/// `extra_hosts`: `NAME:ADDRESS` or `NAME=ADDRESS`, or a mapping of names.
+fn hosts(value: &Value, place: &Place<'_>) -> Result<Vec<(String, String)>, Error> {
+    let place = place.key("extra_hosts");
+    let mut found = Vec::new();
+    let mut add = |name: &str, address: &str| {
+        let name = name.trim();
+        let address = address.trim().trim_start_matches('[').trim_end_matches(']');
+        if name.is_empty() || address != HOST_GATEWAY && address.parse::<IpAddr>().is_err() {
+            return Err(place.error(format!("`{name}` has no address: `{address}`")));
+        }
+        found.push((name.to_owned(), address.to_owned()));
+        Ok(())
+    };
+    match value.get("extra_hosts") {
+        Some(Value::Object(map)) => {
+            for name in map.keys() {
+                for address in
+                    yaml::texts(value.get("extra_hosts").unwrap_or(&Value::Null), name, &place)?
+                {
+                    add(name, &address)?;
+                }
+            }
+        }
+        _ => {
+            for text in yaml::texts(value, "extra_hosts", &place)? {
+                let (name, address) = text.split_once(['=', ':']).unwrap_or((&text, ""));
+                add(name, address)?;
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// `env_file`s in their order, then `environment`.
@@ -328,17 +362,19 @@ fn mounts(
             target,
             read_only: false,
             origin: None,
+            mode: None,
         });
     }
     for (key, kind) in [("configs", MountKind::Config), ("secrets", MountKind::Secret)] {
         for item in yaml::list(value, key, place)? {
             let place = place.key(key);
-            let (source, target) = match item {
-                Value::String(name) => (name.clone(), None),
+            let (source, target, mode) = match item {
+                Value::String(name) => (name.clone(), None, None),
                 item => (
                     yaml::opt_text(item, "source", &place)?
                         .ok_or_else(|| place.error("a `source` is expected here"))?,
                     yaml::opt_text(item, "target", &place)?,
+                    quantity::mode(item, "mode", &place)?,
                 ),
             };
             let target = match (target, kind) {
@@ -349,7 +385,7 @@ fn mounts(
                 (None, _) => format!("/{source}"),
             };
             let origin = origin(project, key, &source, service, &place)?;
-            workload.mounts.push(Mount { kind, source, target, read_only: true, origin });
+            workload.mounts.push(Mount { kind, source, target, read_only: true, origin, mode });
         }
     }
     Ok(())
@@ -472,7 +508,7 @@ fn short_mount(text: &str, directory: &Path, place: &Place<'_>) -> Result<Mount,
         name => (MountKind::Volume, name.to_owned()),
     };
     let read_only = mode.split(',').any(|word| word == "ro");
-    Ok(Mount { kind, source, target: target.to_owned(), read_only, origin: None })
+    Ok(Mount { kind, source, target: target.to_owned(), read_only, origin: None, mode: None })
 }
 
 fn host_path(path: &str, directory: &Path) -> String {
@@ -502,7 +538,7 @@ fn long_mount(item: &Value, directory: &Path, place: &Place<'_>) -> Result<Mount
         }
     };
     let read_only = yaml::flag(item, "read_only", place)?;
-    Ok(Mount { kind, source, target, read_only, origin: None })
+    Ok(Mount { kind, source, target, read_only, origin: None, mode: None })
 }
 
 /// `deploy.resources.limits`, or else the older keys of the service.

@@ -238,3 +238,29 @@ fn a_bomb_of_anchors_is_refused() {
         Error::Yaml { .. }
     ));
 }
+
+#[test]
+fn additional_names_and_permissions_are_carried_over() {
+    let files = Files::new(&[(
+        "compose.yaml",
+        "services:\n  \
+           a: {image: i, extra_hosts: ['db:10.0.0.7', 'six=[fd00::7]', 'me:host-gateway'],\n      \
+               configs: [{source: c, target: /run.sh, mode: 0755}]}\n  \
+           b: {image: i, extra_hosts: {db: 10.0.0.8}}\n\
+         configs: {c: {content: x}}\n",
+    )]);
+    let all = files.read(&["compose.yaml"], &Options::default()).unwrap();
+    let gateway = std::net::Ipv4Addr::new(10, 0, 2, 2);
+    let hosts = |of: &Workload| -> Vec<String> {
+        let all = of.own_hosts(Some(gateway)).unwrap();
+        all.into_iter().map(|(name, address)| format!("{name} {address}")).collect()
+    };
+    assert_eq!(hosts(&all[0]), ["db 10.0.0.7", "six fd00::7", "me 10.0.2.2"]);
+    assert_eq!(hosts(&all[1]), ["db 10.0.0.8"]);
+    assert_eq!(all[0].own_hosts(None), None);
+    assert_eq!(all[0].mounts[0].mode, Some(0o755));
+    let files =
+        Files::new(&[("c.yaml", "services: {a: {image: i, extra_hosts: ['db:nowhere']}}\n")]);
+    let error = files.read(&["c.yaml"], &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("services.a.extra_hosts: `db` has no address: `nowhere`"), "{error}");
+}

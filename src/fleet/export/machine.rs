@@ -9,8 +9,11 @@ use sha2::{Digest as _, Sha256};
 use super::super::convert::{Order, Report};
 use super::super::up::baked::{self, Baked};
 use super::super::up::net;
-use super::super::{Condition, Health, Kind, MountKind, Origin, Restart, Value, Workload};
-use super::{Error, Settings, Target, wrong};
+use super::super::{
+    Condition, Dependency, Health, Kind, MountKind, Origin, Restart, Role, ServicePort, Value,
+    Workload, name,
+};
+use super::{Error, Settings, Target, google, names, order, wrong};
 use crate::template::quote;
 
 const SECRETS: &str = "/run/secrets";
@@ -18,7 +21,7 @@ const SECRETS: &str = "/run/secrets";
 const SECRETS_TAG: &str = "secrets";
 
 /// One VM, in the words of configurations.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Machine {
     /// Its name: a label of RFC 1123, unique in the fleet.
     pub name: String,
@@ -28,8 +31,14 @@ pub struct Machine {
     pub title: String,
     /// Its disk.
     pub disk: String,
-    /// Its disk as a registry's image.
+    /// Its disk's file name.
+    pub file: String,
+    /// The key of its disk, or the disk as a registry's image.
     pub reference: String,
+    /// Whether it serves ports of the outside.
+    pub published: bool,
+    /// A machine type of Google's that it fits in.
+    pub google_type: String,
     /// Memory in MiB.
     pub memory: u64,
     /// Processors.
@@ -38,12 +47,24 @@ pub struct Machine {
     pub ports: Vec<Port>,
     /// Volumes.
     pub volumes: Vec<Mounted>,
-    /// Secrets.
-    pub secrets: Vec<Secret>,
+    /// Directories with secrets.
+    pub shares: Vec<Share>,
+    /// Names that lead to it, its own first.
+    pub names: Vec<String>,
+    /// Services of Kubernetes that lead to it.
+    pub services: Vec<Exposed>,
+    /// Whether a manifest of Kubernetes describes it.
+    pub kubernetes: bool,
     /// How others see whether it is ready.
     pub probe: Option<Probe>,
-    /// Machines that come before it.
+    /// Services that come before it.
     pub after: Vec<String>,
+    /// Those of them that have to have ended.
+    pub ended: Vec<String>,
+    /// When Nomad starts it: `prestart`, `poststart`, or with the others.
+    pub hook: &'static str,
+    /// Whether it runs until it is stopped.
+    pub long_running: bool,
     /// `no`, `on-failure` or `always`.
     pub restart: &'static str,
     /// Seconds that it may take to stop.
@@ -91,13 +112,47 @@ pub struct Mounted {
     pub uuid: [u8; 16],
 }
 
-/// A file at /run/secrets.
+/// A Service of Kubernetes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Exposed {
+    /// Its name.
+    pub name: String,
+    /// All that it is called.
+    pub names: Vec<String>,
+    /// Whether its ports are not the machine's.
+    pub own_address: bool,
+    /// Its own address, in that case.
+    pub address: Option<String>,
+    /// As Kubernetes calls it: `ClusterIP`, `NodePort` or `LoadBalancer`.
+    pub reach: &'static str,
+    /// Its name leads to the machines themselves.
+    pub headless: bool,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A directory that a machine is shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct Share {
+    /// Tag of its device.
+    pub tag: String,
+    /// Its name on the host, below the fleet's.
+    pub name: String,
+    /// Where it is mounted.
+    pub path: String,
+    /// What is in it.
+    pub secrets: Vec<Secret>,
+}
+
+/// A secret that comes as a file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Secret {
     /// Name of the file.
     pub file: String,
     /// Name of the secret.
     pub source: String,
+    /// The same in letters, digits and underscores.
+    pub item: String,
 }
 
 /// How one sees from outside whether a machine is ready.
@@ -131,6 +186,9 @@ pub fn machines(
                     "give one of them another name",
                 ));
             }
+            if settings.target == Target::KubeVirt {
+                names::one_service_each(workload, &machines, &machine)?;
+            }
             machines.push(machine);
             orders.push(order);
         }
@@ -139,23 +197,15 @@ pub fn machines(
         let text = format!("{} machines are more than fit on one network", machines.len());
         return Err(wrong(&workloads[0], text, "export parts of the fleet"));
     }
-    in_order(&mut machines);
+    names::virtual_addresses(workloads, &mut machines)?;
+    if settings.target.needs_hosts() {
+        for (machine, order) in machines.iter().zip(&mut orders) {
+            order.overrides.network.hosts.extend(names::hosts(&machines, machine));
+        }
+    }
+    order::sort(&mut machines);
+    order::hooks(&mut machines);
     Ok((machines, orders))
-}
-
-/// The name that others know a workload by: of `namespace/kind/name/container` the object's, unless
-/// its pod has several containers.
-fn object(workload: &Workload, all: &[Workload]) -> String {
-    let parts: Vec<&str> = workload.name.split('/').collect();
-    let [namespace, kind, name, container] = parts[..] else { return workload.name.clone() };
-    if matches!(workload.kind, Kind::ComposeService | Kind::Container | Kind::Reference) {
-        return workload.name.clone();
-    }
-    let pod = format!("{namespace}/{kind}/{name}/");
-    match all.iter().filter(|other| other.name.starts_with(&pod)).count() {
-        1 => name.to_owned(),
-        _ => format!("{name}-{container}"),
-    }
 }
 
 fn one(
@@ -166,8 +216,18 @@ fn one(
     index: usize,
     settings: &Settings,
 ) -> Result<(Machine, Order), Error> {
-    let service = quote::label(&object(workload, workloads));
-    let name = if count == 1 { service.clone() } else { format!("{service}-{number}") };
+    if workload.kind == Kind::CronJob {
+        return Err(wrong(
+            workload,
+            "it is started by a schedule",
+            "leave it out, and have the platform's scheduler start a VM of its image",
+        ));
+    }
+    let service = quote::label(&name::object(workload, workloads));
+    let name = match count {
+        1 => service.clone(),
+        _ => format!("{service}-{}", name::ordinal(workload, number)),
+    };
     let mut order = Order::of_workload(workload, false);
     order.name.clone_from(&name);
     if order.overrides.hostname.is_none() {
@@ -175,10 +235,29 @@ fn one(
     }
     if settings.target != Target::Systemd {
         environment(workload)?;
+        let hosts = workload.own_hosts(settings.target.host());
+        order.overrides.network.hosts = hosts.ok_or_else(|| {
+            wrong(
+                workload,
+                "it reaches the machine that it runs on",
+                "there is no such machine there: give it the address of what it is to reach",
+            )
+        })?;
     }
+    let services = |wanted: fn(&Dependency) -> bool| {
+        let all = workload.depends_on.iter().filter(|dependency| wanted(dependency));
+        all.filter_map(|dependency| {
+            let needed = workloads.iter().find(|other| other.name == dependency.name)?;
+            Some(quote::label(&name::object(needed, workloads)))
+        })
+        .collect()
+    };
     let mut machine = Machine {
         title: workload.name.clone(),
         disk: String::new(),
+        file: String::new(),
+        published: workload.ports.iter().any(|port| port.published),
+        google_type: String::new(),
         reference: String::new(),
         memory: workload
             .resources
@@ -187,19 +266,20 @@ fn one(
         cpus: workload.resources.milli_cpus.unwrap_or(1000).div_ceil(1000).max(1),
         ports: ports(workload),
         volumes: Vec::new(),
-        secrets: Vec::new(),
+        shares: Vec::new(),
+        names: names::names(workload, &name, &service, number),
+        services: names::exposed(workload),
+        kubernetes: name::of_kubernetes(workload),
         probe: probe(workload),
-        after: workload
-            .depends_on
-            .iter()
-            .filter(|dependency| {
-                dependency.condition != Condition::Completed || dependency.required
-            })
-            .filter_map(|dependency| {
-                let needed = workloads.iter().find(|other| other.name == dependency.name)?;
-                Some(quote::label(&object(needed, workloads)))
-            })
-            .collect(),
+        after: services(|dependency| {
+            dependency.condition != Condition::Completed || dependency.required
+        }),
+        ended: services(|dependency| {
+            dependency.condition == Condition::Completed && dependency.required
+        }),
+        hook: "",
+        long_running: !matches!(workload.kind, Kind::Job | Kind::CronJob)
+            && workload.role != Role::Init,
         restart: match workload.restart {
             Restart::No => "no",
             Restart::OnFailure => "on-failure",
@@ -214,6 +294,7 @@ fn one(
         service,
         name,
     };
+    google::check_ports(workload, settings.target)?;
     if settings.target != Target::Systemd {
         let suffix = if count == 1 { String::new() } else { format!("-{number}") };
         mounts(workload, &suffix, settings, &mut machine, &mut order)?;
@@ -292,6 +373,7 @@ fn mounts(
         let read_only = mount.read_only;
         match mount.kind {
             MountKind::Volume | MountKind::Anonymous => {
+                google::check_volume(workload, mount, settings.target)?;
                 let own = match &mount.origin {
                     Some(Origin::Volume(name)) => name.clone(),
                     _ if mount.kind == MountKind::Volume => {
@@ -336,14 +418,16 @@ fn mounts(
                 let bytes = baked::content(mount).map_err(|text| {
                     wrong(workload, text, "give it a `file` or `content`, or build it in")
                 })?;
-                order.files.push(Baked { bytes, ..Baked::of_text("", &mount.target) });
+                let text = Baked::of_text("", &mount.target);
+                let mode = mount.mode.unwrap_or(text.mode);
+                order.files.push(Baked { bytes, mode, ..text });
             }
             MountKind::Secret => secret(workload, mount, settings, machine)?,
         }
     }
-    if !machine.secrets.is_empty() {
-        let kind = record::MountKind::Host { tag: SECRETS_TAG.to_owned() };
-        let path = SECRETS.as_bytes().to_vec();
+    for share in &machine.shares {
+        let kind = record::MountKind::Host { tag: share.tag.clone() };
+        let path = share.path.clone().into_bytes();
         order.mounts.push(record::Mount { path, read_only: true, kind });
     }
     order.mounts.sort_by(|a, b| a.path.cmp(&b.path));
@@ -356,7 +440,7 @@ fn secret(
     settings: &Settings,
     machine: &mut Machine,
 ) -> Result<(), Error> {
-    if settings.target != Target::Libvirt {
+    if !settings.target.shares_directories() {
         return Err(wrong(
             workload,
             format!("the secret `{}` is mounted at `{}`", mount.source, mount.target),
@@ -367,27 +451,42 @@ fn secret(
             ),
         ));
     }
-    let file = mount.target.strip_prefix(SECRETS).and_then(|name| name.strip_prefix('/'));
-    let Some(file) = file.filter(|name| !name.is_empty() && !name.contains('/')) else {
+    let (path, key) = match &mount.origin {
+        Some(Origin::Secret { directory, key, .. }) => (directory.as_deref(), Some(key)),
+        _ => (Some(SECRETS), None),
+    };
+    let place = path.and_then(|path| {
+        let file = mount.target.strip_prefix(path)?.strip_prefix('/')?;
+        (!file.is_empty()).then_some((path, file))
+    });
+    let Some((path, file)) = place.filter(|(path, file)| *path != SECRETS || !file.contains('/'))
+    else {
         return Err(wrong(
             workload,
             format!("the secret `{}` is to be at `{}`", mount.source, mount.target),
-            "have it below /run/secrets",
+            "have it below /run/secrets, or mount the whole Secret as a directory",
         ));
     };
-    machine.secrets.push(Secret { file: file.to_owned(), source: mount.source.clone() });
-    Ok(())
-}
-
-/// Those that others need come first; where there is a circle, the order of the source stands.
-fn in_order(machines: &mut Vec<Machine>) {
-    let mut left = std::mem::take(machines);
-    while !left.is_empty() {
-        let free = left.iter().position(|machine| {
-            !machine.after.iter().any(|after| left.iter().any(|other| other.service == *after))
-        });
-        machines.push(left.remove(free.unwrap_or(0)));
+    let source = match key {
+        Some(key) => format!("{}/{key}", mount.source),
+        None => mount.source.clone(),
+    };
+    let item = quote::restricted(&source, "_").replace('-', "_");
+    let secret = Secret { file: file.to_owned(), source, item };
+    match machine.shares.iter_mut().find(|share| share.path == path) {
+        Some(share) => share.secrets.push(secret),
+        None => {
+            let number = machine.shares.len() + 1;
+            let numbered = |name: &str| match number {
+                1 => name.to_owned(),
+                _ => format!("{name}-{number}"),
+            };
+            let (tag, name) = (numbered(SECRETS_TAG), numbered(&machine.service));
+            let path = path.to_owned();
+            machine.shares.push(Share { tag, name, path, secrets: vec![secret] });
+        }
     }
+    Ok(())
 }
 
 /// Enters what the conversion has made.
@@ -397,10 +496,27 @@ pub fn with_disks(machines: &mut [Machine], report: &Report, out: &Path) {
         let made = report.items.iter().find(|item| item.name == machine.name);
         if let Some(file) = made.and_then(|item| item.files.first()) {
             machine.disk = out.join(&file.path).display().to_string();
+            let name = file.path.file_name().unwrap_or_default();
+            machine.file = name.to_string_lossy().into_owned();
         }
         // A disk's name says what it is made of.
         machine.reference = made.and_then(|item| item.key.clone()).unwrap_or_default();
+        machine.google_type = google::machine_type(machine, inflated(Path::new(&machine.disk)));
     }
+}
+
+/// Bytes of what is in a file of gzip's, modulo 2^32 (RFC 1952, ISIZE); 0 of anything else.
+fn inflated(path: &Path) -> u64 {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> std::io::Result<u64> {
+        let mut file = std::fs::File::open(path)?;
+        let (mut magic, mut size) = ([0; 2], [0; 4]);
+        file.read_exact(&mut magic)?;
+        file.seek(SeekFrom::End(-4))?;
+        file.read_exact(&mut size)?;
+        Ok(if magic == [0x1f, 0x8b] { u32::from_le_bytes(size).into() } else { 0 })
+    };
+    read().unwrap_or(0)
 }
 
 /// A network device of a fleet's on the host: at most 15 bytes, and no other fleet's.

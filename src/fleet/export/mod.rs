@@ -11,20 +11,25 @@
 //! more layer of the image). The rest is in the configurations: sizes, ports, networks, order, restart
 //! policies, and secrets, by reference. What a target has no counterpart for is an error that names it.
 
+mod google;
 mod machine;
+mod names;
+mod order;
 mod render;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::Workload;
 use super::convert::{self, Images, Observer, Options, Report};
+use super::up::net;
 use crate::artifact;
 use crate::disk::{self, Disk, Format};
 use crate::source::Store;
 use crate::volume::{self, Volumes};
 
-pub use machine::{Machine, Mounted, Port, Probe, Secret};
+pub use machine::{Exposed, Machine, Mounted, Port, Probe, Secret, Share};
 pub use render::Rendered;
 
 /// What a fleet is exported for.
@@ -40,16 +45,25 @@ pub enum Target {
     CloudHypervisor,
     /// A systemd unit that runs `fleet up`.
     Systemd,
+    /// A Nomad job on a bridge of one client.
+    Nomad,
+    /// Terraform for libvirt.
+    TerraformLibvirt,
+    /// Terraform for Google Compute Engine.
+    TerraformGoogle,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 5] = [
+    pub const ALL: [Target; 8] = [
         Target::KubeVirt,
         Target::Libvirt,
         Target::Firecracker,
         Target::CloudHypervisor,
         Target::Systemd,
+        Target::Nomad,
+        Target::TerraformLibvirt,
+        Target::TerraformGoogle,
     ];
 
     /// Its name on the command line.
@@ -60,17 +74,45 @@ impl Target {
             Target::Firecracker => "firecracker",
             Target::CloudHypervisor => "cloud-hypervisor",
             Target::Systemd => "systemd",
+            Target::Nomad => "nomad",
+            Target::TerraformLibvirt => "terraform-libvirt",
+            Target::TerraformGoogle => "terraform-google",
         }
     }
 
     /// How it takes disks; `None` if it takes none.
     fn format(self) -> Option<Format> {
         match self {
-            Target::KubeVirt | Target::Libvirt => Some(Format::Qcow2),
+            Target::KubeVirt | Target::Libvirt | Target::Nomad | Target::TerraformLibvirt => {
+                Some(Format::Qcow2)
+            }
+            Target::TerraformGoogle => Some(Format::Gce),
             // They load kernel and root themselves, out of it.
             Target::Firecracker | Target::CloudHypervisor => Some(Format::Raw),
             Target::Systemd => None,
         }
+    }
+
+    /// Whether VMs can be shown directories, by which secrets come to them.
+    fn shares_directories(self) -> bool {
+        matches!(self, Target::Libvirt | Target::Nomad | Target::TerraformLibvirt)
+    }
+
+    /// The host as machines see it, where they run on one that is the fleet's.
+    fn host(self) -> Option<Ipv4Addr> {
+        match self {
+            Target::Libvirt | Target::Firecracker | Target::CloudHypervisor | Target::Nomad => {
+                Some(net::GATEWAY)
+            }
+            // Its provider gives the network's first address to the host.
+            Target::TerraformLibvirt => Some(Ipv4Addr::new(10, 0, 2, 1)),
+            Target::KubeVirt | Target::Systemd | Target::TerraformGoogle => None,
+        }
+    }
+
+    /// Whether machines know each other by /etc/hosts, for want of a resolver that does.
+    fn needs_hosts(self) -> bool {
+        self == Target::TerraformGoogle
     }
 
     /// Whether it is given kernel, record and root as files.

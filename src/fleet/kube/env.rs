@@ -38,18 +38,21 @@ pub fn set(
         }
         if let Some(reference) = source.get("secretRef") {
             let name = yaml::opt_text(reference, "name", &place)?.unwrap_or_default();
+            let manifest = cluster.manifest(namespace, &name);
+            let of = |key: String| EnvValue::Secret {
+                name: name.clone(),
+                key,
+                manifest: manifest.clone(),
+            };
             match cluster.secrets.get(&(namespace.to_owned(), name.clone())) {
                 // The names of the keys are no secret, their values are.
-                Some(secret) => {
+                Some((_, secret)) => {
                     for key in keys(secret) {
-                        let value = EnvValue::Secret { name: name.clone(), key: key.clone() };
-                        put(&mut all, format!("{prefix}{key}"), value);
+                        put(&mut all, format!("{prefix}{key}"), of(key.clone()));
                     }
                 }
-                None => {
-                    let value = EnvValue::Secret { name: name.clone(), key: String::new() };
-                    put(&mut all, format!("{prefix}*"), value);
-                }
+                None if yaml::flag(reference, "optional", &place)? => {}
+                None => put(&mut all, format!("{prefix}*"), of(String::new())),
             }
         }
     }
@@ -89,7 +92,12 @@ fn value_from(
     if let Some(reference) = from.get("secretKeyRef") {
         let name = yaml::opt_text(reference, "name", place)?.unwrap_or_default();
         let key = yaml::opt_text(reference, "key", place)?.unwrap_or_default();
-        return Ok(Some(EnvValue::Secret { name, key }));
+        let optional = yaml::flag(reference, "optional", place)?;
+        let manifest = cluster.manifest(namespace, &name);
+        if optional && manifest.is_none() {
+            return Ok(None);
+        }
+        return Ok(Some(EnvValue::Secret { name, key, manifest }));
     }
     if let Some(reference) = from.get("configMapKeyRef") {
         let name = yaml::opt_text(reference, "name", place)?.unwrap_or_default();
@@ -121,7 +129,8 @@ pub fn data(map: &Value) -> BTreeMap<String, String> {
     data.iter().filter_map(|(key, value)| Some((key.clone(), yaml::scalar(value)?))).collect()
 }
 
-fn keys(secret: &Value) -> impl Iterator<Item = &String> {
+/// The keys of a Secret.
+pub fn keys(secret: &Value) -> impl Iterator<Item = &String> {
     let of = |key: &str| secret.get(key).and_then(Value::as_object).into_iter();
     of("data").chain(of("stringData")).flat_map(|map| map.keys())
 }

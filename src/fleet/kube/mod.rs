@@ -2,11 +2,15 @@
 //!
 //! 1. Documents of all files are collected, `List`s taken apart, by kind.
 //! 2. [`pod`]: each pod template becomes one [`Workload`](super::Workload) per container.
-//! 3. [`env`]: variables are resolved against the ConfigMaps among the documents; Secrets are kept
-//!    by reference and never read.
+//! 3. [`env`], [`files`]: variables and files are resolved against the ConfigMaps among the documents;
+//!    Secrets are kept by reference. [`secret`] reads one where it is needed, and nobody else does.
+//! 4. [`service`]: names and ports by which pods reach each other.
 
 mod env;
+mod files;
 mod pod;
+pub mod secret;
+mod service;
 
 #[cfg(test)]
 mod tests;
@@ -16,14 +20,15 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::yaml::{self, Place};
-use super::{Error, Kind, Severity, Workload};
+use super::{Error, Kind, Manifest, Severity, Workload};
 
 /// Documents that other documents refer to.
 #[derive(Default)]
 struct Cluster<'a> {
     /// By namespace and name.
     config_maps: BTreeMap<(String, String), &'a Value>,
-    secrets: BTreeMap<(String, String), &'a Value>,
+    /// With the files that they are in.
+    secrets: BTreeMap<(String, String), (&'a str, &'a Value)>,
     services: Vec<(String, &'a Value)>,
 }
 
@@ -46,11 +51,11 @@ pub fn workloads(documents: &[Document]) -> Result<Vec<Workload>, Error> {
         flatten(file, value, &mut objects, 0)?;
     }
     let mut cluster = Cluster::default();
-    for (_, object) in &objects {
+    for (file, object) in &objects {
         let key = || (namespace(object), name(object));
         match kind(object) {
             "ConfigMap" => drop(cluster.config_maps.insert(key(), object)),
-            "Secret" => drop(cluster.secrets.insert(key(), object)),
+            "Secret" => drop(cluster.secrets.insert(key(), (file, object))),
             "Service" => cluster.services.push((namespace(object), object)),
             _ => {}
         }
@@ -60,6 +65,14 @@ pub fn workloads(documents: &[Document]) -> Result<Vec<Workload>, Error> {
         found.extend(of_object(file, object, &cluster)?);
     }
     Ok(found)
+}
+
+impl Cluster<'_> {
+    /// Where a Secret is, if it is given by a file.
+    fn manifest(&self, namespace: &str, name: &str) -> Option<Manifest> {
+        let (file, _) = self.secrets.get(&(namespace.to_owned(), name.to_owned()))?;
+        Some(Manifest { file: (*file).into(), namespace: namespace.to_owned() })
+    }
 }
 
 /// Deepest nesting of `List`s.

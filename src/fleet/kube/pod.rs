@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::{Cluster, env};
+use super::{Cluster, env, files, service};
 use crate::fleet::yaml::{self, Place};
 use crate::fleet::{
-    Condition, Dependency, Error, Health, Image, Kind, Mount, MountKind, PortMap, Resources,
-    Restart, Role, Severity, Workload, quantity,
+    Condition, Dependency, Error, Health, Image, Kind, MountKind, PortMap, Resources, Restart,
+    Role, Severity, Workload, quantity,
 };
 use dock2uni_format::record::Proto;
 
@@ -45,6 +45,14 @@ pub fn workloads(
             let place = place.key(list).key(at);
             let mut workload = container(owner, pod, item, cluster, &place)?;
             let always = item.get("restartPolicy").and_then(Value::as_str) == Some("Always");
+            if list == "initContainers" {
+                // It is tried again unless the pod says otherwise, and ends for good when it succeeds.
+                workload.restart = match workload.restart {
+                    _ if always => Restart::Always,
+                    Restart::No => Restart::No,
+                    _ => Restart::OnFailure,
+                };
+            }
             workload.role = match (list, always) {
                 ("containers", _) => Role::Main,
                 (_, true) => Role::Sidecar,
@@ -64,6 +72,7 @@ pub fn workloads(
         }
     }
     together(pod, &mut found);
+    service::attach(owner, cluster, &mut found)?;
     Ok(found)
 }
 
@@ -159,8 +168,18 @@ fn container(
     let grace = pod.get("terminationGracePeriodSeconds").and_then(Value::as_u64);
     workload.stop_grace = Some(grace.and_then(|grace| grace.try_into().ok()).unwrap_or(30));
     workload.hostname = yaml::opt_text(pod, "hostname", &owner.place.key("spec"))?;
-    ports(item, owner, cluster, place, &mut workload)?;
-    mounts(pod, item, place, &mut workload)?;
+    for alias in yaml::list(pod, "hostAliases", &owner.place.key("spec"))? {
+        let place = owner.place.key("spec").key("hostAliases");
+        let address = yaml::opt_text(alias, "ip", &place)?.unwrap_or_default();
+        if address.parse::<std::net::IpAddr>().is_err() {
+            return Err(place.error(format!("`{address}` is no address")));
+        }
+        for name in yaml::texts(alias, "hostnames", &place)? {
+            workload.hosts.push((name, address.clone()));
+        }
+    }
+    ports(item, place, &mut workload)?;
+    files::mounts(pod, item, &owner.namespace, cluster, place, &mut workload)?;
     workload.resources = resources(item, place)?;
     workload.health = probe(item, place)?;
     workload.restart = match pod.get("restartPolicy").and_then(Value::as_str) {
@@ -185,13 +204,7 @@ fn user(pod: &Value, item: &Value) -> Option<String> {
     }
 }
 
-fn ports(
-    item: &Value,
-    owner: &Owner<'_>,
-    cluster: &Cluster<'_>,
-    place: &Place<'_>,
-    workload: &mut Workload,
-) -> Result<(), Error> {
+fn ports(item: &Value, place: &Place<'_>, workload: &mut Workload) -> Result<(), Error> {
     for port in yaml::list(item, "ports", place)? {
         let place = place.key("ports");
         let number = |key: &str| -> Result<Option<u16>, Error> {
@@ -230,94 +243,7 @@ fn ports(
             name: yaml::opt_text(port, "name", &place)?,
         });
     }
-    // A Service in front of the pod makes a port reachable, declared or not.
-    for (namespace, service) in &cluster.services {
-        if *namespace != owner.namespace || !selects(service, owner.labels) {
-            continue;
-        }
-        for port in service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten() {
-            let target = port.get("targetPort").or_else(|| port.get("port"));
-            let Some(target) = target.and_then(yaml::scalar) else { continue };
-            for own in &mut workload.ports {
-                if own.guest.to_string() == target || own.name.as_deref() == Some(&target) {
-                    own.published = true;
-                }
-            }
-        }
-    }
     Ok(())
-}
-
-fn selects(service: &Value, labels: &Value) -> bool {
-    match service.pointer("/spec/selector").and_then(Value::as_object) {
-        Some(selector) if !selector.is_empty() => {
-            selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-        }
-        _ => false,
-    }
-}
-
-fn mounts(
-    pod: &Value,
-    item: &Value,
-    place: &Place<'_>,
-    workload: &mut Workload,
-) -> Result<(), Error> {
-    let volumes = yaml::list(pod, "volumes", place)?;
-    for mount in yaml::list(item, "volumeMounts", place)? {
-        let place = place.key("volumeMounts");
-        let name = yaml::opt_text(mount, "name", &place)?
-            .ok_or_else(|| place.error("a mount has no `name`"))?;
-        let target = yaml::opt_text(mount, "mountPath", &place)?
-            .ok_or_else(|| place.error(format!("the mount `{name}` has no `mountPath`")))?;
-        let volume = volumes
-            .iter()
-            .find(|volume| volume.get("name").and_then(Value::as_str) == Some(name.as_str()));
-        let (kind, source) = volume_kind(volume, &name, &target, workload);
-        let read_only = yaml::flag(mount, "readOnly", &place)?
-            || matches!(kind, MountKind::Config | MountKind::Secret);
-        workload.mounts.push(Mount { kind, source, target, read_only, origin: None });
-    }
-    Ok(())
-}
-
-/// What a volume of the pod is; notes say what becomes of the unusual ones.
-fn volume_kind(
-    volume: Option<&Value>,
-    name: &str,
-    target: &str,
-    workload: &mut Workload,
-) -> (MountKind, String) {
-    let text = |pointer: &str| {
-        volume.and_then(|volume| volume.pointer(pointer)).and_then(Value::as_str).map(str::to_owned)
-    };
-    let has = |key: &str| volume.and_then(|volume| volume.get(key)).is_some();
-    let own = || name.to_owned();
-    if has("emptyDir") || has("ephemeral") {
-        (MountKind::Scratch, own())
-    } else if has("configMap") {
-        (MountKind::Config, text("/configMap/name").unwrap_or_else(own))
-    } else if has("secret") {
-        (MountKind::Secret, text("/secret/secretName").unwrap_or_else(own))
-    } else if has("persistentVolumeClaim") {
-        (MountKind::Volume, text("/persistentVolumeClaim/claimName").unwrap_or_else(own))
-    } else if has("hostPath") {
-        let path = text("/hostPath/path").unwrap_or_else(own);
-        workload.note(
-            Severity::Blocker,
-            format!("it works on `{path}` of its node at `{target}`, which a VM can't reach"),
-        );
-        (MountKind::Host, path)
-    } else if has("projected") || has("downwardAPI") {
-        workload.note(
-            Severity::Warning,
-            format!("the files at `{target}` are made by the node and have to be made otherwise"),
-        );
-        (MountKind::Config, own())
-    } else {
-        // A claim template of a StatefulSet, or a driver that is not known here.
-        (MountKind::Volume, own())
-    }
 }
 
 fn resources(item: &Value, place: &Place<'_>) -> Result<Resources, Error> {

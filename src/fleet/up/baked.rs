@@ -9,9 +9,12 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::Error;
 use crate::causes;
-use crate::fleet::{Mount, Origin};
+use crate::fleet::{Mount, Origin, kube};
 use crate::source::{Compression, Digest, Image, Layer, Store};
 
 /// Largest file that is put into an image.
@@ -64,12 +67,19 @@ pub(crate) fn content(mount: &Mount) -> Result<Vec<u8>, String> {
             Err(error) => Err(causes::line(&error)),
         },
         Some(Origin::Text(text)) => Ok(text.clone().into_bytes()),
+        Some(Origin::Bytes(text)) => {
+            let text: String = text.split_whitespace().collect();
+            STANDARD.decode(text).map_err(|_| format!("`{source}` is not in base64"))
+        }
+        Some(Origin::Secret { key, manifest: Some(manifest), .. }) => {
+            kube::secret::read(manifest, source, key)
+        }
         Some(Origin::Variable(name)) => {
             std::env::var_os(name).map(OsString::into_encoded_bytes).ok_or_else(|| {
                 format!("`{source}` is to be made of the variable `{name}`, which is not set")
             })
         }
-        Some(Origin::Volume(_)) | None => {
+        Some(Origin::Volume(_) | Origin::Secret { .. }) | None => {
             Err(format!("what is in `{source}` is known elsewhere only"))
         }
     }
@@ -123,6 +133,10 @@ pub fn lay_out(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<PathBuf, Error
     builder.map_err(Error::io("create", dir))?;
     for (name, bytes) in files {
         let path = dir.join(name);
+        if let Some(parent) = path.parent() {
+            let builder = fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
+            builder.map_err(Error::io("create", parent))?;
+        }
         let file = File::options().write(true).create_new(true).mode(0o444).open(&path);
         file.and_then(|mut file| std::io::Write::write_all(&mut file, bytes))
             .map_err(failed(&path))?;

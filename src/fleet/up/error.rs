@@ -66,6 +66,9 @@ pub enum Error {
     /// More VMs than addresses.
     #[error("{0} VMs are more than fit on the fleet's network ({max})", max = super::net::MAX_MACHINES)]
     TooMany(usize),
+    /// More Services with addresses of their own than there are addresses.
+    #[error("{0} Services with ports of their own are more than have addresses (254)")]
+    TooManyServices(usize),
     /// More networks than are told apart.
     #[error("{0} networks are more than are told apart (64)")]
     TooManyNetworks(usize),
@@ -112,6 +115,7 @@ impl Error {
             Error::Vm(error) => return error.hint().map(str::to_owned),
             Error::Volume(error) => return error.hint().map(str::to_owned),
             Error::TooMany(_) => "start fewer replicas",
+            Error::TooManyServices(_) => "run parts of the fleet",
             Error::TooManyNetworks(_) => "join some of them",
             Error::State { .. } => "remove it, and start the fleet again",
             Error::Io { .. } | Error::Supervisor(_) => return None,

@@ -20,5 +20,5 @@ pub mod state;
 pub mod supervisor;
 
 pub use error::Error;
-pub use prepare::{Settings, prepare};
+pub use prepare::{Settings, prepare, without_scheduled};
 pub use spec::{Instance, Need, Spec};

@@ -5,18 +5,20 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use dock2uni_format::record::{Net, Port, Record, Root, V4};
+use dock2uni_format::record::{Net, Port, Proto, Record, Root, V4};
 
 use super::baked::{self, Baked};
 use super::net::dns::Name;
 use super::net::gateway::Published;
+use super::net::translate::{self, Virtual};
 use super::net::{self, GATEWAY, MAX_MACHINES, PREFIX, RESOLVER};
 use super::{Error, Instance, Need, Spec};
 use crate::config::Publish;
 use crate::erofs::{ReadError, Reader};
 use crate::fleet::plan::Images;
 use crate::fleet::{
-    Condition, Image, Mount, MountKind, Origin, PortMap, Restart, Severity, Value, Workload,
+    Condition, Image, Kind, Mount, MountKind, Origin, PortMap, Restart, Severity, Value, Variable,
+    Workload, kube, name,
 };
 use crate::rootfs::Limits;
 use crate::source::{self, Store};
@@ -76,6 +78,7 @@ pub fn prepare(
         published: Vec::new(),
         outside: networks.outside(),
         names: Vec::new(),
+        virtuals: Vec::new(),
         volumes: Vec::new(),
     };
     let mut brought: BTreeMap<&Image, (source::Image, PathBuf)> = BTreeMap::new();
@@ -93,6 +96,7 @@ pub fn prepare(
         let one = One { workload, settings, store, dir, networks: &networks };
         one.add(image, root, &mut spec, &mut publish)?;
     }
+    services(&workloads, &mut spec)?;
     check_health(&spec)?;
     if let Some(circle) = spec.circle() {
         return Err(Error::Circle(circle));
@@ -143,6 +147,11 @@ fn chosen<'a>(all: &'a [Workload], wanted: &[String]) -> Result<Vec<&'a Workload
     Ok(found.into_values().collect())
 }
 
+/// Takes those out that a schedule starts: nobody here does.
+pub fn without_scheduled(workloads: &mut Vec<Workload>) -> Vec<Workload> {
+    workloads.extract_if(.., |workload| workload.kind == Kind::CronJob).collect()
+}
+
 /// What runs on every node runs once on this one.
 fn instances_of(workload: &Workload) -> u32 {
     workload.replicas.max(1)
@@ -188,6 +197,59 @@ impl Networks {
             Some(all) => all.iter().map(|a| self.bit(&a.network)).fold(0, |a, b| a | b),
         }
     }
+}
+
+/// Names of Kubernetes' Services. One whose ports are not those of its machines has an address of its
+/// own, from where the switch sends to them.
+fn services(workloads: &[&Workload], spec: &mut Spec) -> Result<(), Error> {
+    let mut addresses: BTreeMap<(&str, &str), Ipv4Addr> = BTreeMap::new();
+    for workload in workloads {
+        let here = |instance: &&Instance| instance.service == workload.name;
+        let machines: Vec<Ipv4Addr> =
+            spec.instances.iter().filter(here).filter_map(|instance| instance.address).collect();
+        let networks = spec.instances.iter().find(here).map_or(0, |instance| instance.networks);
+        for service in &workload.services {
+            let mut name = |name: String, address: Ipv4Addr| {
+                let known = Name { name: name.to_ascii_lowercase(), address, networks };
+                if !spec.names.contains(&known) {
+                    spec.names.push(known);
+                }
+            };
+            if !service.own_address {
+                for called in service.names() {
+                    machines.iter().for_each(|address| name(called.clone(), *address));
+                }
+                // A StatefulSet's pods have names below their Service's.
+                for (nth, address) in machines.iter().enumerate() {
+                    let pod = format!("{}-{nth}", workload.name);
+                    let set = workload.kind == Kind::StatefulSet;
+                    for called in service.names().iter().filter(|_| set) {
+                        name(format!("{pod}.{called}"), *address);
+                    }
+                }
+                continue;
+            }
+            let count = addresses.len();
+            let key = (service.namespace.as_str(), service.name.as_str());
+            if count >= translate::MAX && !addresses.contains_key(&key) {
+                return Err(Error::TooManyServices(count + 1));
+            }
+            let address = *addresses.entry(key).or_insert_with(|| translate::address(count));
+            service.names().into_iter().for_each(|called| name(called, address));
+            for port in &service.ports {
+                let to: Vec<_> = machines.iter().map(|machine| (*machine, port.guest)).collect();
+                let udp = port.proto == Proto::Udp;
+                let same = |one: &&mut Virtual| {
+                    (one.address, one.port, one.udp) == (address, port.port, udp)
+                };
+                match spec.virtuals.iter_mut().find(same) {
+                    Some(known) => known.to.extend(to),
+                    None => spec.virtuals.push(Virtual { address, port: port.port, udp, to }),
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One service on its way into the fleet.
@@ -238,9 +300,15 @@ impl One<'_> {
             }
         }
         let networks = self.networks.of(workload);
+        let own_hosts: Vec<(String, String)> = workload
+            .own_hosts(Some(GATEWAY))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, address)| (name, address.to_string()))
+            .collect();
         let count = instances_of(workload);
         for number in 1..=count {
-            let name = format!("{}-{number}", workload.name);
+            let name = format!("{}-{}", workload.name, name::ordinal(workload, number));
             let address = (networks != 0).then(|| net::address(spec.instances.len()));
             let mut record = record.clone();
             if workload.hostname.is_none() {
@@ -258,6 +326,7 @@ impl One<'_> {
                             gateway: Some(GATEWAY.octets()),
                         },
                         dns: vec![RESOLVER.to_string()],
+                        hosts: own_hosts.clone(),
                         ..Net::default()
                     }
                 }
@@ -302,14 +371,7 @@ impl One<'_> {
         let file = File::open(root).map_err(Error::io("open", root))?;
         let mut overrides = self.workload.overrides();
         overrides.hostname.clone_from(&self.workload.hostname);
-        for variable in &self.workload.env {
-            if let Value::Secret { name, .. } | Value::Runtime(name) = &variable.value {
-                return Err(self.wrong(
-                    format!("the variable `{}` comes from `{name}`", variable.name),
-                    "only Compose files are run here, in which values are known",
-                ));
-            }
-        }
+        overrides.env = self.environment()?;
         let read = || -> Result<Record, convert::Error> {
             let reader = Reader::open(file, 0).map_err(|error: ReadError| error)?;
             let mut record = convert::plan(image, &overrides, &reader)?;
@@ -317,6 +379,43 @@ impl One<'_> {
             Ok(record)
         };
         read().map_err(|error| self.failed(error))
+    }
+
+    /// Variables with the values of secrets, which nothing keeps but the fleet's own directory.
+    fn environment(&self) -> Result<Vec<String>, Error> {
+        let mut all = Vec::new();
+        for variable in &self.workload.env {
+            let Variable { name, value } = variable;
+            let value = match value {
+                Value::Text(text) => text.clone(),
+                Value::Secret { name: secret, key, manifest: Some(manifest) } => {
+                    let bytes = kube::secret::read(manifest, secret, key).map_err(|text| {
+                        let text = format!("the variable `{name}`: {text}");
+                        self.wrong(text, "name the file with the Secret among the sources")
+                    })?;
+                    String::from_utf8(bytes).map_err(|_| {
+                        self.wrong(
+                            format!("the variable `{name}` is of the secret `{secret}`, no text"),
+                            "mount it as a file",
+                        )
+                    })?
+                }
+                Value::Secret { name: from, .. } => {
+                    return Err(self.wrong(
+                        format!("the variable `{name}` is of the secret `{from}`"),
+                        "name a file with this Secret among the sources",
+                    ));
+                }
+                Value::Runtime(what) => {
+                    return Err(self.wrong(
+                        format!("the variable `{name}` is known at run time only: {what}"),
+                        "give it a value",
+                    ));
+                }
+            };
+            all.push(format!("{name}={value}"));
+        }
+        Ok(all)
     }
 
     fn memory(&self) -> Result<u32, Error> {
@@ -357,7 +456,10 @@ impl One<'_> {
             spec.names.push(Name { name, address, networks });
         };
         add(instance, networks);
-        add(&self.workload.name, networks);
+        // In Kubernetes nothing but Services and pods has names.
+        if !name::of_kubernetes(self.workload) {
+            add(&self.workload.name, networks);
+        }
         add(&full, networks);
         if let Some(hostname) = &self.workload.hostname {
             add(hostname, networks);
@@ -392,9 +494,9 @@ impl One<'_> {
 
     fn mounts(&self, spec: &mut Spec) -> Result<Mounts, Error> {
         let mut found = Mounts::default();
-        let mut secrets = Vec::new();
+        let mut secrets: BTreeMap<&str, Vec<(String, Vec<u8>)>> = BTreeMap::new();
         for mount in &self.workload.mounts {
-            let Mount { kind, source, target, read_only, origin } = mount;
+            let Mount { kind, source, target, read_only, origin, mode } = mount;
             let (path, read_only) = (target.clone(), *read_only);
             match kind {
                 MountKind::Volume | MountKind::Anonymous => {
@@ -411,32 +513,45 @@ impl One<'_> {
                 MountKind::Config => {
                     let bytes = self.content(mount)?;
                     let text = Baked { bytes, ..Baked::of_text("", target) };
-                    found.files.push(match origin {
+                    let file = match origin {
                         Some(Origin::File(path)) => Baked::of_file(path, target)?,
                         _ => text,
-                    });
+                    };
+                    found.files.push(Baked { mode: mode.unwrap_or(file.mode), ..file });
                 }
                 MountKind::Secret => {
-                    let name = target.strip_prefix(SECRETS).and_then(|n| n.strip_prefix('/'));
-                    let name = name.filter(|name| !name.is_empty() && !name.contains('/'));
-                    let Some(name) = name else {
-                        return Err(self.wrong(
-                            format!("the secret `{source}` is to be at `{target}`"),
-                            "secrets are never put into images: have it below /run/secrets",
-                        ));
-                    };
-                    secrets.push((name.to_owned(), self.content(mount)?));
+                    let (dir, name) = self.secret_place(mount)?;
+                    secrets.entry(dir).or_default().push((name.to_owned(), self.content(mount)?));
                 }
             }
         }
-        if !secrets.is_empty() {
-            let dir = self.dir.join("secrets").join(&self.workload.name);
-            let dir = baked::lay_out(&dir, &secrets)?;
-            let path = SECRETS.to_owned();
-            let source = Source::Host(dir);
+        for (nth, (path, files)) in secrets.into_iter().enumerate() {
+            let dir = self.dir.join("secrets").join(&self.workload.name).join(nth.to_string());
+            let dir = baked::lay_out(&dir, &files)?;
+            let (source, path) = (Source::Host(dir), path.to_owned());
             found.specs.push(volume::Spec { source, path, read_only: true });
         }
         Ok(found)
+    }
+
+    /// The directory that a secret is shared in, and its name there: that of a whole volume of
+    /// Kubernetes, or where Compose has secrets.
+    fn secret_place<'m>(&self, mount: &'m Mount) -> Result<(&'m str, &'m str), Error> {
+        let Mount { source, target, origin, .. } = mount;
+        let dir = match origin {
+            Some(Origin::Secret { directory: Some(directory), .. }) => directory.as_str(),
+            _ => SECRETS,
+        };
+        let name = target.strip_prefix(dir).and_then(|name| name.strip_prefix('/'));
+        let flat = |name: &&str| dir != SECRETS || !name.contains('/');
+        match name.filter(|name| !name.is_empty()).filter(flat) {
+            Some(name) => Ok((dir, name)),
+            None => Err(self.wrong(
+                format!("the secret `{source}` is to be at `{target}`"),
+                "secrets are never put into images: have it below /run/secrets, or mount the whole \
+                 Secret as a directory",
+            )),
+        }
     }
 
     fn volume(&self, mount: &Mount, spec: &Spec) -> Result<volume::Spec, Error> {
@@ -589,6 +704,6 @@ fn add_hosts(spec: &mut Spec) {
             visible.map(|name| (name.name.clone(), name.address.to_string())).collect();
         hosts.sort();
         hosts.dedup();
-        instance.record.net.hosts = hosts;
+        instance.record.net.hosts.extend(hosts);
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::net::dns::Name;
 use super::net::gateway::Published;
+use super::net::translate::Virtual;
 use crate::fleet::{Condition, Restart};
 use crate::vmm::{Accel, Machine};
 use crate::volume;
@@ -34,6 +35,9 @@ pub struct Spec {
     pub outside: u64,
     /// Names, for the resolver.
     pub names: Vec<Name>,
+    /// Addresses of services that have other ports than their machines.
+    #[serde(default)]
+    pub virtuals: Vec<Virtual>,
     /// Volumes that belong to this fleet alone.
     pub volumes: Vec<String>,
 }

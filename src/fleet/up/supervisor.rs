@@ -24,6 +24,7 @@ use signal_hook::iterator::Signals;
 
 use super::net::gateway::{self, Published};
 use super::net::switch::{End, Switch};
+use super::net::translate::Translator;
 use super::net::{dns::Zone, mac};
 use super::state::{Dir, Health, Phase, Snapshot, Status};
 use super::{Error, Instance, Need, Spec, logs};
@@ -103,7 +104,7 @@ pub fn main(path: &Path) -> Result<(), Error> {
     let elf = guest::kernel().map_err(|error| Error::Supervisor(error.to_string()))?;
     std::fs::write(&kernel, elf).map_err(Error::io("write", &kernel))?;
     let fleet = Arc::new(Fleet {
-        switch: Switch::new(Zone::new(spec.names.clone())),
+        switch: Switch::new(Zone::new(spec.names.clone()), Translator::new(spec.virtuals.clone())),
         board: Board::new(&spec),
         gateway: Mutex::new(None),
         kernel,

@@ -1,11 +1,13 @@
 //! Every configuration, read by something that knows its language.
 
+mod nomad;
+mod terraform;
+
 use std::path::Path;
 use std::process::Command;
 
 use super::*;
-use crate::fleet::compose;
-use crate::fleet::yaml;
+use crate::fleet::{compose, yaml};
 
 const COMPOSE: &str = r#"
 services:
@@ -36,10 +38,10 @@ configs: {settings: {content: "mode = fast"}}
 secrets: {password: {file: ./password}}
 "#;
 
-fn machines_for(target: Target, secrets: &str) -> Result<(Vec<Machine>, Settings), Error> {
+fn workloads_of(target: Target, compose: &str) -> (Vec<Workload>, Settings) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("compose.yaml");
-    std::fs::write(&file, COMPOSE.replace("SECRETS", secrets)).unwrap();
+    std::fs::write(&file, compose).unwrap();
     let workloads = compose::read(&[file.clone()], &compose::Options::default()).unwrap();
     let settings = Settings {
         target,
@@ -50,13 +52,24 @@ fn machines_for(target: Target, secrets: &str) -> Result<(Vec<Machine>, Settings
         jobs: 1,
         files: vec!["/srv/a b/compose.yaml".into()],
     };
-    let (mut machines, orders) = machine::machines(&workloads, &settings)?;
-    for (machine, order) in machines.iter_mut().zip(&orders) {
-        machine.disk = format!("/srv/vms of & the <shop>/disks/{}.qcow2", order.name);
+    (workloads, settings)
+}
+
+fn fleet(target: Target, compose: &str) -> Result<(Vec<Machine>, Settings), Error> {
+    let (workloads, settings) = workloads_of(target, compose);
+    let (mut machines, _) = machine::machines(&workloads, &settings)?;
+    for machine in &mut machines {
+        let name = &machine.name;
+        machine.disk = format!("/srv/vms of & the <shop>/disks/{name}.qcow2");
+        machine.file = format!("{name}.qcow2");
+        machine.boot = format!("/srv/vms of & the <shop>/boot/{name}");
         machine.reference = "0123456789abcdef".into();
-        machine.boot = format!("/srv/vms of & the <shop>/boot/{}", order.name);
     }
     Ok((machines, settings))
+}
+
+fn machines_for(target: Target, secrets: &str) -> Result<(Vec<Machine>, Settings), Error> {
+    fleet(target, &COMPOSE.replace("SECRETS", secrets))
 }
 
 fn files(target: Target, secrets: &str) -> Vec<Rendered> {
@@ -135,7 +148,7 @@ fn libvirt_gets_domains_and_a_network_with_names() {
     let at = |text: &str| start.find(text).unwrap_or_else(|| panic!("{text}: {start}"));
     assert!(at("start 'shop-db'") < at("start 'shop-app'"));
     assert!(at("start 'shop-app'") < at("start 'shop-web-1'"));
-    assert!(at("tcp dport 8080 dnat to 10.0.2.") > at("start 'shop-web-2'"));
+    assert!(at("tcp dport 8080 dnat to numgen inc mod 2 map") < at("start 'shop-db'"));
 }
 
 #[test]
@@ -184,7 +197,11 @@ fn what_a_target_has_no_counterpart_for_is_refused_by_name() {
     );
     workload.env.push(crate::fleet::Variable {
         name: "TOKEN".into(),
-        value: crate::fleet::Value::Secret { name: "api".into(), key: "token".into() },
+        value: crate::fleet::Value::Secret {
+            name: "api".into(),
+            key: "token".into(),
+            manifest: None,
+        },
     });
     workloads.push(workload);
     let (_, settings) = machines_for(Target::Libvirt, "").unwrap();

@@ -1,4 +1,4 @@
-//! UDP datagrams in Ethernet frames, as far as a resolver needs them (RFC 894, 791, 768).
+//! IPv4 in Ethernet frames, as far as a resolver and a translator need it (RFC 894, 791, 768, 9293).
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,9 @@ const IPV4: [u8; 2] = [0x08, 0x00];
 const ARP: [u8; 2] = [0x08, 0x06];
 const IP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-const UDP: u8 = 17;
+const TCP: u8 = 6;
+/// Protocol number of UDP.
+pub const UDP: u8 = 17;
 
 /// Destination of a frame.
 pub fn destination(frame: &[u8]) -> Option<[u8; 6]> {
@@ -62,6 +64,100 @@ pub fn datagram(frame: &[u8]) -> Option<Datagram<'_>> {
         to: (address_at(ip, 16)?, u16_at(udp, 2)?),
         payload,
     })
+}
+
+/// A segment of TCP or a datagram of UDP that is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Address and port that it is from.
+    pub from: (Ipv4Addr, u16),
+    /// Address and port that it is for.
+    pub to: (Ipv4Addr, u16),
+    /// TCP's number or UDP's.
+    pub protocol: u8,
+    /// Where its header begins in the frame.
+    at: usize,
+}
+
+/// Where an IPv4 packet is for.
+pub fn ip_destination(frame: &[u8]) -> Option<Ipv4Addr> {
+    (frame.get(12..14)? == IPV4).then(|| address_at(frame, ETHERNET + 16))?
+}
+
+/// Reads addresses and ports; `None` of fragments and of everything else.
+pub fn packet(frame: &[u8]) -> Option<Packet> {
+    if frame.get(12..14)? != IPV4 {
+        return None;
+    }
+    let ip = frame.get(ETHERNET..)?;
+    let (version, header) = (ip.first()? >> 4, usize::from(ip.first()? & 15) * 4);
+    let (fragment, protocol) = (u16_at(ip, 6)? & 0x3fff, *ip.get(9)?);
+    if version != 4 || header < IP_HEADER || fragment != 0 {
+        return None;
+    }
+    let shortest = match protocol {
+        TCP => 20,
+        UDP => UDP_HEADER,
+        _ => return None,
+    };
+    let inner = ip.get(header..).filter(|inner| inner.len() >= shortest)?;
+    Some(Packet {
+        from: (address_at(ip, 12)?, u16_at(inner, 0)?),
+        to: (address_at(ip, 16)?, u16_at(inner, 2)?),
+        protocol,
+        at: ETHERNET + header,
+    })
+}
+
+/// The same frame from or for others, its checksums brought along (RFC 1624).
+pub fn readdressed(
+    frame: &[u8],
+    packet: &Packet,
+    from: Option<(Ipv4Addr, u16)>,
+    to: Option<(Ipv4Addr, u16)>,
+    destination: Option<[u8; 6]>,
+) -> Option<Vec<u8>> {
+    let mut out = frame.to_vec();
+    if let Some(destination) = destination {
+        out.get_mut(..6)?.copy_from_slice(&destination);
+    }
+    let ip_sum = ETHERNET + 10;
+    let inner_sum = packet.at + if packet.protocol == TCP { 16 } else { 6 };
+    // A datagram may have none.
+    let has_sum = packet.protocol == TCP || u16_at(&out, inner_sum)? != 0;
+    let mut put = |at: usize, value: u16, of_ip: bool| -> Option<()> {
+        let old = u16_at(&out, at)?;
+        let sums = [of_ip.then_some(ip_sum), has_sum.then_some(inner_sum)];
+        for sum in sums.into_iter().flatten() {
+            let mut new = adjusted(u16_at(&out, sum)?, old, value);
+            if sum == inner_sum && packet.protocol == UDP && new == 0 {
+                new = 0xffff;
+            }
+            out.get_mut(sum..sum + 2)?.copy_from_slice(&new.to_be_bytes());
+        }
+        out.get_mut(at..at + 2)?.copy_from_slice(&value.to_be_bytes());
+        Some(())
+    };
+    for (end, address_at, port_at) in
+        [(from, ETHERNET + 12, packet.at), (to, ETHERNET + 16, packet.at + 2)]
+    {
+        let Some((address, port)) = end else { continue };
+        let [a, b, c, d] = address.octets();
+        put(address_at, u16::from_be_bytes([a, b]), true)?;
+        put(address_at + 2, u16::from_be_bytes([c, d]), true)?;
+        put(port_at, port, false)?;
+    }
+    Some(out)
+}
+
+/// A checksum after one of the words under it has changed.
+fn adjusted(sum: u16, old: u16, new: u16) -> u16 {
+    let mut total = u32::from(!sum) + u32::from(!old) + u32::from(new);
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    // Folded to 16 bits.
+    !(total as u16)
 }
 
 /// The frame that answers `frame`, in which `asked` is, with another payload.
@@ -125,6 +221,35 @@ pub mod tests {
         let mut reverse = vec![0x52, 0x54, 10, 0, 2, 15, 0x52, 0x55, 10, 0, 2, 3];
         reverse.extend(IPV4);
         answer(&reverse, &asked, payload).unwrap()
+    }
+
+    /// A frame with a segment of TCP.
+    pub fn tcp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
+        let total = (40 + payload.len()) as u16;
+        let mut out = [&super::super::mac(to.0)[..], &super::super::mac(from.0)].concat();
+        out.extend(IPV4);
+        out.extend([0x45, 0]);
+        out.extend(total.to_be_bytes());
+        out.extend([0, 1, 0x40, 0, 64, TCP, 0, 0]);
+        out.extend(from.0.octets());
+        out.extend(to.0.octets());
+        let ip = !sum(0, &out[14..34]);
+        out[24..26].copy_from_slice(&ip.to_be_bytes());
+        out.extend(from.1.to_be_bytes());
+        out.extend(to.1.to_be_bytes());
+        out.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x18, 0x10, 0, 0, 0, 0, 0]);
+        out.extend(payload);
+        let pseudo = sum(u32::from(TCP) + u32::from(total - 20), &out[26..34]);
+        let inner = !sum(pseudo.into(), &out[34..]);
+        out[50..52].copy_from_slice(&inner.to_be_bytes());
+        out
+    }
+
+    /// Whether the checksums of a frame with a segment of TCP hold.
+    pub fn sums_are_right(frame: &[u8]) -> bool {
+        let len = (frame.len() - 34) as u32;
+        let pseudo = sum(u32::from(TCP) + len, &frame[26..34]);
+        sum(0, &frame[14..34]) == 0xffff && sum(pseudo.into(), &frame[34..]) == 0xffff
     }
 
     #[test]

@@ -8,12 +8,14 @@
 //!
 //! No rights are needed for any of it. The addresses are those that a single VM of `run` has, so
 //! 10.0.2.2 is the way out and 10.0.2.3 answers for names: those of the fleet are answered by
-//! [`dns`] on their way to the gateway, which passes the others on to this machine's resolver.
+//! [`dns`] on their way to the gateway, which passes the others on to this machine's resolver. So are
+//! packets for services whose ports are not those of their machines, by [`translate`].
 
 pub mod dns;
 mod frame;
 pub mod gateway;
 pub mod switch;
+pub mod translate;
 
 use std::net::Ipv4Addr;
 

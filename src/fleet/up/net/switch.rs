@@ -16,6 +16,7 @@ use std::sync::{Arc, RwLock};
 use std::thread;
 
 use super::dns::Zone;
+use super::translate::{Translator, Verdict};
 use super::{RESOLVER, frame};
 
 /// Longest frame: more than any that a virtio device of QEMU sends without offloads.
@@ -33,6 +34,7 @@ pub struct Switch {
 #[derive(Debug)]
 struct Shared {
     zone: Zone,
+    translator: Translator,
     ports: RwLock<Ports>,
 }
 
@@ -61,9 +63,9 @@ pub enum End {
 }
 
 impl Switch {
-    /// A switch that knows these names.
-    pub fn new(zone: Zone) -> Switch {
-        Switch { shared: Arc::new(Shared { zone, ports: RwLock::default() }) }
+    /// A switch that knows these names and services.
+    pub fn new(zone: Zone, translator: Translator) -> Switch {
+        Switch { shared: Arc::new(Shared { zone, translator, ports: RwLock::default() }) }
     }
 
     /// Adds a port and returns the socket for its other end. A port ends with its socket; one for the
@@ -115,6 +117,12 @@ impl Shared {
 
     /// Sends a frame where it belongs.
     fn forward(&self, from: End, networks: u64, frame: &[u8]) {
+        let translated = match (from, self.translator.translate(frame)) {
+            (End::Gateway, _) | (_, Verdict::Same) => None,
+            (_, Verdict::Frame(frame)) => Some(frame),
+            (_, Verdict::Dropped) => return,
+        };
+        let frame = translated.as_deref().unwrap_or(frame);
         let (Some(to), Some(source)) = (frame::destination(frame), frame::source(frame)) else {
             return;
         };
@@ -245,7 +253,7 @@ mod tests {
 
     #[test]
     fn frames_go_where_they_belong() {
-        let switch = Switch::new(Zone::default());
+        let switch = Switch::new(Zone::default(), Translator::default());
         let mut a = Machine::new(&switch, 0, 1);
         let mut b = Machine::new(&switch, 1, 3);
         let mut c = Machine::new(&switch, 2, 2);
@@ -276,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_port_that_is_taken_anew_works_and_one_that_does_not_read_holds_nobody_up() {
-        let switch = Switch::new(Zone::default());
+        let switch = Switch::new(Zone::default(), Translator::default());
         let mut a = Machine::new(&switch, 0, 1);
         let stuck = Machine::new(&switch, 1, 1);
         let mut c = Machine::new(&switch, 2, 1);
@@ -295,7 +303,7 @@ mod tests {
     #[test]
     fn names_are_answered_on_the_way() {
         let name = Name { name: "db".into(), address: address(7), networks: 1 };
-        let switch = Switch::new(Zone::new(vec![name]));
+        let switch = Switch::new(Zone::new(vec![name]), Translator::default());
         let mut a = Machine::new(&switch, 0, 1);
         let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x02db\0\0\x01\0\x01";
         a.raw(&frame::tests::query(query));
