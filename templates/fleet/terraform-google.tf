@@ -145,7 +145,7 @@ resource "google_compute_instance" {{ machine.name | hcl }} {
     # By it the others know the machine.
     network_ip = {{ machine.address | hcl }}
     # The kernel drives virtio cards.
-    nic_type   = "VIRTIO_NET"
+    nic_type = "VIRTIO_NET"
   }
 
   scheduling {
@@ -168,7 +168,7 @@ resource "google_compute_instance" {{ machine.name | hcl }} {
 {%- for service, ports in published | groupby("service") %}
 
 resource "google_compute_instance_group" {{ service | hcl }} {
-  name      = {{ (fleet ~ "-" ~ service) | hcl }}
+  name = {{ (fleet ~ "-" ~ service) | hcl }}
   instances = [
 {%- for machine in machines if machine.service == service %}
     google_compute_instance.{{ machine.name }}.self_link,

@@ -55,9 +55,9 @@ provider "libvirt" {
   uri = var.uri
 }
 
+# Open: the rules of other modes would keep published ports from their machines.
 resource "libvirt_network" "fleet" {
   name      = {{ fleet | hcl }}
-  # The rules of others would keep published ports from their machines.
   mode      = "open"
   bridge    = {{ bridge | hcl }}
   addresses = ["10.0.2.0/24"]
