@@ -5,13 +5,16 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use dock2uni_format::record::{self, Mount, Record, Root};
+use dock2uni_format::verity::Verity;
 
 use crate::atomic::Aside;
 use crate::config::{self, Files, Overrides, Stat};
 use crate::disk::{self, Format, Layout, Place, RootPart, Signer};
-use crate::erofs::{ReadAt, ReadError, Reader};
+use crate::erofs::{ReadAt, ReadError, Reader, verity};
+use crate::provenance;
 use crate::rootfs::select::Selection;
 use crate::rootfs::{self, Limits, Stats, With};
+use crate::sbom::{Inventory, Subject};
 use crate::source::Opener;
 use crate::source::image::Image;
 
@@ -82,10 +85,16 @@ pub struct Made {
     pub record: Record,
     /// The files, in the order they were asked for.
     pub files: Vec<MadeFile>,
-    /// Length of the root in bytes.
+    /// Length of the root in bytes, hash tree included.
     pub root_len: u64,
+    /// What vouches for the root.
+    pub verity: Verity,
     /// What the root holds.
     pub stats: Stats,
+    /// Where they come from: an in-toto statement about the root.
+    pub provenance: serde_json::Value,
+    /// What the image consists of, if that was asked for.
+    pub inventory: Option<Inventory>,
     /// What could not be kept, in words.
     pub warnings: Vec<String>,
 }
@@ -125,6 +134,8 @@ pub struct DiskOptions<'a> {
     pub root: RootOptions<'a>,
     /// What the disk says is mounted.
     pub mounts: &'a [Mount],
+    /// Find out what the image consists of.
+    pub inventory: bool,
 }
 
 /// How a root filesystem is to be made.
@@ -199,9 +210,13 @@ pub fn disk_images(
         progress,
     )?;
     let record = plan(image, overrides, &root.reader(base.file())?)?;
-    let part = RootPart { start: layout.root, len: root.len, uuid: root.uuid };
-    let Disks { record, files, root_len } = write_disks(base, part, record, outputs, options)?;
-    Ok(Made { record, files, root_len, stats: root.stats, warnings: root.warnings })
+    let part =
+        RootPart { start: layout.root, len: root.len, uuid: root.uuid, verity: Some(root.verity) };
+    let provenance = provenance::of_root(image, overrides, options.root.selection, &root.verity);
+    let disks = write_disks(base, part, record, (image, provenance), outputs, options)?;
+    let Disks { record, files, root_len, provenance, inventory } = disks;
+    let (verity, stats, warnings) = (root.verity, root.stats, root.warnings);
+    Ok(Made { record, files, root_len, verity, stats, provenance, inventory, warnings })
 }
 
 /// As [`disk_images`], around a root that [`root_image`] has written: it is copied, by reference
@@ -226,8 +241,13 @@ pub fn disk_images_of_root(
         io::copy(&mut from, &mut to)
     };
     let failed = |source| Error::Write { path: outputs[0].path.clone(), source };
-    let part = RootPart { start: layout.root, len: copy().map_err(failed)?, uuid };
-    write_disks(base, part, record, outputs, options)
+    let len = copy().map_err(failed)?;
+    let verity = verity::find(reader.source(), 0, len).map_err(ReadError::Io)?;
+    // Every root that is kept has a tree.
+    let verity = verity.ok_or(ReadError::Bounds(0))?;
+    let part = RootPart { start: layout.root, len, uuid, verity: Some(verity) };
+    let provenance = provenance::of_root(image, overrides, options.root.selection, &verity);
+    write_disks(base, part, record, (image, provenance), outputs, options)
 }
 
 /// Disks that were made around a root.
@@ -237,8 +257,12 @@ pub struct Disks {
     pub record: Record,
     /// The files, in the order they were asked for.
     pub files: Vec<MadeFile>,
-    /// Length of the root in bytes.
+    /// Length of the root in bytes, hash tree included.
     pub root_len: u64,
+    /// Where they come from: an in-toto statement about the root.
+    pub provenance: serde_json::Value,
+    /// What the image consists of, if that was asked for.
+    pub inventory: Option<Inventory>,
 }
 
 fn check(outputs: &[Output], options: &DiskOptions<'_>) -> Result<(), Error> {
@@ -274,11 +298,19 @@ fn write_disks(
     base: Aside,
     part: RootPart,
     mut record: Record,
+    (image, provenance): (&Image, serde_json::Value),
     outputs: &[Output],
     options: &DiskOptions<'_>,
 ) -> Result<Disks, Error> {
     record.mounts = options.mounts.to_vec();
     let raw = raw(outputs);
+    let statement = provenance.to_string();
+    let inventory = if options.inventory {
+        let source: &File = base.file();
+        Some(Inventory::read(&source, part.start, Subject::of_image(image))?)
+    } else {
+        None
+    };
     let mut files = Vec::new();
     let mut asides = Vec::new();
     for (index, Output { format, path }) in outputs.iter().enumerate() {
@@ -289,6 +321,7 @@ fn write_disks(
             granularity: format.granularity(),
             iso: *format == Format::Iso,
             signer: options.signer,
+            provenance: statement.as_bytes(),
         };
         let disk = disk::assemble(base.file(), part, &record, &disk)?;
         let len = if raw == Some(index) {
@@ -312,7 +345,7 @@ fn write_disks(
         base.publish(base_path).map_err(write_failed(base_path))?;
     }
     let record = with_root(record, part.uuid, files.first().map(|file| file.place));
-    Ok(Disks { record, files, root_len: part.len })
+    Ok(Disks { record, files, root_len: part.len, provenance, inventory })
 }
 
 /// Makes a file of another format that holds the same disk.
@@ -391,18 +424,20 @@ impl<R: ReadAt> Files for Rootfs<'_, R> {
     }
 }
 
-/// Writes a container with root and record, for direct boot with the root in memory.
+/// Writes a container with root and record, for direct boot with the root in memory. `root` is the
+/// image with its hash tree, if it has one.
 ///
 /// # Errors
 /// If the root cannot be read or the container cannot be written.
 pub fn write_module(
     root: &mut impl io::Read,
     record: &Record,
+    verity: Option<Verity>,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let len = io::copy(root, out)?;
     let padding = len.next_multiple_of(record::BLOCK as u64) - len;
     // Less than a block.
     out.write_all(&vec![0; padding as usize])?;
-    out.write_all(&record::trailer(record, len, [0; 32]))
+    out.write_all(&record::trailer(record, len, verity))
 }

@@ -137,6 +137,7 @@ pub fn program(data: &[u8]) {
         config,
         config_json: config_json.to_vec(),
         layers: vec![layer_of(&blob, &tar, Compression::None)],
+        signed: None,
     };
     let _ = plan::report(&image, &Overrides::default());
 }

@@ -26,10 +26,13 @@ pub mod fuzz;
 pub mod guest;
 pub mod pipeline;
 pub mod plan;
+pub mod provenance;
 pub mod rootfs;
 pub mod roots;
+pub mod sbom;
 #[cfg(feature = "service")]
 pub mod service;
+pub mod signature;
 pub mod slim;
 pub mod source;
 pub mod syscalls;

@@ -143,7 +143,13 @@ pub fn disks(
     let made = match options.root.selection {
         // A root with some files left out is nobody else's.
         Some(_) => convert::disk_images(image, overrides, outputs, options, &|n| watch.applied(n))
-            .map(|made| Disks { record: made.record, files: made.files, root_len: made.root_len }),
+            .map(|made| Disks {
+                record: made.record,
+                files: made.files,
+                root_len: made.root_len,
+                provenance: made.provenance,
+                inventory: made.inventory,
+            }),
         None => {
             roots::of(image, options.root.limits, store, &|n| watch.applied(n)).and_then(|root| {
                 convert::disk_images_of_root(image, &root, overrides, outputs, options)

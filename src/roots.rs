@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 use crate::convert::{self, RootOptions};
-use crate::rootfs::Limits;
+use crate::rootfs::{self, Limits};
 use crate::source::{Digest, Image, Store};
 
 /// Where the bare root of an image is kept. Options change the boot record alone, so one root serves
@@ -17,6 +17,7 @@ use crate::source::{Digest, Image, Store};
 /// If the directory cannot be made.
 pub fn path(image: &Image, store: &Store) -> io::Result<PathBuf> {
     cached(store, "roots", "erofs", |key| {
+        key.update(rootfs::FORMAT);
         for layer in &image.layers {
             key.update(layer.diff_id.0);
         }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use dock2uni_format::record::{BLOCK, Record, Root, trailer};
+use dock2uni_format::verity::Verity;
 use serde_json::json;
 
 use super::{Error, copy_file};
@@ -21,28 +22,30 @@ pub struct BootFiles {
     pub module: File,
     /// What the image runs.
     pub record: Record,
+    /// What vouches for the root.
+    pub verity: Option<Verity>,
 }
 
 /// Kernel, and a module with root and record: nothing else is needed to boot.
 pub(super) fn in_memory(disk: &Disk) -> Result<BootFiles, Error> {
-    let mut record = disk.record()?;
+    let (mut record, footer) = disk.boot()?;
     record.root = Root::Here;
     let mut module = tempfile::tempfile()?;
     let len = root(disk, &mut module)?;
     let padding = len.next_multiple_of(BLOCK as u64) - len;
     // Less than a block.
     module.write_all(&vec![0; padding as usize])?;
-    module.write_all(&trailer(&record, len, [0; 32]))?;
-    Ok(BootFiles { kernel: kernel(disk)?, module, record })
+    module.write_all(&trailer(&record, len, footer.verity))?;
+    Ok(BootFiles { kernel: kernel(disk)?, module, record, verity: footer.verity })
 }
 
 /// Kernel, and a module with the record alone; the root is a disk of its own.
 fn with_disk(disk: &Disk) -> Result<BootFiles, Error> {
-    let mut record = disk.record()?;
+    let (mut record, footer) = disk.boot()?;
     record.root = Root::Disk { uuid: disk.root()?.superblock().uuid };
     let mut module = tempfile::tempfile()?;
-    module.write_all(&trailer(&record, 0, [0; 32]))?;
-    Ok(BootFiles { kernel: kernel(disk)?, module, record })
+    module.write_all(&trailer(&record, 0, footer.verity))?;
+    Ok(BootFiles { kernel: kernel(disk)?, module, record, verity: footer.verity })
 }
 
 fn kernel(disk: &Disk) -> Result<File, Error> {
@@ -89,6 +92,7 @@ fn write(disk: &Disk, dir: &Path) -> Result<(), Error> {
         "in_memory": { "initrd": "initrd.img" },
         "runs": texts(&record.argv),
         "ports": record.ports.iter().map(|port| port.port).collect::<Vec<_>>(),
+        "root_hash": small.verity.map(|verity| verity.hex()),
         "root_uuid": disk.root()?.superblock().uuid.map(|byte| format!("{byte:02x}")).concat(),
     });
     let put = |name: &str, from: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>| {

@@ -14,6 +14,7 @@ use std::io::{self, Read, Seek};
 use serde_json::{Value, json};
 
 use crate::disk::{self, Disk, Format};
+use crate::provenance;
 use crate::source::{self, Digest, Options, Progress, Reference, Store};
 
 pub use boot::{BootFiles, boot_files};
@@ -25,6 +26,8 @@ const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const IMAGE_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// What an attestation is of (in-toto, "in-toto attestations in OCI").
+const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 /// What [`Kind::Disk`] says it is.
 const DISK_ARTIFACT: &str = "application/vnd.dock2uni.disk.v1";
 /// QEMU's user in KubeVirt's launcher, which must be able to read a containerDisk.
@@ -99,9 +102,53 @@ pub struct Artifact {
     pub digest: Digest,
     /// Configuration and layers.
     pub blobs: Vec<Blob>,
+    /// What says where it comes from: an artifact that refers to this one.
+    pub provenance: Option<Box<Artifact>>,
 }
 
 impl Artifact {
+    /// An in-toto statement as an artifact that refers to `subject`, in the form that cosign and
+    /// ORAS read (OCI image specification 1.1, "Manifests", `subject`).
+    fn of_statement(statement: &Value, subject: &Artifact) -> io::Result<Artifact> {
+        let config = Blob::of_bytes(EMPTY, b"{}")?;
+        let mut layer = Blob::of_bytes(provenance::MEDIA_TYPE, statement.to_string().as_bytes())?;
+        layer.annotations = json!({ PREDICATE_TYPE: provenance::PREDICATE });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": IMAGE_MANIFEST,
+            "artifactType": provenance::MEDIA_TYPE,
+            "config": config.descriptor(),
+            "layers": [layer.descriptor()],
+            "subject": {
+                "mediaType": subject.media_type(),
+                "digest": subject.digest.to_string(),
+                "size": subject.manifest.len(),
+            },
+            "annotations": { PREDICATE_TYPE: provenance::PREDICATE },
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let digest = Digest::of(&manifest);
+        Ok(Artifact { manifest, digest, blobs: vec![config, layer], provenance: None })
+    }
+
+    /// How a list of referrers names it.
+    fn referrer(&self) -> Value {
+        json!({
+            "mediaType": self.media_type(),
+            "artifactType": provenance::MEDIA_TYPE,
+            "digest": self.digest.to_string(),
+            "size": self.manifest.len(),
+            "annotations": { PREDICATE_TYPE: provenance::PREDICATE },
+        })
+    }
+
+    fn uploads(&self) -> Vec<source::Upload<'_>> {
+        let blobs = self.blobs.iter();
+        blobs
+            .map(|blob| source::Upload { digest: blob.digest, size: blob.size, file: &blob.file })
+            .collect()
+    }
+
     /// Media type of the manifest.
     pub fn media_type(&self) -> &'static str {
         IMAGE_MANIFEST
@@ -179,7 +226,12 @@ pub fn build(disk: &Disk, kind: Kind) -> Result<Artifact, Error> {
     let manifest = manifest.to_string().into_bytes();
     let digest = Digest::of(&manifest);
     let blobs = std::iter::once(config).chain(layers).collect();
-    Ok(Artifact { manifest, digest, blobs })
+    let mut artifact = Artifact { manifest, digest, blobs, provenance: None };
+    if let Some(statement) = disk.provenance()? {
+        let statement = provenance::of_manifest(&statement, digest);
+        artifact.provenance = Some(Box::new(Artifact::of_statement(&statement, &artifact)?));
+    }
+    Ok(artifact)
 }
 
 /// What urunc wants to know: which kind of guest, by which monitor, and where its files are. Ours
@@ -231,7 +283,7 @@ fn config(layer: &Layer, record: &dock2uni_format::record::Record) -> Result<Blo
 }
 
 /// Brings an artifact to a registry or into an OCI layout directory, which is made if need be, and
-/// names it there.
+/// names it there; with it goes what says where it comes from.
 ///
 /// # Errors
 /// If the destination is neither, refuses, or cannot be written.
@@ -244,19 +296,25 @@ pub fn push(
 ) -> Result<(), Error> {
     match to {
         Reference::Registry(name) => {
-            let blobs: Vec<_> = artifact
-                .blobs
-                .iter()
-                .map(|blob| source::Upload {
-                    digest: blob.digest,
-                    size: blob.size,
-                    file: &blob.file,
-                })
-                .collect();
             let manifest = (&artifact.manifest[..], artifact.media_type());
-            Ok(source::push(name, &blobs, manifest, options, store, progress)?)
+            source::push(name, &artifact.uploads(), manifest, options, store, progress)?;
+            let Some(provenance) = &artifact.provenance else { return Ok(()) };
+            let referrer = source::Referrer {
+                subject: artifact.digest,
+                manifest: &provenance.manifest,
+                media_type: provenance.media_type(),
+                descriptor: provenance.referrer(),
+            };
+            let blobs = provenance.uploads();
+            Ok(source::attach(name, &blobs, &referrer, options, store, progress)?)
         }
-        Reference::OciLayout { path, name } => layout::add(artifact, path, name.as_deref()),
+        Reference::OciLayout { path, name } => {
+            layout::add(artifact, path, name.as_deref())?;
+            match &artifact.provenance {
+                Some(provenance) => layout::add(provenance, path, None),
+                None => Ok(()),
+            }
+        }
         other => Err(Error::Destination(other.to_string())),
     }
 }

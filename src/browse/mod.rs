@@ -18,8 +18,9 @@ use dock2uni_format::erofs::FileType;
 use dock2uni_format::record::Record;
 
 use crate::disk::medium::{Medium, Raw};
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, Part};
 use crate::erofs::{Node, Reader};
+use crate::sbom::{Inventory, Subject};
 
 pub use copy::Copied;
 pub use diff::{Change, Difference, diff};
@@ -55,6 +56,8 @@ pub struct Image {
     pub root: Root,
     /// The disk, unless it is a bare root.
     pub disk: Option<Disk>,
+    /// Length of the file in bytes.
+    len: u64,
     path: PathBuf,
 }
 
@@ -72,17 +75,18 @@ impl Image {
     pub fn open(path: &Path) -> Result<Image, Error> {
         let failed = |source| Error::Open { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
         if is_root(&file).map_err(failed)? {
             let medium: Arc<dyn Medium> = Arc::new(Raw::new(file).map_err(failed)?);
             let root = Reader::open(medium, 0)?;
-            return Ok(Image { root, disk: None, path: path.to_owned() });
+            return Ok(Image { root, disk: None, len, path: path.to_owned() });
         }
         let disk = Disk::open(path).map_err(|error| match error {
             disk::Error::Io(source) => failed(source),
             other => other.into(),
         })?;
         let root = disk.root()?;
-        Ok(Image { root, disk: Some(disk), path: path.to_owned() })
+        Ok(Image { root, disk: Some(disk), len, path: path.to_owned() })
     }
 
     /// The boot record; a bare root has none.
@@ -91,6 +95,22 @@ impl Image {
     /// If it is damaged.
     pub fn record(&self) -> Result<Option<Record>, Error> {
         Ok(self.disk.as_ref().map(Disk::record).transpose()?)
+    }
+
+    /// What the image consists of. A disk knows which container image it was made of.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn inventory(&self) -> Result<Inventory, Error> {
+        let provenance = self.disk.as_ref().map(Disk::provenance).transpose()?.flatten();
+        let digest = provenance.as_ref().and_then(|statement| {
+            let image = "/predicate/buildDefinition/externalParameters/image";
+            statement.pointer(image)?.as_str()?.parse().ok()
+        });
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let start = self.disk.as_ref().map_or(0, |disk| disk.extent(Part::Root).start);
+        let subject = Subject { name, digest, created: None };
+        Ok(Inventory::read(self.root.source(), start, subject)?)
     }
 
     /// The file at a path, symbolic links followed.

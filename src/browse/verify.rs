@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Error, Image, copy, walk};
 use crate::disk::{Disk, Part};
-use crate::erofs::ReadAt;
+use crate::erofs::{ReadAt, verity};
 
 /// One thing that was checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,7 +20,7 @@ pub struct Check {
     pub ok: bool,
 }
 
-/// Checks partition table, boot record, what UEFI would boot, and every file of the root.
+/// Checks partition table, boot record, what UEFI would boot, and every block and file of the root.
 ///
 /// Opening the image has checked the table's own checksums and those of the file's format.
 pub fn verify(image: &Image) -> Vec<Check> {
@@ -35,6 +35,7 @@ pub fn verify(image: &Image) -> Vec<Check> {
         add("record", record(image, disk));
         add("loader", loader(disk));
     }
+    add("hashes", hashes(image));
     add("root", root(image));
     checks
 }
@@ -83,6 +84,25 @@ fn record(image: &Image, disk: &Disk) -> Result<String, String> {
         _ => {}
     }
     Ok(format!("version {}, checksum {:08x}", dock2uni_format::record::VERSION, footer.record_crc))
+}
+
+/// Every block of the root has the hash that the boot record vouches for; in a bare root, that of
+/// its own tree.
+fn hashes(image: &Image) -> Result<String, String> {
+    let verity = match &image.disk {
+        Some(disk) => disk.boot().map_err(words)?.1.verity,
+        None => verity::find(image.root.source(), 0, image.len).map_err(words)?,
+    };
+    let start = image.disk.as_ref().map_or(0, |disk| disk.extent(Part::Root).start);
+    let verity = verity.ok_or("the image has no hash tree; convert it again")?;
+    let found = verity::check(image.root.source(), start, &verity).map_err(words)?;
+    if found.damaged_count > 0 {
+        let first: Vec<String> = found.damaged.iter().take(8).map(u64::to_string).collect();
+        let more = if found.damaged_count > first.len() as u64 { ", ..." } else { "" };
+        let (count, first) = (found.damaged_count, first.join(", "));
+        return Err(format!("{count} of {} blocks are damaged: {first}{more}", found.blocks));
+    }
+    Ok(format!("{} blocks, root hash {}", found.blocks, verity.hex()))
 }
 
 /// The loader in the system partition has the same record as the disk.

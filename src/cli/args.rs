@@ -12,6 +12,7 @@ use super::target_args::{PUSH_EXAMPLES, PushArgs, SystemArgs, TEMPLATE_EXAMPLES,
 use super::{exit, size};
 use crate::config::{self, HealthOverrides, Overrides, Publish};
 use crate::disk::{Format, Place};
+use crate::sbom::Form;
 use crate::source::{Image, Store};
 use crate::volume::{Spec, Tmpfs};
 use crate::{syscalls, vmm};
@@ -38,6 +39,9 @@ pub enum Command {
     /// Say what an image runs and whether it will, without booting it
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(Box<InspectArgs>),
+    /// List what an image consists of: a software bill of materials
+    #[command(after_help = SBOM_EXAMPLES)]
+    Sbom(Box<SbomArgs>),
     /// Boot an image for a moment and record what it uses
     #[command(after_help = TRACE_EXAMPLES, mut_arg("command", |arg| {
         arg.value_name("PROBE").help("Command to run on this machine once the image serves")
@@ -165,6 +169,50 @@ Examples:
 Ctrl-C and SIGTERM press the power button: the application gets the image's stop signal
 and its grace period. A second Ctrl-C ends the VM at once.";
 
+const SBOM_EXAMPLES: &str = "\
+Examples:
+  dock2uni sbom nginx                           # CycloneDX 1.6, on standard output
+  dock2uni sbom nginx.img --format spdx -o nginx.spdx.json
+
+Listed are the packages of dpkg, apk and rpm, and what npm, Python, Ruby gems, Go and `cargo auditable`
+left records of. The same image gives the same text.";
+
+#[derive(Debug, Args)]
+pub struct SbomArgs {
+    /// Image reference, `oci:DIR`, a disk image, a directory with a Dockerfile ...
+    pub reference: String,
+    /// Format [default: by the file's name, or cyclonedx]
+    #[arg(long, value_enum)]
+    pub format: Option<SbomForm>,
+    /// File to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SbomForm {
+    /// CycloneDX 1.6, JSON
+    Cyclonedx,
+    /// SPDX 2.3, JSON
+    Spdx,
+}
+
+impl From<SbomForm> for Form {
+    fn from(form: SbomForm) -> Form {
+        match form {
+            SbomForm::Cyclonedx => Form::CycloneDx,
+            SbomForm::Spdx => Form::Spdx,
+        }
+    }
+}
+
 const TRACE_EXAMPLES: &str = "\
 Examples:
   dock2uni trace nginx -o nginx.trace
@@ -280,6 +328,13 @@ pub struct ConvertArgs {
     pub verify: bool,
     #[command(flatten)]
     pub trial: TrialArgs,
+    /// Write what the image consists of into a file: SPDX if its name has `spdx` in it, CycloneDX
+    /// otherwise
+    #[arg(long, value_name = "FILE")]
+    pub sbom: Vec<PathBuf>,
+    /// Write where the result comes from into a file: an in-toto statement (SLSA provenance)
+    #[arg(long, value_name = "FILE")]
+    pub provenance: Option<PathBuf>,
     /// Say what the image runs and whether it will, as `inspect` does, and write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -649,6 +704,25 @@ pub struct SourceArgs {
     /// image-bytes (1t), xattr-bytes (32m), sparse-parts (1m), archive-bytes (1t)
     #[arg(long, value_name = "NAME=SIZE", value_parser = limit)]
     pub limit: Vec<Limit>,
+    /// Use no image that isn't signed by this key (PEM), as `cosign sign --key` does; of a
+    /// Dockerfile, no base image
+    #[arg(long, value_name = "FILE", conflicts_with = "certificate_identity")]
+    pub verify_key: Option<PathBuf>,
+    /// Use no image that wasn't signed by this identity, an e-mail address or URI ("keyless")
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "certificate_oidc_issuer",
+        requires = "trust_root"
+    )]
+    pub certificate_identity: Option<String>,
+    /// Who vouches for the identity, such as https://accounts.google.com
+    #[arg(long, value_name = "URL", requires = "certificate_identity")]
+    pub certificate_oidc_issuer: Option<String>,
+    /// Authorities and logs of signatures, in sigstore's form (`trusted_root.json`). With
+    /// `--verify-key`, signatures must be in one of the logs
+    #[arg(long, value_name = "FILE")]
+    pub trust_root: Option<PathBuf>,
 }
 
 /// A bound on images.
@@ -850,6 +924,11 @@ pub enum ImageCommand {
         /// Print it as JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Print where a disk image comes from: an in-toto statement (SLSA provenance)
+    Provenance {
+        /// Disk image of any format
+        file: PathBuf,
     },
     /// Take kernel, boot record and root out of a disk image, for monitors that load them
     #[command(name = "boot-files")]

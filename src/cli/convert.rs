@@ -14,9 +14,10 @@ use super::{Failure, exit, inspect, size};
 use crate::config::{self, Overrides};
 use crate::convert::{self, DiskOptions, Made, Output, RootOptions};
 use crate::disk::{Format, Place, Signer};
-use crate::guest;
 use crate::plan::slim::Slim;
-use crate::source::{self, Image, Opener, Store};
+use crate::sbom::Form;
+use crate::source::{self, Image, Opener, Reference, Store};
+use crate::{guest, provenance};
 
 pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     let started = Instant::now();
@@ -39,6 +40,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
             place: args.disk.root.map(Into::into),
             signer: signer.as_ref(),
             root: RootOptions { selection, open: Some(open), limits: target::limits(&args.source) },
+            inventory: !args.sbom.is_empty(),
             ..DiskOptions::default()
         };
         let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
@@ -62,6 +64,18 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
             Ok((image.clone(), make(image, open, &overrides, None)?, None))
         })?
     };
+    if let Some(inventory) = &made.inventory {
+        for path in &args.sbom {
+            inventory.write(Form::of_path(path), path).map_err(cannot_write(path))?;
+        }
+    }
+    if let Some(path) = &args.provenance {
+        let uri = match &target {
+            Target::Reference(Reference::Registry(name)) => Some(format!("docker://{name}")),
+            _ => None,
+        };
+        provenance::write(&made, uri.as_deref(), path).map_err(cannot_write(path))?;
+    }
     for warning in &made.warnings {
         display.say(&format!("warning: {warning}"));
     }
@@ -89,6 +103,11 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
         Some(trial) if trial.failure.is_some() => exit::UNVERIFIED,
         _ => exit::OK,
     })
+}
+
+fn cannot_write(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+    let what = format!("cannot write `{}`", path.display());
+    move |error| Failure::io(what, error)
 }
 
 /// What is to be made, where.

@@ -26,6 +26,8 @@ pub const UNVERIFIED: u8 = 10;
 pub const FLEET_SOME: u8 = 11;
 /// `fleet convert`: none was converted.
 pub const FLEET_NONE: u8 = 12;
+/// A signature was asked for, and the image has none that is accepted.
+pub const UNTRUSTED: u8 = 13;
 /// `run`: dock2uni or the VM failed, not the application; as in `docker run`.
 pub const VM: u8 = 125;
 /// `run`: the application could not be started.
@@ -50,6 +52,7 @@ Exit status:
   10   the image was made or traced, but did not answer when it was booted
   11   `fleet convert`: some images were converted, and some were not
   12   `fleet convert`: none was converted
+  13   the image is not signed as was asked for
   130  a build was interrupted
 `dock2uni run` exits with the application's own status (128 + N if it was killed
 by signal N), or:

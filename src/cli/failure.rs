@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use super::exit;
 use crate::source::{self, Class};
 use crate::{
-    artifact, browse, causes, config, convert, disk, dockerfile, plan, rootfs, slim, syscalls,
-    template, trial, vmm, volume,
+    artifact, browse, causes, config, convert, disk, dockerfile, plan, rootfs, signature, slim,
+    syscalls, template, trial, vmm, volume,
 };
 
 /// An error on its way to the user.
@@ -105,6 +105,7 @@ fn class_code(class: Class) -> u8 {
         Class::Network => exit::NETWORK,
         Class::Corrupt => exit::CORRUPT,
         Class::Unsupported => exit::UNSUPPORTED,
+        Class::Untrusted => exit::UNTRUSTED,
         Class::Io | Class::DiskFull => exit::IO,
     }
 }
@@ -119,6 +120,19 @@ impl From<crate::service::server::Error> for Failure {
             _ => exit::FAILURE,
         };
         Failure { hint: error.hint().map(str::to_owned), error: Box::new(error), code }
+    }
+}
+
+impl From<signature::Error> for Failure {
+    fn from(error: signature::Error) -> Failure {
+        let code = match &error {
+            signature::Error::Source(source) => class_code(source.class()),
+            signature::Error::Unsigned { .. } | signature::Error::Rejected { .. } => {
+                exit::UNTRUSTED
+            }
+            _ => exit::USAGE,
+        };
+        Failure { hint: error.hint(), error: Box::new(error), code }
     }
 }
 

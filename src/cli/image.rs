@@ -10,6 +10,7 @@ use serde_json::json;
 use super::args::{ImageArgs, ImageCommand};
 use super::{Failure, exit, info, size};
 use crate::browse::{self, Change, Entry, Image};
+use crate::disk::Disk;
 
 pub fn image(args: &ImageArgs) -> Result<u8, Failure> {
     match &args.command {
@@ -20,19 +21,32 @@ pub fn image(args: &ImageArgs) -> Result<u8, Failure> {
         ImageCommand::Cp { file, from, to, json } => cp(file, from, to, *json),
         ImageCommand::Diff { first, second, times, json } => diff(first, second, *times, *json),
         ImageCommand::Verify { file, json } => verify(file, *json),
+        ImageCommand::Provenance { file } => provenance(file),
         ImageCommand::BootFiles { file, to } => boot_files(file, to),
         ImageCommand::Convert(args) => super::reformat::reformat(args),
     }
 }
 
-fn boot_files(file: &Path, to: &Path) -> Result<u8, Failure> {
-    let disk = crate::disk::Disk::open(file).map_err(|error| match error {
+fn disk(file: &Path) -> Result<Disk, Failure> {
+    Disk::open(file).map_err(|error| match error {
         crate::disk::Error::Io(source) => {
             Failure::io(format!("cannot read `{}`", file.display()), source)
         }
         other => other.into(),
-    })?;
-    crate::artifact::boot_files(&disk, to)?;
+    })
+}
+
+fn provenance(file: &Path) -> Result<u8, Failure> {
+    let Some(statement) = disk(file)?.provenance()? else {
+        let text = format!("`{}` does not say where it comes from", file.display());
+        return Err(Failure::new(exit::NOT_FOUND, text, Some("convert the image again")));
+    };
+    print(format!("{statement:#}\n").as_bytes())?;
+    Ok(exit::OK)
+}
+
+fn boot_files(file: &Path, to: &Path) -> Result<u8, Failure> {
+    crate::artifact::boot_files(&disk(file)?, to)?;
     Ok(exit::OK)
 }
 

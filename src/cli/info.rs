@@ -13,7 +13,8 @@ pub fn info(path: &Path, as_json: bool) -> Result<u8, Failure> {
         Error::Io(source) => Failure::io(format!("cannot read `{}`", path.display()), source),
         other => other.into(),
     })?;
-    let record = disk.record()?;
+    let (record, footer) = disk.boot()?;
+    let hash = footer.verity.map(|verity| verity.hex());
     let place = disk.place()?;
     let root = disk.root().map_err(crate::convert::Error::from)?;
     let uuid = uuid::Uuid::from_bytes(root.superblock().uuid);
@@ -29,6 +30,7 @@ pub fn info(path: &Path, as_json: bool) -> Result<u8, Failure> {
             "disk": disk.id.to_string(),
             "root": place,
             "uuid": uuid.to_string(),
+            "root_hash": hash,
             "partitions": parts,
             "runs": record_json(&record),
         });
@@ -44,6 +46,7 @@ pub fn info(path: &Path, as_json: bool) -> Result<u8, Failure> {
         line(name, &format!("{} at byte {}", size::bytes(extent.len), extent.start));
     }
     line("uuid", &uuid.to_string());
+    line("hash", hash.as_deref().unwrap_or("none"));
     for (name, value) in runs(&record) {
         line(name, &value);
     }

@@ -22,6 +22,7 @@ mod push;
 mod reformat;
 mod roots;
 mod run;
+mod sbom;
 #[cfg(feature = "service")]
 mod serve;
 mod settings;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
     let result = parse().and_then(|cli| match cli.command {
         Command::Convert(args) => convert::convert(&args),
         Command::Run(args) => run::run(&args),
+        Command::Sbom(args) => sbom::sbom(&args),
         Command::Trace(args) => trial::trace(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Fleet(args) => fleet::fleet(&args),

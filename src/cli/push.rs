@@ -50,6 +50,7 @@ pub fn push(args: &PushArgs) -> Result<u8, Failure> {
         let value = json!({
             "reference": to.to_string(),
             "digest": made.digest.to_string(),
+            "provenance": made.provenance.as_ref().map(|made| made.digest.to_string()),
             "blobs": blobs,
         });
         println!("{value:#}");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dock2uni_format::record::{Record, Root, Syscalls, trailer};
+use dock2uni_format::verity::Verity;
 use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::Digest as _;
 
@@ -19,7 +20,7 @@ use crate::config::Overrides;
 use crate::convert::{self, DiskOptions, Output, RootOptions, Rootfs};
 use crate::disk::medium::{Cursor, Medium, Raw};
 use crate::disk::{self, Disk, Extent, Format, Part};
-use crate::erofs::Reader;
+use crate::erofs::{Reader, verity};
 use crate::source::{Digest, Image, Store};
 use crate::vmm::run::{Notice, Outcome};
 use crate::vmm::{self, Attachment, Boot, Config, Drive, Tap, accel, arguments, ports, qemu};
@@ -127,6 +128,8 @@ struct Subject {
     format: Format,
     /// The root's place on the disk, in bytes.
     root: Extent,
+    /// What vouches for the root.
+    verity: Option<Verity>,
     /// Whether it is a whole disk.
     bootable: bool,
 }
@@ -208,12 +211,13 @@ fn disk_subject(path: &Path, overrides: &Overrides) -> Result<Subject, Failure> 
         return Err(settled(path));
     }
     let disk = Disk::open(path)?;
-    let mut record = disk.record()?;
+    let (mut record, footer) = disk.boot()?;
     // The boot code may load the root; QEMU need not.
     let uuid = disk.root().map_err(convert::Error::from)?.superblock().uuid;
     record.root = Root::Disk { uuid };
     let (medium, root, format) = (disk.medium(), disk.extent(Part::Root), disk.format);
-    Ok(Subject { record, file: path.to_owned(), medium, format, root, bootable: true })
+    let (file, verity) = (path.to_owned(), footer.verity);
+    Ok(Subject { record, file, medium, format, root, verity, bootable: true })
 }
 
 /// A bare root, with a configuration from elsewhere.
@@ -230,8 +234,9 @@ fn root_subject(
     let reader = Reader::open(medium.clone(), 0).map_err(convert::Error::from)?;
     let mut record = config::plan(config_json, id, overrides, &Rootfs(&reader))?;
     record.root = Root::Disk { uuid: reader.superblock().uuid };
+    let verity = verity::find(&medium, 0, root.len).map_err(failed)?;
     let format = Format::Raw;
-    Ok(Subject { record, file: path, medium, format, root, bootable: false })
+    Ok(Subject { record, file: path, medium, format, root, verity, bootable: false })
 }
 
 /// A container image's root, from the store or made now. The options change the record alone, so
@@ -303,14 +308,15 @@ fn boot(args: &MachineArgs, subject: Subject, files: &mut Files) -> Result<Boot,
     let mut module = files.create("module")?;
     let disk = if args.boot == BootType::Direct {
         // The record alone; the root stays where it is.
-        module.write_all(&trailer(&record, 0, [0; 32])).map_err(Files::failed)?;
+        module.write_all(&trailer(&record, 0, subject.verity)).map_err(Files::failed)?;
         Some(drive(&subject, files)?)
     } else {
         record.root = Root::Here;
         let mut root = Cursor::new(&subject.medium);
         root.seek(SeekFrom::Start(subject.root.start)).map_err(Files::failed)?;
         let mut root = root.take(subject.root.len);
-        convert::write_module(&mut root, &record, &mut module).map_err(Files::failed)?;
+        convert::write_module(&mut root, &record, subject.verity, &mut module)
+            .map_err(Files::failed)?;
         None
     };
     let (kernel, module) = (files.keep(kernel, "kernel.elf"), files.keep(module, "module"));

@@ -7,6 +7,7 @@ use super::args::{BuildArgs, LimitKind, SourceArgs};
 use super::progress::Display;
 use super::{Failure, build, exit};
 use crate::rootfs::Limits;
+use crate::signature::Policy;
 use crate::source::{self, Image, Opener, Options, Reference, Store};
 use crate::{browse, convert, disk, dockerfile};
 
@@ -81,13 +82,21 @@ pub fn resolve_with(
     display: &Display,
     fetch: Fetch,
 ) -> Result<Image, Failure> {
-    let mut options = options(args);
+    let mut options = options(args)?;
     options.layers = fetch == Fetch::Layers;
-    Ok(source::resolve(reference, &options, store, display)?)
+    let image = source::resolve(reference, &options, store, display)?;
+    say_signed(&image, display);
+    Ok(image)
+}
+
+fn say_signed(image: &Image, display: &Display) {
+    if let Some(signed) = &image.signed {
+        display.say(&format!("signed by {}", signed.signer));
+    }
 }
 
 /// How sources are reached.
-pub fn options(args: &SourceArgs) -> Options {
+pub fn options(args: &SourceArgs) -> Result<Options, Failure> {
     let mut options = Options::from_env();
     options.offline = args.offline;
     options.insecure_registries.extend(args.plain_http.iter().cloned());
@@ -97,7 +106,13 @@ pub fn options(args: &SourceArgs) -> Options {
     for limit in args.limit.iter().filter(|limit| limit.kind == LimitKind::ArchiveBytes) {
         options.archive_bytes = limit.value;
     }
-    options
+    let identity =
+        args.certificate_identity.as_deref().zip(args.certificate_oidc_issuer.as_deref());
+    let key = args.verify_key.as_deref();
+    if key.is_some() || identity.is_some() || args.trust_root.is_some() {
+        options.policy = Some(Policy::load(key, identity, args.trust_root.as_deref())?);
+    }
+    Ok(options)
 }
 
 /// Bounds on images: the defaults, and what the user says.
@@ -129,7 +144,10 @@ pub fn image_with<T>(
 ) -> Result<T, Failure> {
     match target {
         Target::Reference(reference) => {
-            source::resolve_with(reference, &options(args), store, display, work)
+            source::resolve_with(reference, &options(args)?, store, display, &mut |image, open| {
+                say_signed(image, display);
+                work(image, open)
+            })
         }
         other => {
             let image = image(other, build, args, store, display)?;
@@ -147,7 +165,7 @@ pub fn image(
     display: &Display,
 ) -> Result<Image, Failure> {
     match target {
-        Target::Context(path) => build::build(path, build, &options(args), store, display),
+        Target::Context(path) => build::build(path, build, &options(args)?, store, display),
         Target::Reference(reference) => resolve(reference, args, store, display),
         Target::Disk(path) | Target::Root(path) => Err(Failure::new(
             exit::USAGE,

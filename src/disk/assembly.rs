@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use dock2uni_format::record::{self, Record, Root};
+use dock2uni_format::verity::Verity;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -42,10 +43,12 @@ impl Layout {
 pub struct RootPart {
     /// Where it starts in the file, in bytes.
     pub start: u64,
-    /// Its length in bytes.
+    /// Its length in bytes, hash tree included.
     pub len: u64,
     /// The UUID in its superblock.
     pub uuid: [u8; 16],
+    /// What vouches for it; `None` if it has no hash tree.
+    pub verity: Option<Verity>,
 }
 
 /// Where the kernel finds the root when the disk boots.
@@ -70,6 +73,8 @@ pub struct Options<'a> {
     pub iso: bool,
     /// Signs the EFI loader.
     pub signer: Option<&'a Signer>,
+    /// Where the image comes from, JSON; may be empty.
+    pub provenance: &'a [u8],
 }
 
 /// A disk: a root in a file, and pieces around it in memory.
@@ -103,7 +108,7 @@ pub fn assemble<'f>(
     };
     record.root = place;
     let erofs_len = if options.place == Place::Memory { root.len } else { 0 };
-    let container = record::trailer(&record, erofs_len, [0; 32]);
+    let container = record::trailer(&record, erofs_len, root.verity);
     let record_at = (root_at + root.len).next_multiple_of(ALIGN);
     let esp_at = (record_at + container.len() as u64).next_multiple_of(ALIGN);
     // What is loaded with the kernel: the record, and with `Place::Memory` the root before it.
@@ -112,7 +117,10 @@ pub fn assemble<'f>(
         len: record_at + container.len() as u64 - container_at.unwrap_or(record_at),
     };
 
-    let seed = Sha256::new().chain_update(kernel).chain_update(&container);
+    let seed = Sha256::new()
+        .chain_update(kernel)
+        .chain_update(&container)
+        .chain_update(options.provenance);
     let ids = Ids(seed);
     let medium = container_at.map(|start| efi::MediumPart {
         disk: ids.get("disk"),
@@ -125,7 +133,8 @@ pub fn assemble<'f>(
     }
     let volume = esp::build(&loader.bytes, esp_at / SECTOR, ids.get("volume"))?;
     let kernel_at = esp_at + volume.file_at + loader.kernel_at;
-    let used = esp_at + volume.bytes.len() as u64;
+    let provenance_at = (esp_at + volume.bytes.len() as u64).next_multiple_of(ALIGN);
+    let used = provenance_at + (options.provenance.len() as u64).max(1).next_multiple_of(ALIGN);
     let size = (used + table::BACKUP).next_multiple_of(options.granularity.max(ALIGN));
 
     let place = bios::Place { kernel_at, module, with_root: options.place == Place::Memory };
@@ -140,6 +149,7 @@ pub fn assemble<'f>(
         (Part::Esp, esp_at, volume.bytes.len() as u64),
         (Part::Root, root_at, root.len),
         (Part::Record, record_at, container.len() as u64),
+        (Part::Provenance, provenance_at, options.provenance.len() as u64),
     ];
     let mut pieces = table::write(size, &extents, &ids, mbr)?;
     pieces.insert(BOOT_AT, stage2);
@@ -150,6 +160,9 @@ pub fn assemble<'f>(
     }
     pieces.insert(record_at, container);
     pieces.insert(esp_at, volume.bytes);
+    if !options.provenance.is_empty() {
+        pieces.insert(provenance_at, options.provenance.to_vec());
+    }
     Ok(Assembly { base, root, root_at, pieces, size })
 }
 

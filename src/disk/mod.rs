@@ -5,9 +5,10 @@
 //! LBA 1..34    GUID partition table (UEFI specification, chapter 5)
 //! "boot"       BIOS boot partition: second stage, with the list of what to load
 //! 32 KiB       a CD's own structures, if it is to be one
-//! "root"       the EROFS image
+//! "root"       the EROFS image, with its hash tree behind it
 //! "record"     a container with the boot record (see `dock2uni_format::record`)
 //! "esp"        EFI system partition: the loader, with the kernel and the record in it
+//! "provenance" where the image comes from; nothing that boots reads it
 //! end          backup of the partition table
 //! ```
 //!
@@ -60,11 +61,13 @@ pub enum Part {
     Root = 3,
     /// Boot record.
     Record = 4,
+    /// Where the image comes from: an in-toto statement, JSON, filled up with zeros.
+    Provenance = 5,
 }
 
 impl Part {
     /// All of them, by their numbers.
-    pub const ALL: [Part; 4] = [Part::Boot, Part::Esp, Part::Root, Part::Record];
+    pub const ALL: [Part; 5] = [Part::Boot, Part::Esp, Part::Root, Part::Record, Part::Provenance];
 
     /// Name in the partition table.
     pub fn name(self) -> &'static str {
@@ -73,6 +76,7 @@ impl Part {
             Part::Esp => "dock2uni esp",
             Part::Root => "dock2uni root",
             Part::Record => "dock2uni record",
+            Part::Provenance => "dock2uni provenance",
         }
     }
 
@@ -84,6 +88,7 @@ impl Part {
             Part::Esp => partition_types::EFI,
             // Ours, drawn at random once.
             Part::Record => own(uuid::uuid!("b27e94f0-52a9-4c53-a4f6-1c9f3d0e6a42")),
+            Part::Provenance => own(uuid::uuid!("5d0f6c1e-8b7a-4e63-9c2d-f14a97e03b58")),
         }
     }
 }

@@ -11,6 +11,7 @@ use gpt::disk::LogicalBlockSize;
 use super::medium::{Cursor, Medium};
 use super::{Error, Format, Part, Place, SECTOR, format};
 use crate::erofs::{ReadAt, ReadError, Reader};
+use crate::provenance;
 
 /// One partition: start and length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -24,7 +25,7 @@ pub struct Extent {
 /// A disk image that we made, in a file of any format.
 pub struct Disk {
     medium: Arc<dyn Medium>,
-    extents: [Extent; 4],
+    extents: [Extent; Part::ALL.len()],
     /// How the file holds the disk.
     pub format: Format,
     /// Size of the disk in bytes.
@@ -80,7 +81,7 @@ impl Disk {
         let table = GptConfig::new()
             .logical_block_size(LogicalBlockSize::Lb512)
             .open_from_device(Cursor::new(&medium))?;
-        let mut extents = [Extent { start: 0, len: 0 }; 4];
+        let mut extents = [Extent { start: 0, len: 0 }; Part::ALL.len()];
         for (part, extent) in Part::ALL.into_iter().zip(&mut extents) {
             let entry = table
                 .partitions()
@@ -166,6 +167,24 @@ impl Disk {
         let kernel = super::efi::section(&loader, b".kernel\0");
         let kernel = kernel.filter(|bytes| bytes.starts_with(b"\x7fELF"));
         kernel.map(<[u8]>::to_vec).ok_or(Error::Missing(Part::Esp.name()))
+    }
+
+    /// Where the image comes from: an in-toto statement; `None` if it has none.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is damaged.
+    pub fn provenance(&self) -> Result<Option<serde_json::Value>, Error> {
+        let Extent { start, len } = self.extent(Part::Provenance);
+        // Bounded here.
+        let mut bytes = vec![0; len.min(provenance::MAX) as usize];
+        self.medium.read_exact_at(&mut bytes, start)?;
+        let text = bytes.trim_ascii_end();
+        let end = text.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        if end == 0 {
+            return Ok(None);
+        }
+        let value = serde_json::from_slice(&text[..end]);
+        value.map(Some).map_err(|_| Error::Missing(Part::Provenance.name()))
     }
 
     /// The boot record and its footer.

@@ -54,7 +54,7 @@ impl Bench {
     }
 
     fn assemble(&self, options: &Options<'_>) -> Assembly<'_> {
-        let root = RootPart { start: self.layout.root, len: ROOT_LEN, uuid: [9; 16] };
+        let root = RootPart { start: self.layout.root, len: ROOT_LEN, uuid: [9; 16], verity: None };
         assemble(&self.base, root, &Bench::record(), options).unwrap()
     }
 
@@ -68,8 +68,13 @@ impl Bench {
     }
 }
 
-const PLAIN: Options<'_> =
-    Options { place: Place::Disk, granularity: 1 << 20, iso: false, signer: None };
+const PLAIN: Options<'_> = Options {
+    place: Place::Disk,
+    granularity: 1 << 20,
+    iso: false,
+    signer: None,
+    provenance: b"{}",
+};
 
 fn tool(command: &mut Command) -> Option<String> {
     match command.output() {

@@ -13,6 +13,8 @@
 //! anyway. Tails wait in memory until the tree is known; if there are too many of them, those
 //! read so far are written with their inodes right there, between the data of files.
 //!
+//! Its hash tree follows the image ([`verity`]).
+//!
 //! Everything depends on the input alone: the same layers give the same bytes.
 
 mod bins;
@@ -20,6 +22,7 @@ mod directory;
 mod metadata;
 mod out;
 mod reader;
+pub mod verity;
 mod writer;
 
 pub use reader::{DirEntry, Node, ReadAt, ReadError, Reader, Xattr};

@@ -136,6 +136,11 @@ impl<R: ReadAt> Reader<R> {
         Ok(Reader { source, start, superblock })
     }
 
+    /// What the image is in.
+    pub fn source(&self) -> &R {
+        &self.source
+    }
+
     /// The superblock.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock

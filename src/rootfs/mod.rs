@@ -42,6 +42,7 @@ use std::{
     thread,
 };
 
+use dock2uni_format::verity::Verity;
 use sha2::{Digest as _, Sha256};
 
 use self::{
@@ -57,7 +58,7 @@ pub use self::{
     tree::Tree,
 };
 use crate::{
-    erofs::{Identity, ReadError, Reader, Writer},
+    erofs::{Identity, ReadError, Reader, Writer, verity},
     source::{
         self, Opener,
         image::{Digest, Layer},
@@ -65,7 +66,7 @@ use crate::{
 };
 
 /// Part of every UUID: raised when the same layers would give other bytes.
-const FORMAT: &str = "dock2uni root 1";
+pub(crate) const FORMAT: &str = "dock2uni root 2";
 
 /// How to build a root image. The result does not depend on `threads`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +91,10 @@ impl Default for Options {
 pub struct RootImage {
     /// Where it starts in its file, in bytes.
     pub start: u64,
-    /// Its length in bytes, a multiple of 4,096.
+    /// Its length in bytes with its hash tree, a multiple of 4,096.
     pub len: u64,
+    /// What vouches for it.
+    pub verity: Verity,
     /// UUID in its superblock; the same for the same layers.
     pub uuid: [u8; 16],
     /// What it holds.
@@ -204,6 +207,8 @@ pub fn build_with(
     drop(ops);
     let uuid = uuid(layers, selection);
     let finished = writer.finish(&tree, live, Identity { uuid }).map_err(unnamed)?;
+    let (verity, len) = verity::append(out, start, finished.len, uuid)
+        .map_err(|source| unnamed(Stop::Write(source)))?;
     let mut stats = Stats {
         layers: layers.len(),
         entries: counts.entries,
@@ -214,7 +219,7 @@ pub fn build_with(
         ..Stats::default()
     };
     count(&tree, &mut stats);
-    Ok(RootImage { start, len: finished.len, uuid, stats, tree, warnings: counts.warnings })
+    Ok(RootImage { start, len, verity, uuid, stats, tree, warnings: counts.warnings })
 }
 
 /// Reads all layers, top one first. Returns what each does, top one first, and how many inflated

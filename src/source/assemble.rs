@@ -172,6 +172,7 @@ pub(super) fn describe(
         config: found.config,
         config_json: found.config_json,
         layers: layers.collect(),
+        signed: None,
     };
     Ok((image, blobs))
 }

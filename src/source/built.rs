@@ -45,5 +45,5 @@ pub(crate) fn built(
     let manifest = manifest.to_string().into_bytes();
     let digest = Digest::of(&manifest);
     store.put(&digest, &manifest)?;
-    Ok(Image { name, manifest: digest, config_digest, config, config_json, layers })
+    Ok(Image { name, manifest: digest, config_digest, config, config_json, layers, signed: None })
 }

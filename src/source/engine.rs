@@ -111,7 +111,7 @@ fn from_store(context: &Context<'_>, id: &str, name: &str) -> Result<Option<Imag
         bar.finish(Outcome::Cached);
     }
     let (name, manifest, config_digest) = (name.to_owned(), id, id);
-    Ok(Some(Image { name, manifest, config_digest, config, config_json, layers }))
+    Ok(Some(Image { name, manifest, config_digest, config, config_json, layers, signed: None }))
 }
 
 struct Connection {

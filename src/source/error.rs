@@ -22,6 +22,8 @@ pub enum Class {
     Corrupt,
     /// The content is sound, but dock2uni can't use it.
     Unsupported,
+    /// A signature was asked for, and there is none that is accepted.
+    Untrusted,
     /// A local file can't be read or written.
     Io,
     /// A local disk is full.
@@ -355,6 +357,9 @@ pub enum Error {
     /// No place for the store.
     #[error("no place for the layer store: DOCK2UNI_STORE, XDG_CACHE_HOME and HOME are all unset")]
     NoStore,
+    /// The image isn't signed as it must be.
+    #[error(transparent)]
+    Signature(Box<crate::signature::Error>),
     /// Another transfer of the same image failed first.
     #[error("cancelled")]
     Cancelled,
@@ -421,6 +426,10 @@ impl Error {
                 Class::Io
             }
             Self::DiskFull { .. } => Class::DiskFull,
+            Self::Signature(error) => match &**error {
+                crate::signature::Error::Source(error) => error.class(),
+                _ => Class::Untrusted,
+            },
         }
     }
 
@@ -531,6 +540,7 @@ impl Error {
                 "free some space, or set DOCK2UNI_STORE to a directory on another disk".into()
             }
             Self::NoStore => "set DOCK2UNI_STORE to a directory".into(),
+            Self::Signature(error) => return error.hint(),
             _ => return None,
         })
     }

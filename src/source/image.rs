@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 pub use super::digest::Digest;
+use crate::signature::Verified;
 
 /// How a layer's tar stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,4 +62,6 @@ pub struct Image {
     pub config_json: Vec<u8>,
     /// Layers, lowest first. Their number equals that of the diff IDs in `config`.
     pub layers: Vec<Layer>,
+    /// The signature that was accepted, if one was asked for.
+    pub signed: Option<Verified>,
 }

@@ -47,14 +47,15 @@ pub use self::platform::Platform;
 pub use self::progress::{Bar, Outcome, Progress, Quiet};
 pub use self::reference::{Engine, Name, Reference};
 pub use self::registries::Files as RegistriesFiles;
-pub use self::registry::Upload;
 pub(crate) use self::registry::tls_for_engines;
+pub use self::registry::{Attached, Referrer, Signature, Upload};
 pub use self::store::Store;
 
 use self::arrival::Arrivals;
 use self::assemble::{Context, Origin as _, assemble, describe};
 use self::layout::Layout;
 use self::registry::Registry;
+use crate::signature::{self, Verified};
 
 /// Sends a GET request with the settings and the trust that registries are spoken to with, and
 /// returns the answer's body as a stream.
@@ -67,6 +68,9 @@ pub(crate) fn get(options: &Options, address: &str) -> Result<reqwest::blocking:
 }
 
 /// Brings in the image that `reference` names, and returns once all of it is verified.
+///
+/// If the options have a policy, nothing of the image is fetched before a signature of it has been
+/// accepted.
 ///
 /// Blocks; call it from an ordinary thread, not from within an async runtime. Several calls, in
 /// several processes too, may use one store at once. A call that is killed leaves the store
@@ -82,25 +86,43 @@ pub fn resolve(
 ) -> Result<Image, Error> {
     let context = Context::new(options, store, progress);
     let name = reference.to_string();
+    let (pinned, signed) = trusted(reference, options, store)?;
+    Ok(Image { signed, ..bring(&context, &pinned, name)? })
+}
+
+/// The reference with the digest that the policy accepts, if the options have one.
+fn trusted(
+    reference: &Reference,
+    options: &Options,
+    store: &Store,
+) -> Result<(Reference, Option<Verified>), Error> {
+    let Some(policy) = &options.policy else { return Ok((reference.clone(), None)) };
+    let pinned = signature::pin(reference, policy, options, store);
+    let (pinned, verified) = pinned.map_err(|error| Error::Signature(Box::new(error)))?;
+    Ok((pinned, Some(verified)))
+}
+
+/// Brings in an image, whose name in messages is `name`.
+fn bring(context: &Context<'_>, reference: &Reference, name: String) -> Result<Image, Error> {
     match reference {
-        Reference::Registry(wanted) => registries::resolve(&context, wanted, &mut |attempt| {
-            assemble(&context, attempt.registry, attempt.name, attempt.root)
+        Reference::Registry(wanted) => registries::resolve(context, wanted, &mut |attempt| {
+            assemble(context, attempt.registry, attempt.name, attempt.root)
         }),
         Reference::OciLayout { path, name: wanted } => {
-            let (layout, root) = Layout::open(&context, path, wanted.as_deref())?;
-            assemble(&context, &layout, name, root)
+            let (layout, root) = Layout::open(context, path, wanted.as_deref())?;
+            assemble(context, &layout, name, root)
         }
         Reference::OciArchive { path, name: wanted } => {
-            archive::resolve(&context, path, Some(archive::Kind::Oci), wanted.as_deref(), name)
+            archive::resolve(context, path, Some(archive::Kind::Oci), wanted.as_deref(), name)
         }
         Reference::DockerArchive { path, name: wanted } => {
-            archive::resolve(&context, path, Some(archive::Kind::Docker), wanted.as_deref(), name)
+            archive::resolve(context, path, Some(archive::Kind::Docker), wanted.as_deref(), name)
         }
-        Reference::Archive { path } => archive::resolve(&context, path, None, None, name),
+        Reference::Archive { path } => archive::resolve(context, path, None, None, name),
         Reference::Engine { engine, name: wanted } => {
-            engine::resolve(&context, *engine, wanted, name)
+            engine::resolve(context, *engine, wanted, name)
         }
-        Reference::Containerd { name: wanted } => containerd::resolve(&context, wanted, name),
+        Reference::Containerd { name: wanted } => containerd::resolve(context, wanted, name),
     }
 }
 
@@ -130,7 +152,8 @@ pub fn resolve_with<T, E: From<Error>>(
     progress: &dyn Progress,
     work: &mut dyn FnMut(&Image, Opener<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
-    let Reference::Registry(wanted) = reference else {
+    let (pinned, signed) = trusted(reference, options, store)?;
+    let Reference::Registry(wanted) = &pinned else {
         let image = resolve(reference, options, store, progress)?;
         return work(&image, &stored);
     };
@@ -138,7 +161,8 @@ pub fn resolve_with<T, E: From<Error>>(
     let mut done = None;
     let image = registries::resolve(&context, wanted, &mut |attempt| {
         let described = describe(&context, attempt.registry, attempt.name, attempt.root)?;
-        let (image, mut blobs) = described;
+        let (mut image, mut blobs) = described;
+        image.signed.clone_from(&signed);
         // The work wants the uppermost layer first.
         blobs.reverse();
         let arrivals = Arc::new(Arrivals::new(blobs.iter().map(|blob| blob.digest)));
@@ -226,6 +250,32 @@ pub fn push(
     // A push goes to where the name says, whatever stands in its place for pulls.
     let insecure = options.registries.load()?.places(name)?.iter().any(|p| !p.mirror && p.insecure);
     Registry::new(&context, name, insecure).push(blobs, manifest)
+}
+
+/// Brings an artifact to a registry that refers to another one there.
+///
+/// # Errors
+/// If the registry cannot be reached, refuses, or a blob cannot be read.
+pub fn attach(
+    name: &Name,
+    blobs: &[Upload<'_>],
+    referrer: &Referrer<'_>,
+    options: &Options,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let context = Context::new(options, store, progress);
+    let insecure = options.registries.load()?.places(name)?.iter().any(|p| !p.mirror && p.insecure);
+    Registry::new(&context, name, insecure).attach(blobs, referrer)
+}
+
+/// What a name in a registry stands for, and the signatures that are attached to it there.
+///
+/// # Errors
+/// If the image does not exist, or the registry cannot be reached.
+pub fn attached(name: &Name, options: &Options, store: &Store) -> Result<Attached, Error> {
+    let context = Context::new(options, store, &Quiet);
+    registries::attached(&context, name)
 }
 
 /// `HOST/REPOSITORY:TAG` of every image that a registry has below `prefix` (all, if it is empty).

@@ -11,6 +11,7 @@ use super::engine::Sockets;
 use super::platform::Platform;
 use super::registries::Files;
 use crate::environment;
+use crate::signature::Policy;
 
 /// Decides which addresses may be connected to, for callers that resolve references of strangers.
 pub trait Reach: std::fmt::Debug + Send + Sync {
@@ -33,6 +34,8 @@ pub struct ForbiddenHost(pub String);
 /// [`Options::from_env`] is what a command line starts from.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Whose signature every image must have; `None` if none is asked for.
+    pub policy: Option<Policy>,
     /// Which variant of a multi-platform image to take.
     pub platform: Platform,
     /// Fetch nothing: use what the store has.
@@ -85,6 +88,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            policy: None,
             platform: Platform::default(),
             offline: false,
             layers: true,

@@ -28,12 +28,18 @@ fn disk(dir: &Path, format: Format) -> Option<(Disk, std::path::PathBuf)> {
     let base = tempfile::tempfile().unwrap();
     let options = crate::rootfs::Options::default();
     let root = crate::rootfs::build(&[], &options, &base, layout.root, &|_| {}).unwrap();
-    let part = disk::RootPart { start: layout.root, len: root.len, uuid: root.uuid };
+    let part = disk::RootPart {
+        start: layout.root,
+        len: root.len,
+        uuid: root.uuid,
+        verity: Some(root.verity),
+    };
     let options = disk::Options {
         place: disk::Place::Disk,
         granularity: format.granularity(),
         iso: false,
         signer: None,
+        provenance: &[],
     };
     let record = dock2uni_format::record::Record { stop_grace_secs: 10, ..Default::default() };
     let assembly = disk::assemble(&base, part, &record, &options).unwrap();

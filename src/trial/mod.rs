@@ -28,6 +28,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use self::probe::Answer;
 use self::trace::Trace;
 use crate::config::Publish;
+use crate::erofs::verity;
 use crate::guest;
 use crate::vmm::run::{Hooks, Notice, Outcome, run_with};
 use crate::vmm::{self, Accel, Attachment, Boot, Config, Drive, Machine, ports};
@@ -97,7 +98,10 @@ impl Subject {
             Ok(file)
         };
         let kernel = file("kernel.elf", guest::kernel()?)?;
-        let module = file("module", &trailer(&record, 0, [0; 32]))?;
+        let root = File::open(path).map_err(Error::Files)?;
+        let len = root.metadata().map_err(Error::Files)?.len();
+        let verity = verity::find(&root, 0, len).map_err(Error::Files)?;
+        let module = file("module", &trailer(&record, 0, verity))?;
         let named = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let boot = Boot::Direct {
             kernel: named(&kernel),

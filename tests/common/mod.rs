@@ -8,6 +8,7 @@ pub mod lab;
 pub mod layout;
 pub mod registry;
 pub mod server;
+pub mod sigstore;
 pub mod vm;
 pub mod webhooks;
 

@@ -116,7 +116,8 @@ pub fn prepare(image: &str, env: &[String]) -> Result<Guest, String> {
     let path = dir.join("image.img");
     let overrides = Overrides { env: env.to_vec(), ..Overrides::default() };
     let made = convert::disk_image(&image, &overrides, &path, &|_| {});
-    let record = made.map_err(|error| text(&error))?.record;
+    let made = made.map_err(|error| text(&error))?;
+    let (record, verity) = (made.record, made.verity);
     let disk = Disk::open(&path).map_err(|error| text(&error))?;
     let (kernel, root, module) = (dir.join("kernel"), dir.join("root.img"), dir.join("record.img"));
     let copy = || -> std::io::Result<()> {
@@ -125,7 +126,7 @@ pub fn prepare(image: &str, env: &[String]) -> Result<Guest, String> {
         let mut from = Cursor::new(&medium);
         from.seek(SeekFrom::Start(extent.start))?;
         std::io::copy(&mut from.take(extent.len), &mut File::create(&root)?)?;
-        std::fs::write(&module, trailer(&record, 0, [0; 32]))
+        std::fs::write(&module, trailer(&record, 0, Some(verity)))
     };
     copy().map_err(|error| format!("{}: {error}", dir.display()))?;
     let bytes = dock2uni::guest::kernel().map_err(|error| text(&error))?;

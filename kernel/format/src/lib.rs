@@ -6,6 +6,7 @@
 //! - [`status`]: what the kernel tells the host while it runs.
 //! - [`syscalls`]: their names, in traces of the one and reports of the other.
 //! - [`erofs`]: the on-disk structures of the read-only root filesystem.
+//! - [`verity`]: where its hash tree lies.
 //!
 //! Both sides are built from one source tree and travel in one image, so the
 //! formats need no negotiation; the version in the record catches a mix-up.
@@ -21,3 +22,4 @@ pub mod record;
 pub mod relocs;
 pub mod status;
 pub mod syscalls;
+pub mod verity;

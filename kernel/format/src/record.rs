@@ -10,16 +10,19 @@
 //! 0                     erofs_len            record_offset      end-4096     end
 //! | EROFS image (maybe) | pad to 4 KiB       | Record, padded   | Footer       |
 //! ```
+//! An EROFS image has its hash tree ([`crate::verity`]) with it, wherever it is.
 
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
+
+use crate::verity::{DIGEST, Verity};
 
 /// Size of the footer block, and the alignment of every part of a container.
 pub const BLOCK: usize = 4096;
 /// First bytes of the footer block.
 pub const MAGIC: [u8; 8] = *b"d2uboot\0";
 /// Raised whenever [`Record`] or [`Footer`] changes shape.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Largest encoded record that a reader accepts, in bytes.
 pub const MAX_RECORD: usize = 1 << 20;
 
@@ -224,7 +227,8 @@ pub enum Root {
 /// The last block of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footer {
-    /// Length of the EROFS image at the start of the container in bytes; 0 if there is none.
+    /// Length of the EROFS image with its hash tree at the start of the container in bytes; 0 if
+    /// there is none.
     pub erofs_len: u64,
     /// Where the record starts, from the start of the container.
     pub record_offset: u64,
@@ -232,8 +236,8 @@ pub struct Footer {
     pub record_len: u32,
     /// CRC-32C of the encoded record.
     pub record_crc: u32,
-    /// Root hash of the Merkle tree over the EROFS image; all zero if there is none.
-    pub root_hash: [u8; 32],
+    /// What the EROFS image is checked against, here or elsewhere; `None` if it has no hash tree.
+    pub verity: Option<Verity>,
 }
 
 /// Why a container was refused.
@@ -261,7 +265,10 @@ impl Footer {
         block[16..24].copy_from_slice(&self.erofs_len.to_le_bytes());
         block[24..32].copy_from_slice(&self.record_offset.to_le_bytes());
         block[32..36].copy_from_slice(&self.record_crc.to_le_bytes());
-        block[64..96].copy_from_slice(&self.root_hash);
+        if let Some(verity) = &self.verity {
+            block[36..40].copy_from_slice(&verity.blocks.to_le_bytes());
+            block[64..64 + DIGEST].copy_from_slice(&verity.root_hash);
+        }
         block
     }
 
@@ -278,14 +285,15 @@ impl Footer {
         if u32_at(8) != VERSION {
             return Err(Error::Version(u32_at(8)));
         }
-        let mut root_hash = [0; 32];
-        root_hash.copy_from_slice(&block[64..96]);
+        let mut root_hash = [0; DIGEST];
+        root_hash.copy_from_slice(&block[64..64 + DIGEST]);
+        let blocks = u32_at(36);
         let footer = Footer {
             record_len: u32_at(12),
             erofs_len: u64_at(16),
             record_offset: u64_at(24),
             record_crc: u32_at(32),
-            root_hash,
+            verity: (blocks != 0).then_some(Verity { root_hash, blocks }),
         };
         let end =
             footer.record_offset.checked_add(u64::from(footer.record_len)).ok_or(Error::Bounds)?;
@@ -316,17 +324,18 @@ impl Record {
     }
 }
 
-/// Appends record and footer to a container that so far holds `erofs_len` bytes of EROFS image.
+/// Appends record and footer to a container that so far holds `erofs_len` bytes of EROFS image and
+/// hash tree. `verity` is that of the root, in the container or not.
 ///
 /// Returns the bytes that follow the image, starting at the next multiple of [`BLOCK`].
-pub fn trailer(record: &Record, erofs_len: u64, root_hash: [u8; 32]) -> Vec<u8> {
+pub fn trailer(record: &Record, erofs_len: u64, verity: Option<Verity>) -> Vec<u8> {
     let mut out = record.encode();
     let footer = Footer {
         erofs_len,
         record_offset: erofs_len.next_multiple_of(BLOCK as u64),
         record_len: out.len() as u32,
         record_crc: crc32c(&out),
-        root_hash,
+        verity,
     };
     out.resize(out.len().next_multiple_of(BLOCK), 0);
     out.extend_from_slice(&footer.emit());
@@ -368,11 +377,12 @@ mod tests {
     fn record_survives_the_container() {
         let record =
             Record { argv: [b"/bin/true".to_vec()].into(), stop_signal: 3, ..Record::default() };
-        let tail = trailer(&record, 5000, [7; 32]);
+        let verity = Some(Verity { root_hash: [7; DIGEST], blocks: 2 });
+        let tail = trailer(&record, 5000, verity);
         let total = 8192 + tail.len() as u64;
         let footer = Footer::parse(&tail[tail.len() - BLOCK..], total).unwrap();
         assert_eq!(footer.record_offset, 8192);
-        assert_eq!(footer.root_hash, [7; 32]);
+        assert_eq!(footer.verity, verity);
         let start = (footer.record_offset - 8192) as usize;
         let back =
             Record::decode(&tail[start..start + footer.record_len as usize], &footer).unwrap();
@@ -381,7 +391,7 @@ mod tests {
 
     #[test]
     fn damage_is_named() {
-        let tail = trailer(&Record::default(), 0, [0; 32]);
+        let tail = trailer(&Record::default(), 0, None);
         let len = tail.len() as u64;
         let mut block = tail[tail.len() - BLOCK..].to_vec();
         assert_eq!(Footer::parse(&block[1..], len), Err(Error::NoFooter));

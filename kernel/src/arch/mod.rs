@@ -16,6 +16,7 @@
 //! | `clock::set_oneshot(deadline_ns)` | arms this CPU's timer interrupt |
 //! | `uaccess::*` | fallible access to user memory |
 //! | `ipi::{reschedule, flush_tlb}` | cross-CPU calls |
+//! | `has_bmi2` | whether the CPU has these instructions |
 //! | `device_fence` | orders our stores before our loads, as a device sees them |
 //! | `console_write` | raw console output, usable in a panic |
 

@@ -11,8 +11,10 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use dock2uni_format::record::{BLOCK, Error, Footer, MAX_RECORD, Record, Root};
+use dock2uni_format::verity::Verity;
 
 /// Where a container lies.
+#[derive(Clone)]
 enum Container {
     Memory(&'static [u8]),
     Disk { device: Arc<dyn BlockDevice>, start: u64, len: u64 },
@@ -23,7 +25,7 @@ pub struct Found {
     /// What to run and how.
     pub record: Record,
     container: Container,
-    erofs_len: u64,
+    footer: Footer,
 }
 
 /// Looks in the boot modules, then on the disks and their partitions.
@@ -100,17 +102,17 @@ impl Container {
         }
     }
 
-    fn source(self, len: u64) -> Result<Source, String> {
-        match self {
+    /// Its first `len` bytes, which are checked if `verity` says against what.
+    fn source(self, len: u64, verity: Option<&Verity>) -> Result<Source, String> {
+        let name = self.name();
+        let source = match self {
             Container::Memory(bytes) => {
                 let bytes = usize::try_from(len).ok().and_then(|len| bytes.get(..len));
-                bytes.map(Source::Memory).ok_or("the boot module is cut off".to_string())
+                Source::memory(bytes.ok_or("the boot module is cut off")?, verity)
             }
-            Container::Disk { device, start, .. } => {
-                let name = device.name().to_string();
-                Source::disk(device, start, len).map_err(|error| format!("{name}: {error:?}"))
-            }
-        }
+            Container::Disk { device, start, .. } => Source::disk(device, start, len, verity),
+        };
+        source.map_err(|error| format!("{name}: {error:?}"))
     }
 }
 
@@ -138,40 +140,36 @@ fn open(container: Container) -> Result<Option<Found>, String> {
     let bytes = container.read(footer.record_offset, len)?;
     let record = Record::decode(&bytes, &footer).map_err(damaged)?;
     debug!("boot: record in {}", container.name());
-    Ok(Some(Found { record, container, erofs_len: footer.erofs_len }))
+    Ok(Some(Found { record, container, footer }))
 }
 
 impl Found {
     /// The record, and the bytes of the root filesystem.
     pub fn into_root(self) -> Result<(Record, Source), String> {
+        let verity = self.footer.verity.as_ref();
         let source = match self.record.root {
-            Root::Here if self.erofs_len == 0 => {
+            Root::Here if self.footer.erofs_len == 0 => {
                 return Err("the boot record says that the root filesystem is with it, \
                             but there is none; convert the image again"
                     .to_string());
             }
-            Root::Here => self.container.source(self.erofs_len)?,
-            Root::Disk { uuid } => root_disk(&uuid)?,
+            Root::Here => self.container.source(self.footer.erofs_len, verity)?,
+            Root::Disk { uuid } => root_disk(&uuid, verity)?,
         };
         Ok((self.record, source))
     }
 }
 
 /// The disk or partition with the EROFS superblock of this UUID.
-fn root_disk(uuid: &[u8; 16]) -> Result<Source, String> {
+fn root_disk(uuid: &[u8; 16], verity: Option<&Verity>) -> Result<Source, String> {
     for container in containers() {
         let len = container.len();
-        let (device, start) = match &container {
-            Container::Disk { device, start, .. } => (device.clone(), *start),
-            Container::Memory(_) => continue,
-        };
-        let Ok(source) = container.source(len) else { continue };
         // The image reads its superblock out of one source; the filesystem gets another over the
-        // same bytes.
+        // same bytes, which checks them.
+        let Ok(source) = container.clone().source(len, None) else { continue };
         let Ok(image) = Image::open(source) else { continue };
         if image.superblock().uuid == *uuid {
-            let name = device.name().to_string();
-            return Source::disk(device, start, len).map_err(|error| format!("{name}: {error:?}"));
+            return container.source(len, verity);
         }
     }
     let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();

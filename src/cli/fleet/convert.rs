@@ -26,7 +26,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
         }
     }
     if !sources.is_empty() {
-        let from = target::options(&args.input.how.source);
+        let from = target::options(&args.input.how.source)?;
         let inventory =
             fleet::read(&args.input.detect(&sources)?, &args.input.how.inputs(), &from, &store)?;
         let workloads = inventory.workloads.iter();

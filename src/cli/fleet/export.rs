@@ -23,7 +23,7 @@ pub fn export(args: &ExportArgs) -> Result<u8, Failure> {
         }
     }
     if !sources.is_empty() {
-        let from = target::options(&how.source);
+        let from = target::options(&how.source)?;
         let found = fleet::read(&input.detect(&sources)?, &how.inputs(), &from, &store)?;
         workloads.extend(found.workloads);
     }

@@ -42,8 +42,8 @@ impl FromStore<'_> {
         Ok((target, build))
     }
 
-    fn options(&self) -> Options {
-        target::options(self.source)
+    fn options(&self) -> Result<Options, Problem> {
+        target::options(self.source).map_err(Failure::into_problem)
     }
 
     fn build(&self, image: &Image) -> Result<source::Image, Problem> {
@@ -70,7 +70,7 @@ impl convert::Images for FromStore<'_> {
         if let Image::Build { .. } = image {
             return self.build(image);
         }
-        References { options: &self.options(), store: self.store }.describe(image, digest)
+        References { options: &self.options()?, store: self.store }.describe(image, digest)
     }
 
     fn fetch(
@@ -82,6 +82,6 @@ impl convert::Images for FromStore<'_> {
         if let Image::Build { .. } = image {
             return self.build(image);
         }
-        References { options: &self.options(), store: self.store }.fetch(image, digest, watch)
+        References { options: &self.options()?, store: self.store }.fetch(image, digest, watch)
     }
 }

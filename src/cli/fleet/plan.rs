@@ -17,7 +17,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
     let input = &args.input;
     let sources = input.detect(&input.sources)?;
     let store = Store::open_default()?;
-    let options = target::options(&input.how.source);
+    let options = target::options(&input.how.source)?;
     let inventory = fleet::read(&sources, &input.how.inputs(), &options, &store)?;
     let display = Display::new(args.quiet || args.json);
     let images = FromStore {

@@ -35,7 +35,7 @@ pub fn up(args: &UpArgs) -> Result<u8, Failure> {
         return Err(Error::Running(dir.project().to_owned()).into());
     }
     let store = Store::open_default()?;
-    let from = target::options(&args.how.source);
+    let from = target::options(&args.how.source)?;
     let detected: Result<Vec<Source>, fleet::Error> =
         sources.iter().map(|source| Source::detect(source)).collect();
     let inventory = fleet::read(&detected?, &inputs, &from, &store)?;

@@ -28,6 +28,7 @@ use super::net::translate::Translator;
 use super::net::{dns::Zone, mac};
 use super::state::{Dir, Health, Phase, Snapshot, Status};
 use super::{Error, Instance, Need, Spec, logs};
+use crate::erofs::verity;
 use crate::fleet::{Condition, Restart};
 use crate::vmm::run::{self, Hooks, Notice, Outcome};
 use crate::vmm::{Attachment, Boot, Config, Drive};
@@ -409,7 +410,12 @@ impl Fleet {
         mounted: &volume::Mounted,
     ) -> Result<Config, String> {
         let module = self.dir.path().join(format!("boot/{}.module", instance.name));
-        std::fs::write(&module, trailer(record, 0, [0; 32])).map_err(|error| error.to_string())?;
+        let root = File::open(&instance.root).and_then(|root| {
+            let len = root.metadata()?.len();
+            verity::find(&root, 0, len)
+        });
+        let verity = root.map_err(|error| format!("{}: {error}", instance.root.display()))?;
+        std::fs::write(&module, trailer(record, 0, verity)).map_err(|error| error.to_string())?;
         let disk = Drive { file: instance.root.clone(), format: "raw", cd: false };
         Ok(Config {
             qemu: self.spec.qemu.clone(),

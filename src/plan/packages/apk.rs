@@ -24,6 +24,8 @@ pub fn parse(text: &str) -> Vec<Package> {
             match key {
                 "P" => package.name = value.to_owned(),
                 "V" => package.version = value.to_owned(),
+                "A" => package.arch = value.to_owned(),
+                "L" => package.license = value.to_owned(),
                 "D" => {
                     let names = value.split(' ').filter(|name| !name.starts_with('!')).map(bare);
                     package.depends = names.map(|name| vec![name]).collect();

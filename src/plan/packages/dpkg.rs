@@ -68,6 +68,7 @@ fn package(paragraph: &str) -> Option<Package> {
         match key {
             "Package" => package.name = value.to_owned(),
             "Version" => package.version = value.to_owned(),
+            "Architecture" => package.arch = value.to_owned(),
             "Status" => installed = value.ends_with(" installed"),
             "Depends" | "Pre-Depends" => package.depends.extend(alternatives(value)),
             // `Source: nginx (1.22)`

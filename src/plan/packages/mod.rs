@@ -32,6 +32,10 @@ pub struct Package {
     pub name: String,
     /// Version.
     pub version: String,
+    /// Architecture, as the database has it.
+    pub arch: String,
+    /// Licence, as the database has it; dpkg's has none.
+    pub license: String,
     /// Name of the source that it was built from; its own name unless another is told.
     pub source: String,
     /// Names that must be there, each with its alternatives.

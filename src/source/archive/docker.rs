@@ -102,7 +102,8 @@ pub(super) fn resolve(
     });
     let layers = layers.collect::<Result<Vec<_>, Error>>()?;
     // `manifest.json` needn't name its configuration by digest, so it doesn't identify the image.
-    Ok(Image { name, manifest: config_digest, config_digest, config, config_json, layers })
+    let manifest = config_digest;
+    Ok(Image { name, manifest, config_digest, config, config_json, layers, signed: None })
 }
 
 /// The only image, or the one with the wanted name and tag.

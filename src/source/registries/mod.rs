@@ -14,7 +14,7 @@ use super::assemble::{Context, Root};
 use super::error::{Class, Error};
 use super::image::Image;
 use super::reference::Name;
-use super::registry::Registry;
+use super::registry::{Attached, Registry};
 use std::sync::atomic::Ordering;
 
 /// All files, merged.
@@ -211,6 +211,25 @@ pub(super) fn resolve(
         failed.iter().map(|(name, error)| format!("{name}: {error}")).collect();
     let (image, others, last) = (wanted.to_string(), others.join("; "), Box::new(last));
     Err(Error::Nowhere { image, others, last })
+}
+
+/// What a name in a registry stands for and the signatures of it, from the first place that has
+/// any.
+pub(super) fn attached(context: &Context<'_>, wanted: &Name) -> Result<Attached, Error> {
+    let registries = context.options.registries.load()?;
+    let (mut unsigned, mut failed) = (None, None);
+    for candidate in registries.candidates(wanted)? {
+        for place in registries.places(&candidate)? {
+            match Registry::new(context, &place.name, place.insecure).attached() {
+                Ok(attached) if attached.is_empty() => _ = unsigned.get_or_insert(attached),
+                Ok(attached) => return Ok(attached),
+                Err(error) if elsewhere(&error) => _ = failed.get_or_insert(error),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    let unknown = || Error::TagUnknown { image: wanted.to_string() };
+    unsigned.ok_or_else(|| failed.unwrap_or_else(unknown))
 }
 
 /// Whether another place may do better.

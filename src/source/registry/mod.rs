@@ -3,6 +3,7 @@
 //! Our own client on reqwest: oci-client has neither `Retry-After` nor resumption into a file
 //! nor per-host authorities, and leaves redirects to reqwest.
 
+mod attached;
 mod auth;
 pub(super) mod catalog;
 mod credentials;
@@ -19,10 +20,11 @@ use reqwest::blocking::Response;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 
+pub use self::attached::{Attached, Signature};
 use self::auth::Authorizer;
 pub(super) use self::http::innermost;
 use self::http::{ErrorBody, Http, Request, status_error, transfer};
-pub use self::push::Upload;
+pub use self::push::{Referrer, Upload};
 use self::retry::{Failure, Retrier, Retry};
 pub(crate) use self::tls::unused as tls_for_engines;
 use super::assemble::{Context, Origin, Root, in_parallel, verify};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use reqwest::blocking::Response;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
+use serde_json::{Value, json};
 
 use super::http::{Request, status_error, transfer};
 use super::retry::{Failure, Retrier, Retry};
@@ -34,6 +35,19 @@ pub struct Upload<'f> {
     pub file: &'f File,
 }
 
+/// An artifact that refers to another one.
+#[derive(Clone, Debug)]
+pub struct Referrer<'m> {
+    /// The manifest it refers to.
+    pub subject: Digest,
+    /// Its own manifest, JSON.
+    pub manifest: &'m [u8],
+    /// Media type of that.
+    pub media_type: &'static str,
+    /// How a list of referrers names it.
+    pub descriptor: Value,
+}
+
 impl Registry<'_> {
     /// Sends what the registry lacks, and then the manifest under the reference's tag.
     pub(in crate::source) fn push(
@@ -45,13 +59,55 @@ impl Registry<'_> {
             let bar = self.context.progress.start(&blob.digest, blob.size);
             self.push_blob(blob, bar)?;
         }
-        let (bytes, media_type) = manifest;
-        let digest = Digest::of(bytes);
         let selector = match &self.name.digest {
             Some(digest) => digest.to_string(),
             None => self.name.selector(),
         };
-        let url = self.url("manifests", &selector)?;
+        self.put_manifest(&selector, manifest).map(|_| ())
+    }
+
+    /// Sends an artifact that refers to another one, and makes sure that it is found by that: by
+    /// the registry's own doing, or else by the tag that stands in for a list of referrers (OCI
+    /// distribution specification 1.1, "Referrers Tag Schema").
+    pub(in crate::source) fn attach(
+        &self,
+        blobs: &[Upload<'_>],
+        referrer: &Referrer<'_>,
+    ) -> Result<(), Error> {
+        const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+        const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+        for blob in blobs {
+            let bar = self.context.progress.start(&blob.digest, blob.size);
+            self.push_blob(blob, bar)?;
+        }
+        let digest = Digest::of(referrer.manifest).to_string();
+        let manifest = (referrer.manifest, referrer.media_type);
+        if self.put_manifest(&digest, manifest)?.headers().contains_key(SUBJECT) {
+            return Ok(());
+        }
+        let tag = format!("sha256-{}", referrer.subject.hex());
+        let mut index = match self.tagged(&tag)? {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::Malformed {
+                what: format!("list of referrers `{tag}` from {}", self.name.host),
+                reason: error.to_string(),
+            })?,
+            None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
+        };
+        if let Some(manifests) = index["manifests"].as_array_mut() {
+            manifests.retain(|entry| entry["digest"] != digest.as_str());
+            manifests.push(referrer.descriptor.clone());
+        }
+        self.put_manifest(&tag, (index.to_string().as_bytes(), INDEX)).map(|_| ())
+    }
+
+    fn put_manifest(
+        &self,
+        selector: &str,
+        manifest: (&[u8], &'static str),
+    ) -> Result<Response, Error> {
+        let (bytes, media_type) = manifest;
+        let digest = Digest::of(bytes);
+        let url = self.url("manifests", selector)?;
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         let body: Arc<[u8]> = bytes.into();
@@ -71,7 +127,7 @@ impl Registry<'_> {
                 found,
             });
         }
-        Ok(())
+        Ok(response)
     }
 
     fn push_blob(&self, blob: &Upload<'_>, mut bar: Box<dyn Bar + '_>) -> Result<(), Error> {

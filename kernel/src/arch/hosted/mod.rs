@@ -23,6 +23,11 @@ pub fn is_emulated() -> bool {
     false
 }
 
+/// Whether the CPU has the instructions of BMI2.
+pub fn has_bmi2() -> bool {
+    std::is_x86_feature_detected!("bmi2")
+}
+
 /// Orders stores before later loads, as a device sees them.
 pub fn device_fence() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);

@@ -1,6 +1,7 @@
 //! Single instructions that Rust has no words for.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Reads a model-specific register.
 ///
@@ -68,6 +69,19 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
         return CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
     }
     __cpuid_count(leaf, subleaf)
+}
+
+/// Whether the CPU has the instructions of BMI2. Asked once: hypervisors intercept the question.
+pub fn has_bmi2() -> bool {
+    const BMI2: u32 = 1 << 8;
+    static KNOWN: AtomicU32 = AtomicU32::new(0);
+    let mut ebx = KNOWN.load(Ordering::Relaxed);
+    if ebx == 0 {
+        // The lowest bit is FSGSBASE: set where it is of no matter, so that 0 means not asked.
+        ebx = cpuid(7, 0).ebx | 1;
+        KNOWN.store(ebx, Ordering::Relaxed);
+    }
+    ebx & BMI2 != 0
 }
 
 macro_rules! control {

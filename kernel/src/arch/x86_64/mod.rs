@@ -35,6 +35,7 @@ pub mod uaccess;
 pub mod user;
 
 pub use boot_info::BootInfo;
+pub use insn::has_bmi2;
 pub use paging::{moved, phys_to_virt, virt_to_phys};
 pub use paravirt::is_emulated;
 

@@ -1,7 +1,7 @@
 //! Contents of files.
 
 use super::source::read_run;
-use super::{Image, Node, Source, damaged};
+use super::{Image, Node, damaged};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::mm::{PageRef, Pager};
@@ -94,6 +94,12 @@ impl Image {
             Place::At(start) => start,
         };
         let whole = start % BLOCK as u64 == 0 && start + BLOCK as u64 <= self.len();
+        if whole && !self.source.in_place() {
+            // A copy of our own: what lies behind the end of the file is wiped, whatever it is.
+            let frame = self.source.frame(start)?;
+            frame.zero(len, PAGE_SIZE - len);
+            return Ok(frame);
+        }
         if whole && (len == PAGE_SIZE || self.zero_after(start, len)?) {
             return self.source.frame(start);
         }
@@ -170,7 +176,19 @@ impl Pager for FilePager {
         read_run(index, count as usize, fill, sink)
     }
 
+    fn checks(&self) -> bool {
+        self.image.source.checks()
+    }
+
+    fn check(&self, index: u64, page: &PageRef) -> Result<()> {
+        // Only whole blocks are read ahead.
+        match self.image.place(&self.node, index)? {
+            Place::At(start) => self.image.source.check(start, page),
+            Place::Hole => Ok(()),
+        }
+    }
+
     fn in_place(&self) -> bool {
-        matches!(self.image.source, Source::Memory(_))
+        self.image.source.in_place()
     }
 }

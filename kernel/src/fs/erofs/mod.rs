@@ -2,12 +2,14 @@
 //! cache).
 //!
 //! An image is untrusted: every offset and length in it is checked where it is used. Damage is
-//! EUCLEAN, a failing or too short device is EIO. The format itself is in
-//! [`dock2uni_format::erofs`].
+//! EUCLEAN, a failing or too short device is EIO, and so is a block that does not have the hash that
+//! the boot record vouches for. The format itself is in [`dock2uni_format::erofs`].
 
+mod blake2b;
 mod data;
 mod dir;
 mod source;
+mod verity;
 mod xattr;
 
 pub use data::FilePager;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::fs::inode::FileType;
+use dock2uni_format::verity::{Shape, Verity};
 use std::process::Command;
 use std::string::String;
 use std::vec::Vec;
@@ -39,7 +40,7 @@ pub fn mkfs(name: &str, fill: impl FnOnce(&std::path::Path)) -> Option<Vec<u8>> 
 
 /// Opens an image held in memory.
 pub fn open(bytes: Vec<u8>) -> Result<Arc<Image>> {
-    Image::open(Source::Memory(std::vec::Vec::leak(bytes)))
+    Image::open(Source::memory(std::vec::Vec::leak(bytes), None)?)
 }
 
 fn sample(tree: &std::path::Path) {
@@ -221,8 +222,8 @@ fn an_image_on_a_disk_reads_as_in_memory() {
     disk.extend_from_slice(&[0xbb; 1000]);
     let disk = Arc::new(MemoryDisk(disk));
     let len = bytes.len() as u64;
-    assert!(Source::disk(disk.clone(), START as u64, len + 2000).is_err());
-    let on_disk = Image::open(Source::disk(disk, START as u64, len).unwrap()).unwrap();
+    assert!(Source::disk(disk.clone(), START as u64, len + 2000, None).is_err());
+    let on_disk = Image::open(Source::disk(disk, START as u64, len, None).unwrap()).unwrap();
     let in_memory = open(bytes).unwrap();
     for name in ["small", "big", "many/file-00000", "many/file-02999"] {
         let (one, two) = (find(&on_disk, name).unwrap(), find(&in_memory, name).unwrap());
@@ -242,5 +243,116 @@ fn an_image_on_a_disk_reads_as_in_memory() {
             at += cache.read_at(at, &mut dst).unwrap() as u64;
         }
         assert_eq!(a, c, "{name}");
+    }
+}
+
+/// An image with its hash tree behind it, made as the format says.
+fn with_tree(mut bytes: Vec<u8>) -> (Vec<u8>, Verity) {
+    use blake2b_simd::blake2b;
+    let blocks = (bytes.len() / BLOCK) as u32;
+    let shape = Shape::new(blocks);
+    bytes.resize(shape.end as usize * BLOCK, 0);
+    let (mut first, mut count) = (0, u64::from(blocks));
+    for level in shape.levels() {
+        for index in 0..count {
+            let at = (first + index) as usize * BLOCK;
+            let hash = blake2b(&bytes[at..at + BLOCK]);
+            let to = level.first as usize * BLOCK + index as usize * 64;
+            bytes[to..to + 64].copy_from_slice(hash.as_bytes());
+        }
+        (first, count) = (level.first, level.blocks);
+    }
+    let top = first as usize * BLOCK;
+    let root_hash = *blake2b(&bytes[top..top + BLOCK]).as_array();
+    (bytes, Verity { root_hash, blocks })
+}
+
+/// The image in memory, and on a disk.
+fn checked(bytes: &[u8], verity: &Verity) -> [Result<Arc<Image>>; 2] {
+    let memory = Source::memory(Vec::leak(bytes.to_vec()), Some(verity));
+    let len = bytes.len() as u64;
+    let disk = Source::disk(Arc::new(MemoryDisk(bytes.to_vec())), 0, len, Some(verity));
+    [memory.and_then(Image::open), disk.and_then(Image::open)]
+}
+
+#[test]
+fn blocks_are_checked_against_the_hash_tree_when_they_are_used() {
+    use crate::io::IoDst;
+    // Two levels.
+    let Some(bytes) = mkfs("verity", |tree| {
+        sample(tree);
+        let noise: Vec<u8> = (0..200 * 4096u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+        std::fs::write(tree.join("noise"), noise).unwrap();
+    }) else {
+        return;
+    };
+    let (good, verity) = with_tree(bytes);
+    for image in checked(&good, &verity) {
+        let image = image.unwrap();
+        let node = find(&image, "noise").unwrap();
+        let mut all = std::vec![0; node.inode.size as usize];
+        image.read_file(&node, 0, &mut all).unwrap();
+        let expected = |n: usize| ((n as u32).wrapping_mul(n as u32) >> 7) as u8;
+        assert!(all.iter().enumerate().all(|(n, &byte)| byte == expected(n)));
+    }
+    // Another tree, and one that is cut off.
+    let other = Verity { root_hash: [1; 64], ..verity };
+    assert!(checked(&good, &other).iter().all(|image| matches!(image, Err(Errno::EIO))));
+    let short = &good[..good.len() - 1];
+    assert!(checked(short, &verity).iter().all(|image| matches!(image, Err(Errno::EIO))));
+
+    // One damaged block of a file: the others are read, ahead and through caches too.
+    let node = find(&open(good.clone()).unwrap(), "noise").unwrap();
+    let first = u64::from(node.inode.u);
+    let mut bad = good.clone();
+    bad[(first as usize + 5) * BLOCK + 17] ^= 4;
+    for image in checked(&bad, &verity) {
+        let image = image.unwrap();
+        let mut block = [0; BLOCK];
+        for index in 0..8 {
+            let read = image.read_file(&node, index * BLOCK as u64, &mut block);
+            assert_eq!(read, if index == 5 { Err(Errno::EIO) } else { Ok(()) }, "{index}");
+        }
+        let pager = Arc::new(FilePager::new(image.clone(), node.clone()));
+        let cache = crate::mm::PageCache::backed(node.inode.size, pager);
+        for round in 0..2 {
+            for index in 0..12u64 {
+                let at = index as usize * BLOCK;
+                let mut dst = IoDst::kernel(&mut block);
+                let read = cache.read_at(at as u64, &mut dst);
+                if index == 5 {
+                    assert_eq!(read, Err(Errno::EIO), "{round}");
+                    continue;
+                }
+                assert_eq!(read, Ok(BLOCK), "{round} {index}");
+                let start = first as usize * BLOCK + at;
+                assert!(block[..] == good[start..start + BLOCK]);
+            }
+            // What was read ahead and is damaged is not to be seen by mappings either.
+            assert!(cache.peek(5, false).is_none());
+            cache.peek_range(0, 12, |at, _, _| assert_ne!(at, 5));
+            assert_eq!(cache.get_page(5, true).err(), Some(Errno::EIO));
+        }
+    }
+    // A damaged hash block, and a right one in another's place.
+    let level = Shape::new(verity.blocks).levels()[0];
+    let block_of = |index: u64| (level.first + index) as usize * BLOCK;
+    let mut bad = good.clone();
+    // Those of the file's first and last block.
+    let (low, high) = (first / 64, (first + 199) / 64);
+    bad[block_of(high) + ((first + 199) % 64) as usize * 64] ^= 1;
+    for image in checked(&bad, &verity) {
+        let image = image.unwrap();
+        let mut block = [0; BLOCK];
+        let last = node.inode.size - BLOCK as u64;
+        assert_eq!(image.read_file(&node, last, &mut block), Err(Errno::EIO));
+        assert_eq!(image.read_file(&node, 0, &mut block), Ok(()));
+    }
+    let mut bad = good.clone();
+    bad.copy_within(block_of(low)..block_of(low) + BLOCK, block_of(high));
+    for image in checked(&bad, &verity) {
+        let mut block = [0; BLOCK];
+        let last = node.inode.size - BLOCK as u64;
+        assert_eq!(image.unwrap().read_file(&node, last, &mut block), Err(Errno::EIO));
     }
 }

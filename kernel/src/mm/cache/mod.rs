@@ -69,6 +69,18 @@ pub trait Pager: Send + Sync {
         Ok(())
     }
 
+    /// Whether pages that are read ahead are handed over as they come from the device, so that
+    /// [`check`](Pager::check) must be asked before anybody sees one. The page that was asked for
+    /// has been checked.
+    fn checks(&self) -> bool {
+        false
+    }
+
+    /// Checks a page that was read ahead. EIO if it is damaged. May sleep.
+    fn check(&self, _index: u64, _page: &PageRef) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether pages lie in memory anyway, so that reading one costs next to nothing.
     fn in_place(&self) -> bool {
         false
@@ -135,7 +147,7 @@ enum Found {
     Clean(PageRef),
     /// No page, and no backing: reads as zeros.
     Hole,
-    /// No page yet; the backing has it.
+    /// No page yet, or one that must be checked; the backing has it.
     Unread,
 }
 
@@ -273,7 +285,9 @@ impl PageCache {
     pub fn peek_range(&self, start: u64, end: u64, mut visit: impl FnMut(u64, PageRef, bool)) {
         self.inner.lock().tree.range(start, end, &mut |index, value| {
             let slot = Slot::from_value(value);
-            if let Some(page) = slot.page() {
+            if !slot.is_unchecked()
+                && let Some(page) = slot.page()
+            {
                 visit(index, page, slot.is_own());
             }
         });
@@ -289,6 +303,7 @@ impl PageCache {
         match inner.tree.get(index).map(Slot::from_value) {
             None if index < inner.backed => Found::Unread,
             None => Found::Hole,
+            Some(slot) if slot.is_unchecked() => Found::Unread,
             Some(slot) => match slot.page() {
                 None => Found::Hole,
                 Some(page) if write && !slot.is_own() => {
@@ -358,9 +373,13 @@ impl PageCache {
         }
     }
 
-    /// Reads the page at `index` from the backing, and what read-ahead adds.
+    /// Reads the page at `index` from the backing, and what read-ahead adds; or checks the one that
+    /// was read ahead.
     fn read_in(&self, index: u64) -> Result<()> {
         let Some(pager) = &self.pager else { return Err(Errno::EIO) };
+        if pager.checks() && self.check_in(&**pager, index)? {
+            return Ok(());
+        }
         if pager.in_place() {
             return self.read_in_place(&**pager, index);
         }
@@ -380,7 +399,8 @@ impl PageCache {
         };
         let mut failed = Ok(());
         pager.read_pages(index, count as usize, &mut |at, page| {
-            if let Err(errno) = self.insert_clean(at, page, generation)
+            let unchecked = at != index && pager.checks();
+            if let Err(errno) = self.insert_clean(at, page, generation, unchecked)
                 && at == index
             {
                 failed = Err(errno);
@@ -389,23 +409,50 @@ impl PageCache {
         failed
     }
 
+    /// Has the page at `index` checked, if it is there and was not. False if it isn't there.
+    fn check_in(&self, pager: &dyn Pager, index: u64) -> Result<bool> {
+        let page = match self.inner.lock().tree.get(index).map(Slot::from_value) {
+            Some(slot) if slot.is_unchecked() => slot.page(),
+            other => return Ok(other.is_some()),
+        };
+        let Some(page) = page else { return Ok(false) };
+        pager.check(index, &page)?;
+        let mut inner = self.inner.lock();
+        // Another page may be there by now; whoever asks looks again.
+        if let Some(slot) = inner.tree.get(index).map(Slot::from_value)
+            && slot.pfn() == Some(page.pfn())
+        {
+            inner.tree.update(index, slot.unchecked(false).value());
+        }
+        Ok(true)
+    }
+
     /// Pages in place cost little to look up and much to fault in one by one: takes the whole group
-    /// of the page.
+    /// of the page, unless each must be checked.
     fn read_in_place(&self, pager: &dyn Pager, index: u64) -> Result<()> {
-        self.insert_clean(index, pager.read_page(index)?, 0)?;
+        self.insert_clean(index, pager.read_page(index)?, 0, false)?;
+        if pager.checks() {
+            return Ok(());
+        }
         let first = index & !(AROUND - 1);
         for at in first..(first + AROUND).min(self.len().div_ceil(PAGE)) {
             if at != index
                 && matches!(self.find(at, false), Found::Unread)
                 && let Ok(page) = pager.read_page(at)
             {
-                self.insert_clean(at, page, 0)?;
+                self.insert_clean(at, page, 0, false)?;
             }
         }
         Ok(())
     }
 
-    fn insert_clean(&self, index: u64, page: PageRef, generation: u64) -> Result<()> {
+    fn insert_clean(
+        &self,
+        index: u64,
+        page: PageRef,
+        generation: u64,
+        unchecked: bool,
+    ) -> Result<()> {
         let reclaimable = !page.is_pinned();
         {
             let mut inner = self.inner.lock();
@@ -418,7 +465,8 @@ impl PageCache {
                 return Ok(());
             }
             let pfn = page.pfn();
-            if let Err(errno) = inner.tree.insert(index, Slot::of(page).value()) {
+            let slot = Slot::of(page).unchecked(unchecked);
+            if let Err(errno) = inner.tree.insert(index, slot.value()) {
                 // SAFETY: the reference that `Slot::of` took and nobody stored.
                 drop(unsafe { PageRef::from_pfn(pfn) });
                 return Err(errno);

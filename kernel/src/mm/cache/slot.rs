@@ -1,11 +1,12 @@
-//! What a page index holds: a frame with two flags, or the mark of a hole in a backed object.
+//! What a page index holds: a frame with three flags, or the mark of a hole in a backed object.
 
 use crate::mm::PageRef;
 use core::num::NonZeroU32;
 
 const OWN: u64 = 1;
 const USED: u64 = 2;
-const FLAG_BITS: u32 = 2;
+const UNCHECKED: u64 = 4;
+const FLAG_BITS: u32 = 3;
 
 /// A value of the index. A frame number of zero means: a hole, reads as zeros even where the
 /// backing has bytes.
@@ -69,5 +70,15 @@ impl Slot {
 
     pub fn unused(self) -> Slot {
         Slot(self.0 & !USED)
+    }
+
+    /// Whether the pager must check the page before anybody sees it.
+    pub fn is_unchecked(self) -> bool {
+        self.0 & UNCHECKED != 0
+    }
+
+    /// The same page, to be checked first if `still`.
+    pub fn unchecked(self, still: bool) -> Slot {
+        Slot(self.0 & !UNCHECKED | if still { UNCHECKED } else { 0 })
     }
 }

@@ -7,6 +7,8 @@ const NAME: u32 = 1000;
 const VERSION: u32 = 1001;
 const RELEASE: u32 = 1002;
 const EPOCH: u32 = 1003;
+const LICENSE: u32 = 1014;
+const ARCH: u32 = 1022;
 const FILE_STATES: u32 = 1029;
 const SOURCE_RPM: u32 = 1044;
 const PROVIDE_NAME: u32 = 1047;
@@ -48,6 +50,8 @@ pub fn package(bytes: &[u8]) -> Option<Package> {
     Some(Package {
         name,
         version: format!("{epoch}{version}-{release}"),
+        arch: text(ARCH).unwrap_or_default(),
+        license: text(LICENSE).unwrap_or_default(),
         source: text(SOURCE_RPM).map(|file| source(&file)).unwrap_or_default(),
         depends: depends.filter(|names| !names.is_empty()).collect(),
         provides: header.strings(PROVIDE_NAME).into_iter().map(lossy).collect(),
