@@ -3,8 +3,11 @@
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use dock2uni_format::erofs::BLOCK;
+use rustix::fs::Advice;
 
 const BUFFER: usize = 1 << 20;
+/// So much is written before the system is asked to bring it to the disk.
+const AHEAD: u64 = 16 << 20;
 /// Zeros from this length on are left as a hole of the output file, which reads as zeros.
 const HOLE: u64 = 64 << 10;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
@@ -14,13 +17,15 @@ pub(crate) struct Out<'f> {
     start: u64,
     /// Position in the image of the buffer's first byte.
     flushed: u64,
+    /// Up to here the system has been asked to bring it to the disk.
+    pushed: u64,
     buffer: Vec<u8>,
 }
 
 impl<'f> Out<'f> {
     /// Output to `file` from byte `start` on, where the file ends or holds zeros.
     pub fn new(file: &'f File, start: u64) -> Out<'f> {
-        Out { file, start, flushed: 0, buffer: Vec::with_capacity(BUFFER) }
+        Out { file, start, flushed: 0, pushed: 0, buffer: Vec::with_capacity(BUFFER) }
     }
 
     /// Position in the image in bytes.
@@ -65,7 +70,21 @@ impl<'f> Out<'f> {
         self.file.write_all_at(&self.buffer, self.start + self.flushed)?;
         self.flushed += self.buffer.len() as u64;
         self.buffer.clear();
+        if self.flushed - self.pushed >= AHEAD {
+            self.push();
+        }
         Ok(())
+    }
+
+    /// Lets the disk begin, so that the end of the image is not all that the final sync waits for.
+    fn push(&mut self) {
+        let (from, len) = (self.start + self.pushed, self.flushed - self.pushed);
+        self.pushed = self.flushed;
+        // Linux starts to write what it would have to drop (posix_fadvise(2)); it is only advice, so
+        // nothing is wrong if it isn't taken.
+        if let Some(len) = std::num::NonZeroU64::new(len) {
+            let _ = rustix::fs::fadvise(self.file, from, Some(len), Advice::DontNeed);
+        }
     }
 
     /// Overwrites bytes that have been flushed, or were left out.

@@ -1,15 +1,17 @@
 //! Layers as streams: inflated on worker threads, hashed as they are consumed.
 //!
 //! Inflating is the slowest step and cannot be split within a layer, so it runs ahead on its own
-//! threads; hashing, tar parsing and writing together take less time than it does. Buffers go
-//! round, so memory is bounded by the queues: about 2 MiB a worker.
+//! threads; hashing, tar parsing and writing together take less time than it does. Layers are consumed
+//! one after the other and the lowest, which comes last, is often the largest: so what is inflated of
+//! it ahead of time is what several processors save. Memory bounds it: each layer may have [`QUEUE`]
+//! buffers under way, and all of them together [`AHEAD`] more.
 
 use std::{
     io::{self, BufRead, BufReader, Read},
     sync::{
-        Mutex,
+        Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{self, Receiver, Sender, SyncSender},
+        mpsc::{self, Receiver, Sender},
     },
     thread::Scope,
 };
@@ -21,7 +23,11 @@ use crate::source::Opener;
 use crate::source::image::{Compression, Digest, Layer};
 
 const BUFFER: usize = 256 << 10;
+/// Buffers of one layer that are on their way, in any case: so the layer that is being consumed never
+/// waits for the memory of those that aren't.
 const QUEUE: usize = 8;
+/// Buffers beyond that, of all layers: 64 MiB.
+const AHEAD: usize = 256;
 
 /// What went wrong under a [`Stream`], as payload of the `io::Error` that it returns.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,7 @@ pub(crate) enum StreamFault {
 pub(crate) struct Stream {
     incoming: Receiver<Result<Vec<u8>, StreamFault>>,
     spent: Sender<Vec<u8>>,
+    room: Room,
     buffer: Vec<u8>,
     at: usize,
     hasher: Sha256,
@@ -51,8 +58,82 @@ pub(crate) struct Stream {
 struct Feed<'a> {
     layer: &'a Layer,
     open: Opener<'a>,
-    outgoing: SyncSender<Result<Vec<u8>, StreamFault>>,
+    outgoing: Sender<Result<Vec<u8>, StreamFault>>,
     spent: Receiver<Vec<u8>>,
+    room: Room,
+}
+
+/// What all layers of one image share.
+#[derive(Debug)]
+struct Budget {
+    state: Mutex<Lent>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Lent {
+    /// Buffers beyond the layers' own that may still be taken.
+    ahead: usize,
+    /// Buffers under way of each layer; `None` when its consumer is gone.
+    of: Vec<Option<usize>>,
+}
+
+/// One layer's part in the budget, at either end of its queue.
+#[derive(Clone, Debug)]
+struct Room {
+    budget: Arc<Budget>,
+    layer: usize,
+}
+
+impl Room {
+    fn lock(&self) -> MutexGuard<'_, Lent> {
+        // Every change of the numbers is complete by itself.
+        self.budget.state.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// Waits until one more buffer may be under way; false if nobody wants it any more.
+    fn take(&self) -> bool {
+        let mut lent = self.lock();
+        loop {
+            match lent.of[self.layer] {
+                None => return false,
+                Some(taken) if taken < QUEUE => break,
+                Some(_) if lent.ahead > 0 => {
+                    lent.ahead -= 1;
+                    break;
+                }
+                Some(_) => {}
+            }
+            lent = self.budget.changed.wait(lent).unwrap_or_else(|error| error.into_inner());
+        }
+        lent.of[self.layer] = lent.of[self.layer].map(|taken| taken + 1);
+        true
+    }
+
+    /// A buffer has come to its end.
+    fn give(&self) {
+        let mut lent = self.lock();
+        let Some(taken) = lent.of[self.layer].filter(|&taken| taken > 0) else { return };
+        lent.of[self.layer] = Some(taken - 1);
+        lent.ahead += usize::from(taken > QUEUE);
+        drop(lent);
+        self.budget.changed.notify_all();
+    }
+
+    /// No more buffers are wanted.
+    fn close(&self) {
+        let mut lent = self.lock();
+        let taken = lent.of[self.layer].take().unwrap_or(0);
+        lent.ahead += taken.saturating_sub(QUEUE);
+        drop(lent);
+        self.budget.changed.notify_all();
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.room.close();
+    }
 }
 
 /// Starts inflating `layers` in the given order and returns their streams, to be consumed in the
@@ -64,14 +145,19 @@ pub(crate) fn start<'scope, 'env: 'scope>(
     open: Opener<'env>,
     progress: &'env (dyn Fn(u64) + Sync),
 ) -> io::Result<Vec<Stream>> {
+    let layers: Vec<_> = layers.collect();
+    let lent = Lent { ahead: AHEAD, of: vec![Some(0); layers.len()] };
+    let budget = Arc::new(Budget { state: Mutex::new(lent), changed: Condvar::new() });
     let (mut streams, mut feeds) = (Vec::new(), Vec::new());
-    for layer in layers {
-        let (outgoing, incoming) = mpsc::sync_channel(QUEUE);
+    for (number, layer) in layers.into_iter().enumerate() {
+        let (outgoing, incoming) = mpsc::channel();
         let (spent_in, spent) = mpsc::channel();
-        feeds.push(Mutex::new(Some(Feed { layer, open, outgoing, spent })));
-        streams.push(Stream::new(incoming, spent_in));
+        let room = Room { budget: budget.clone(), layer: number };
+        let far = room.clone();
+        feeds.push(Mutex::new(Some(Feed { layer, open, outgoing, spent, room: far })));
+        streams.push(Stream::new(incoming, spent_in, room));
     }
-    let shared = std::sync::Arc::new((feeds, AtomicUsize::new(0)));
+    let shared = Arc::new((feeds, AtomicUsize::new(0)));
     for _ in 0..threads.clamp(1, streams.len().max(1)) {
         let shared = shared.clone();
         std::thread::Builder::new().name("inflate".into()).spawn_scoped(scope, move || {
@@ -89,10 +175,15 @@ pub(crate) fn start<'scope, 'env: 'scope>(
 }
 
 impl Stream {
-    fn new(incoming: Receiver<Result<Vec<u8>, StreamFault>>, spent: Sender<Vec<u8>>) -> Stream {
+    fn new(
+        incoming: Receiver<Result<Vec<u8>, StreamFault>>,
+        spent: Sender<Vec<u8>>,
+        room: Room,
+    ) -> Stream {
         Stream {
             incoming,
             spent,
+            room,
             buffer: Vec::new(),
             at: 0,
             hasher: Sha256::new(),
@@ -129,8 +220,11 @@ impl BufRead for Stream {
         if self.at == self.buffer.len() && !self.ended {
             let spent = std::mem::take(&mut self.buffer);
             self.at = 0;
-            // The worker may be done with the layer; then the buffer is simply freed.
-            let _ = self.spent.send(spent);
+            if !spent.is_empty() {
+                // The worker may be done with the layer; then the buffer is simply freed.
+                let _ = self.spent.send(spent);
+                self.room.give();
+            }
             match self.incoming.recv() {
                 Ok(Ok(buffer)) => self.buffer = buffer,
                 Ok(Err(fault)) => {
@@ -188,6 +282,9 @@ impl Feed<'_> {
 
     fn copy(&self, reader: &mut dyn Read) -> Result<(), StreamFault> {
         loop {
+            if !self.room.take() {
+                return Ok(());
+            }
             let mut buffer = self.spent.try_recv().unwrap_or_default();
             buffer.resize(BUFFER, 0);
             let mut filled = 0;
@@ -234,5 +331,55 @@ impl Read for Counted<'_> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
             Err(error) => Err(io::Error::new(error.kind(), BlobError(error))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rooms(ahead: usize) -> [Room; 2] {
+        let lent = Lent { ahead, of: vec![Some(0); 2] };
+        let budget = Arc::new(Budget { state: Mutex::new(lent), changed: Condvar::new() });
+        [0, 1].map(|layer| Room { budget: budget.clone(), layer })
+    }
+
+    #[test]
+    fn one_layer_cannot_take_what_is_anothers() {
+        let [first, second] = rooms(3);
+        for _ in 0..QUEUE + 3 {
+            assert!(second.take());
+        }
+        assert_eq!(second.lock().ahead, 0);
+        for _ in 0..QUEUE {
+            assert!(first.take());
+        }
+        // The next one waits until a buffer comes back, whichever layer's it is.
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| first.take());
+            second.give();
+            assert!(waits.join().unwrap());
+        });
+        assert_eq!(first.lock().of, [Some(QUEUE + 1), Some(QUEUE + 2)]);
+        second.close();
+        assert_eq!(first.lock().ahead, 2);
+        assert!(!second.take(), "nobody reads it");
+        second.give();
+        first.give();
+        assert_eq!(first.lock().ahead, 3);
+        assert_eq!(first.lock().of[0], Some(QUEUE));
+    }
+
+    #[test]
+    fn a_worker_that_waits_is_told_of_the_end() {
+        let [first, _] = rooms(0);
+        while first.lock().of[0] != Some(QUEUE) {
+            assert!(first.take());
+        }
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| first.take());
+            first.close();
+            assert!(!waits.join().unwrap());
+        });
     }
 }
