@@ -10,8 +10,10 @@ use alloc::vec::Vec;
 
 /// First address of the region.
 pub const BASE: usize = 0xffff_c000_0000_0000;
-/// Bytes of a stack.
-pub const SIZE: usize = 16 * 1024;
+/// Bytes of a stack. The deepest way down is exec's: a name is looked up, its inode is read through a
+/// page cache and checked by a second one, and there an interrupt comes whose softirqs answer a TCP
+/// segment. That takes somewhat more than 16 KiB, as compiled for work on the kernel.
+pub const SIZE: usize = 24 * 1024;
 const SLOT: usize = SIZE + PAGE_SIZE;
 const PAGES: usize = SIZE / PAGE_SIZE;
 /// Slots in the region: 256 GiB are far more than there is RAM.
