@@ -331,13 +331,19 @@ pub fn splice(
     };
     let (from, to) = (offset_of(in_offset, &input)?, offset_of(out_offset, &output)?);
     if let Some(end) = input.downcast::<PipeEnd>() {
-        if let Some(other) = output.downcast::<PipeEnd>()
-            && core::ptr::eq(&*end.pipe, &*other.pipe)
-        {
-            return Err(Errno::EINVAL);
-        }
         let wait = nonblocking || input.nonblocking();
-        let moved = from_pipe(&end.pipe, wait, &output, to, len.min(MAX_BYTES))?;
+        let mut len = len.min(MAX_BYTES);
+        if let Some(other) = output.downcast::<PipeEnd>() {
+            if core::ptr::eq(&*end.pipe, &*other.pipe) {
+                return Err(Errno::EINVAL);
+            }
+            // As much as there is room for, without waiting for more of it.
+            if !end.pipe.wait_for_data(wait)? {
+                return Ok(0);
+            }
+            len = len.min(other.pipe.wait_for_room(nonblocking || output.nonblocking())?);
+        }
+        let moved = from_pipe(&end.pipe, wait, &output, to, len)?;
         if let Some(to) = to {
             put_user(out_offset, &(to + moved as u64))?;
         }

@@ -46,6 +46,7 @@ cases![
     an_id_stands_for_its_slot,
     descriptors_tell_what_they_wait_for,
     the_largest_pipe_is_a_setting,
+    splicing_between_pipes_moves_what_there_is_room_for,
 ];
 
 fn a_timer_with_a_tiny_period_leaves_time_for_others() {
@@ -669,6 +670,14 @@ fn shrinking_by_moving_unmaps_the_rest() {
         assert_eq!((got, new.read()), (new.cast(), 7));
         let mut resident = 0u8;
         fails!(libc::mincore(old.add(2 * PAGE).cast(), PAGE, &mut resident), ENOMEM);
+        // What is moved must be of one mapping. By then the destination and the rest are gone, but on
+        // kernels from 6.17 on, which look first.
+        let (old, new) = (map(3 * PAGE, libc::MAP_PRIVATE), map(2 * PAGE, libc::MAP_PRIVATE));
+        ok(libc::mprotect(old.cast(), PAGE, libc::PROT_READ));
+        fails!(libc::mremap(old.cast(), 3 * PAGE, 2 * PAGE, flags, new) as i64, EFAULT);
+        let mut gone = |at: *mut u8| libc::mincore(at.cast(), PAGE, &mut resident) == -1;
+        assert_eq!(gone(old.add(2 * PAGE)), gone(new));
+        assert!(!gone(old) && !gone(old.add(PAGE)));
         let shared = map(PAGE, libc::MAP_SHARED);
         fails!(libc::mremap(shared.cast(), 0, PAGE, 0) as i64, ENOMEM);
         fails!(libc::mremap(new.cast(), 0, PAGE, libc::MREMAP_MAYMOVE) as i64, EINVAL);
@@ -872,4 +881,19 @@ fn the_largest_pipe_is_a_setting() {
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     timex.modes = 0x8000;
     unsafe { fails!(libc::adjtimex(&mut timex), EINVAL) };
+}
+
+fn splicing_between_pipes_moves_what_there_is_room_for() {
+    const PAGE: usize = 4096;
+    let (from, fill) = pipe();
+    let (_end, to) = pipe();
+    let bytes = [7u8; 2 * PAGE];
+    let none = std::ptr::null_mut();
+    unsafe {
+        assert_eq!(libc::write(fill, bytes.as_ptr().cast(), 2 * PAGE), 2 * PAGE as isize);
+        ok(libc::fcntl(to, libc::F_SETPIPE_SZ, 2 * PAGE));
+        assert_eq!(libc::write(to, bytes.as_ptr().cast(), PAGE), PAGE as isize);
+        assert_eq!(libc::splice(from, none, to, none, 2 * PAGE, 0), PAGE as isize);
+        fails!(libc::splice(from, none, to, none, PAGE, libc::SPLICE_F_NONBLOCK), EAGAIN);
+    }
 }

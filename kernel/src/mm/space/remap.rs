@@ -45,6 +45,9 @@ impl AddressSpace {
             if new < MMAP_MIN {
                 return Err(Errno::EPERM);
             }
+            // What is at the destination goes even if the rest fails, as on Linux.
+            self.maps.read().find(old).ok_or(Errno::EFAULT)?;
+            self.munmap(new, new_len)?;
         }
         if old_len > new_len {
             // What is cut off may be of several mappings.
