@@ -512,9 +512,9 @@ impl Socket for TcpSocket {
             let skip = if peek { total } else { 0 };
             let (moved, fault) = inner.peek(skip, message.dst, inline);
             total += moved;
-            let want_all = message.flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL;
+            let want_all = message.flags & MSG_WAITALL != 0;
             // A read ends before the urgent byte.
-            let marked = inner.at_mark() || moved < inner.readable();
+            let marked = inner.at_mark() || skip + moved < inner.readable();
             let enough = total > 0 && !(want_all && message.dst.remaining() > 0 && !marked);
             // An absent page is no reason to return less than there is: programs that wait for edges
             // take a short count to mean that nothing is left.
