@@ -303,6 +303,8 @@ fn write_disks(
     options: &DiskOptions<'_>,
 ) -> Result<Disks, Error> {
     record.mounts = options.mounts.to_vec();
+    // A signature that vouched for the loader alone would be worth little.
+    record.check_root |= options.signer.is_some();
     let raw = raw(outputs);
     let statement = provenance.to_string();
     let inventory = if options.inventory {

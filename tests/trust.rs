@@ -82,7 +82,8 @@ fn a_damaged_block_is_an_error_for_who_reads_it_and_is_told() {
                   dd if=/data of=/dev/null bs=4096 skip=30 count=1 2>&1; \
                   cat /data >/dev/null; echo cat $?; \
                   md5sum /bin/busybox >/dev/null && echo others are good";
-    let convert = ["convert", layout, "-q", "-o", "good.img", "--", "sh", "-c", script];
+    let convert =
+        ["convert", layout, "-q", "--check-root", "-o", "good.img", "--", "sh", "-c", script];
     assert_eq!(desk.run(&convert), (0, String::new(), String::new()));
     let (code, out, _) = desk.run(&["image", "verify", "good.img"]);
     assert!(code == 0 && out.contains("hashes   ok") && out.contains("root hash"), "{out}");

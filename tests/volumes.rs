@@ -324,6 +324,8 @@ fn a_database_keeps_what_it_committed_through_a_kill() {
     let mut vm = start();
     vm.wait_for("PostgreSQL init process complete", PATIENCE);
     until(&mut vm, "CREATE TABLE IF NOT EXISTS log (n int PRIMARY KEY, text text)");
+    // The entrypoint's own words in pg_hba.conf, which it leaves to the next write-back.
+    until(&mut vm, "COPY (SELECT 1) TO PROGRAM 'sync'");
     let add = "INSERT INTO log SELECT coalesce(max(n), 0) + 1, repeat('x', 3000) FROM log \
                RETURNING n";
     let last = (0..15).filter_map(|_| query(add).ok()?.parse::<u64>().ok()).max().unwrap();

@@ -469,6 +469,10 @@ pub struct ContainerArgs {
     /// line, or `auto` for what `run --record-syscalls` has seen of this image
     #[arg(long, value_name = "FILE")]
     pub lock_syscalls: Option<PathBuf>,
+    /// Check every block of the root filesystem against its hash tree before it is used; images whose
+    /// loader is signed always do
+    #[arg(long, help_heading = "Integrity options")]
+    pub check_root: bool,
     #[command(flatten)]
     pub network: NetworkArgs,
     #[command(flatten)]
@@ -613,6 +617,7 @@ impl ContainerArgs {
             stdin: self.interactive,
             health: self.health.overrides(),
             network: self.network.overrides(),
+            check_root: self.check_root,
             syscalls: match &self.lock_syscalls {
                 Some(path) if path != Path::new(AUTO) => Syscalls::Only(syscalls::read(path)?),
                 _ => Syscalls::All,

@@ -284,5 +284,6 @@ pub fn record_json(record: &Record) -> serde_json::Value {
             _ => json!(null),
         },
         "healthcheck": record.healthcheck.as_ref().map(|check| texts(&check.argv)),
+        "check_root": record.check_root,
     })
 }

@@ -62,6 +62,8 @@ pub struct Overrides {
     pub health: HealthOverrides,
     /// `--lock-syscalls`, `--record-syscalls`.
     pub syscalls: Syscalls,
+    /// `--check-root`.
+    pub check_root: bool,
     /// `--ip`, `--gateway`, `--dns`, `--add-host` and the like.
     pub network: Network,
 }
@@ -150,6 +152,7 @@ pub fn plan(
         mounts: Vec::new(),
         stdin: overrides.stdin,
         syscalls: overrides.syscalls.clone(),
+        check_root: overrides.check_root,
     })
 }
 

@@ -22,7 +22,7 @@ pub const BLOCK: usize = 4096;
 /// First bytes of the footer block.
 pub const MAGIC: [u8; 8] = *b"d2uboot\0";
 /// Raised whenever [`Record`] or [`Footer`] changes shape.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Largest encoded record that a reader accepts, in bytes.
 pub const MAX_RECORD: usize = 1 << 20;
 
@@ -63,6 +63,8 @@ pub struct Record {
     pub stdin: bool,
     /// Which system calls programs may make.
     pub syscalls: Syscalls,
+    /// Whether blocks of the root are checked against its hash tree before they are used.
+    pub check_root: bool,
 }
 
 /// Something mounted over the root (`-v`, `--tmpfs`).
