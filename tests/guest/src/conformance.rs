@@ -680,7 +680,8 @@ fn shrinking_by_moving_unmaps_the_rest() {
         assert!(!gone(old) && !gone(old.add(PAGE)));
         let shared = map(PAGE, libc::MAP_SHARED);
         fails!(libc::mremap(shared.cast(), 0, PAGE, 0) as i64, ENOMEM);
-        fails!(libc::mremap(new.cast(), 0, PAGE, libc::MREMAP_MAYMOVE) as i64, EINVAL);
+        let private = map(PAGE, libc::MAP_PRIVATE);
+        fails!(libc::mremap(private.cast(), 0, PAGE, libc::MREMAP_MAYMOVE) as i64, EINVAL);
         fails!(map(PAGE, libc::MAP_PRIVATE | libc::MAP_SHARED) as i64, EINVAL);
     }
 }
