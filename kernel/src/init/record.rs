@@ -146,14 +146,17 @@ fn open(container: Container) -> Result<Option<Found>, String> {
 impl Found {
     /// The record, and the bytes of the root filesystem.
     pub fn into_root(self) -> Result<(Record, Source), String> {
-        let verity = self.footer.verity.as_ref().filter(|_| self.record.check_root);
-        if verity.is_none() && self.record.check_root {
-            return Err(
-                "the root filesystem is to be checked, but the boot record has no hash of it; \
-                        convert the image again"
-                    .to_string(),
-            );
-        }
+        let verity = match (self.record.check_root, &self.footer.verity) {
+            (false, _) => None,
+            (true, Some(verity)) => Some(verity),
+            (true, None) => {
+                return Err(
+                    "the root filesystem is to be checked, but the boot record has no hash \
+                            of it; convert the image again"
+                        .to_string(),
+                );
+            }
+        };
         let source = match self.record.root {
             Root::Here if self.footer.erofs_len == 0 => {
                 return Err("the boot record says that the root filesystem is with it, \

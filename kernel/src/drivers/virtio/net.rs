@@ -156,27 +156,25 @@ pub fn start(transport: Arc<dyn Transport>, cpus: usize) -> Result<Arc<VirtioNet
 }
 
 /// Tells the device to use so many pairs: until then it knows the first one only. EIO if it refuses.
-fn use_pairs(mut queue: Queue<()>, doorbell: Doorbell, count: u16) -> Result<()> {
-    // On the heap, as the device reads and writes them by their addresses.
+fn use_pairs(queue: Queue<()>, doorbell: Doorbell, count: u16) -> Result<()> {
+    // On the heap, as the device reads and writes them by their addresses; and for ever, as the queue
+    // stays in service and a device that fails may still write.
     let [low, high] = count.to_le_bytes();
-    let command = Box::new([SET_PAIRS[0], SET_PAIRS[1], low, high]);
-    let answer = Box::new([0xff_u8]);
+    let queue = Box::leak(Box::new(queue));
+    let command = Box::leak(Box::new([SET_PAIRS[0], SET_PAIRS[1], low, high]));
+    let answer = Box::leak(Box::new([0xff_u8]));
     let (asked, answered) = (Segment::of(&command[..]), Segment::of(&answer[..]));
     queue.push(&[asked], &[answered], ()).map_err(|()| Errno::EIO)?;
     doorbell.ring();
     let deadline = crate::time::now_ns() + ANSWER_NS;
     while queue.pop()?.is_none() {
         if crate::time::now_ns() > deadline {
-            // The device may still write: what it was given stays.
-            core::mem::forget((queue, command, answer));
             return Err(Errno::EIO);
         }
         core::hint::spin_loop();
     }
     // SAFETY: a valid reference; volatile, because the device wrote it.
     let status = unsafe { core::ptr::from_ref(&answer[0]).read_volatile() };
-    // Only now is nobody looking at the queue any more; it stays in service, though.
-    core::mem::forget(queue);
     if status == 0 { Ok(()) } else { Err(Errno::EIO) }
 }
 

@@ -25,8 +25,7 @@ pub(in crate::task) fn deliver(context: &mut UserContext) {
         let traced = task.work().contains(Work::TRACE);
         if group.stop == Stop::None {
             task.remove_work(Work::STOP);
-        }
-        if group.stop != Stop::None && (!traced || task.work().contains(Work::STOP)) {
+        } else if !traced || task.work().contains(Work::STOP) {
             stop(group);
             continue;
         }

@@ -28,8 +28,8 @@ impl Pending {
     }
 
     /// Adds a signal. A standard signal that is pending already is dropped, keeping the first
-    /// information; but a timer's has a place of its own. Past `limit` entries only the fact is kept, and real-time signals sent with a
-    /// value are refused (false).
+    /// information; but a timer's has a place of its own. Past `limit` entries only the fact is kept,
+    /// and real-time signals sent with a value are refused (false).
     pub fn push(&mut self, signal: Signal, info: SigInfo, limit: usize) -> bool {
         let timer = info.code == super::code::SI_TIMER;
         if self.set.has(signal) && !signal.is_realtime() && !timer {

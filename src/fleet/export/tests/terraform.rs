@@ -137,7 +137,11 @@ fn references_hold(text: &str, body: &Body) {
 }
 
 fn main_tf(target: Target, secrets: &str) -> (Vec<Rendered>, Body) {
-    let (mut machines, settings) = machines_for(target, secrets).unwrap();
+    checked(machines_for(target, secrets).unwrap())
+}
+
+/// What is rendered of them, and its `main.tf`, which must read well.
+fn checked((mut machines, settings): (Vec<Machine>, Settings)) -> (Vec<Rendered>, Body) {
     for (nth, machine) in machines.iter_mut().enumerate() {
         machine.reference = format!("{nth:032x}");
         machine.google_type = "e2-micro".into();
@@ -183,17 +187,7 @@ fn libvirt_gets_resources_that_wait_for_each_other() {
 
 #[test]
 fn google_gets_a_network_machines_and_a_balancer() {
-    let (mut machines, settings) = google("").unwrap();
-    for (nth, machine) in machines.iter_mut().enumerate() {
-        machine.reference = format!("{nth:032x}");
-        machine.google_type = "e2-micro".into();
-    }
-    let all = render::render(&machines, &settings).unwrap();
-    let text = file(&all, "main.tf");
-    let body: Body = hcl::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    known(&body, "");
-    references_hold(text, &body);
-    accepted("main.tf", text, &["terraform", "fmt", "-write=false"]);
+    let (_, body) = checked(google("").unwrap());
     assert_eq!(resources(&body, "google_compute_instance").len(), 4);
     // Two ports of one service: one group, two proxies with their checks.
     assert_eq!(resources(&body, "google_compute_instance_group").len(), 1);
