@@ -81,7 +81,7 @@ pub struct Task {
     /// Seccomp filters, newest first.
     pub(super) seccomp: SpinLock<Option<Arc<super::seccomp::Filter>>>,
     /// Who traces it, and what it has stopped for.
-    pub(super) trace: SpinLock<Option<super::trace::Trace>>,
+    pub(super) trace: SpinLock<super::trace::Traced>,
     /// Last CPU exception in user mode: vector, error code, address.
     fault: [AtomicUsize; 3],
     /// What vfork(2)'s parent waits for.
@@ -150,7 +150,7 @@ impl Task {
             timer_slack: AtomicUsize::new(50_000),
             memory_policy: AtomicU32::new(0),
             seccomp: SpinLock::new(None),
-            trace: SpinLock::new(None),
+            trace: SpinLock::default(),
             fault: [const { AtomicUsize::new(0) }; 3],
             vfork_done: SpinLock::new(None),
             restart: SpinLock::new(None),

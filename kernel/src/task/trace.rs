@@ -97,8 +97,15 @@ pub struct Stop {
     resumed: Option<u32>,
     /// The tracer leaves it in this stop until job control has something new (`PTRACE_LISTEN`).
     listening: bool,
-    /// The tracer doesn't trace it any more.
-    released: bool,
+}
+
+/// A task's side of being traced.
+#[derive(Default)]
+pub struct Traced {
+    by: Option<Trace>,
+    /// The stop that a former tracer let it go from, until it runs and takes the registers over.
+    /// Meanwhile another may trace it.
+    left: Option<Stop>,
 }
 
 /// A traced task's relation to its tracer.
@@ -120,17 +127,23 @@ pub struct Tracees {
     live: Vec<Arc<Task>>,
     /// Ended ones that aren't children: number and wait status.
     ended: Vec<(i32, i32)>,
+    /// The tracer is ending, and gets no more.
+    closed: bool,
 }
 
-/// Makes `process` the tracer of `task`. EPERM if it has one.
+/// Makes `process` the tracer of `task`, unless it is ending. EPERM if the task has one.
 pub fn attach(task: &Arc<Task>, process: &Arc<Process>, seized: bool, options: u32) -> Result<()> {
     {
-        let mut slot = task.trace.lock();
-        if slot.is_some() || task.is_kernel() {
+        let mut tracees = process.tracees.lock();
+        let mut traced = task.trace.lock();
+        if traced.by.is_some() || task.is_kernel() {
             return Err(Errno::EPERM);
         }
+        if tracees.closed {
+            return Ok(());
+        }
         let tracer = Arc::downgrade(process);
-        *slot = Some(Trace {
+        traced.by = Some(Trace {
             tracer,
             options,
             seized,
@@ -143,15 +156,15 @@ pub fn attach(task: &Arc<Task>, process: &Arc<Process>, seized: bool, options: u
             // It leaves the stop of job control for one that the tracer hears of.
             task.add_work(Work::RETRAP);
         }
+        tracees.live.push(task.clone());
     }
-    process.tracees.lock().live.push(task.clone());
     sched::resume(task);
     Ok(())
 }
 
 /// The tracer's number; 0 without one.
 pub fn tracer_of(task: &Task) -> i32 {
-    let tracer = task.trace.lock().as_ref().and_then(|trace| trace.tracer.upgrade());
+    let tracer = task.trace.lock().by.as_ref().and_then(|trace| trace.tracer.upgrade());
     tracer.map_or(0, |tracer| tracer.pid())
 }
 
@@ -162,7 +175,7 @@ pub fn with_stopped<R>(
     f: impl FnOnce(&mut Stop, &mut u32, bool) -> Result<R>,
 ) -> Result<R> {
     let mut slot = task.trace.lock();
-    let trace = slot.as_mut().filter(|trace| is_mine(trace)).ok_or(Errno::ESRCH)?;
+    let trace = slot.by.as_mut().filter(|trace| is_mine(trace)).ok_or(Errno::ESRCH)?;
     let Trace { options, seized, stop, .. } = trace;
     let stop = stop.as_mut().filter(|stop| stop.resumed.is_none() && !stop.listening);
     f(stop.ok_or(Errno::ESRCH)?, options, *seized)
@@ -181,7 +194,7 @@ pub fn resume(task: &Arc<Task>, how: Resume, signal: u32) -> Result<()> {
         }
         Ok(())
     })?;
-    if let Some(trace) = task.trace.lock().as_mut() {
+    if let Some(trace) = task.trace.lock().by.as_mut() {
         trace.how = how;
     }
     sched::resume(task);
@@ -191,12 +204,24 @@ pub fn resume(task: &Arc<Task>, how: Resume, signal: u32) -> Result<()> {
 /// `PTRACE_DETACH`
 pub fn detach(task: &Arc<Task>, signal: u32) -> Result<()> {
     with_stopped(task, |stop, _, _| {
-        (stop.resumed, stop.released) = (Some(signal), true);
+        stop.resumed = Some(signal);
         Ok(())
     })?;
+    release(task);
     forget(current().process(), task);
     sched::resume(task);
     Ok(())
+}
+
+/// Nobody traces `task` any more. Returns the options it was traced with.
+fn release(task: &Task) -> Option<u32> {
+    let mut traced = task.trace.lock();
+    let Trace { options, stop, .. } = traced.by.take()?;
+    if let Some(stop) = stop {
+        traced.left = Some(Stop { resumed: stop.resumed.or(Some(0)), ..stop });
+    }
+    task.remove_work(Work::TRACE);
+    Some(options)
 }
 
 fn forget(tracer: &Process, task: &Task) {
@@ -207,7 +232,7 @@ fn forget(tracer: &Process, task: &Task) {
 pub fn interrupt(task: &Arc<Task>) -> Result<()> {
     {
         let mut slot = task.trace.lock();
-        let trace = slot.as_mut().filter(|trace| is_mine(trace)).ok_or(Errno::ESRCH)?;
+        let trace = slot.by.as_mut().filter(|trace| is_mine(trace)).ok_or(Errno::ESRCH)?;
         if !trace.seized {
             return Err(Errno::EIO);
         }
@@ -235,20 +260,11 @@ pub fn listen(task: &Arc<Task>) -> Result<()> {
 
 /// The tracer ends: its tracees go on alone, or end with it.
 pub(super) fn tracer_exits(process: &Process) {
-    let tracees = core::mem::take(&mut *process.tracees.lock()).live;
+    let none = Tracees { closed: true, ..Tracees::default() };
+    let tracees = core::mem::replace(&mut *process.tracees.lock(), none).live;
     for task in tracees {
-        let mut slot = task.trace.lock();
-        let Some(trace) = slot.as_mut() else { continue };
-        let kill = trace.options & option::EXITKILL != 0;
-        match &mut trace.stop {
-            Some(stop) => (stop.resumed, stop.released) = (Some(0), true),
-            None => {
-                *slot = None;
-                task.remove_work(Work::TRACE);
-            }
-        }
-        drop(slot);
-        if kill {
+        let Some(options) = release(&task) else { continue };
+        if options & option::EXITKILL != 0 {
             signal::send_to_process(task.process(), Signal::KILL, SigInfo::kernel(Signal::KILL));
         }
         sched::resume(&task);
@@ -257,7 +273,7 @@ pub(super) fn tracer_exits(process: &Process) {
 
 /// A traced task ends. Its parent hears of a process's end by itself.
 pub(super) fn tracee_exits(task: &Arc<Task>, status: i32) {
-    let Some(trace) = task.trace.lock().take() else { return };
+    let Some(trace) = task.trace.lock().by.take() else { return };
     let Some(tracer) = trace.tracer.upgrade() else { return };
     forget(&tracer, task);
     let process = task.process();
@@ -296,7 +312,7 @@ pub(super) fn scan(process: &Process, who: Who, keep: bool) -> Result<Option<(i3
         }
         any = true;
         let mut slot = task.trace.lock();
-        let stop = slot.as_mut().and_then(|trace| trace.stop.as_mut());
+        let stop = slot.by.as_mut().and_then(|trace| trace.stop.as_mut());
         if let Some(stop) = stop.filter(|stop| !stop.reported && stop.resumed.is_none()) {
             stop.reported = !keep;
             return Ok(Some((task.tid(), (stop.code << 8 | 0x7f) as i32)));
@@ -316,13 +332,13 @@ fn stop(
 ) -> Option<u32> {
     let task = current_arc();
     let mut fpu = Vec::new();
-    if task.trace.lock().is_some() && fpu.try_reserve_exact(fpu::signal_size()).is_ok() {
+    if task.trace.lock().by.is_some() && fpu.try_reserve_exact(fpu::signal_size()).is_ok() {
         fpu.resize(fpu::signal_size(), 0);
         context.save_signal_fpu(&mut fpu);
     }
     let tracer = {
         let mut slot = task.trace.lock();
-        let trace = slot.as_mut()?;
+        let trace = slot.by.as_mut()?;
         let registers = copy_out(context);
         trace.stop = Some(Stop {
             kind,
@@ -335,7 +351,6 @@ fn stop(
             reported: false,
             resumed: None,
             listening: false,
-            released: false,
         });
         // Whatever it stops for, the tracer has it stopped.
         trace.interrupt = false;
@@ -345,7 +360,7 @@ fn stop(
     notify(&tracer, &task, signal::code::CLD_TRAPPED, (code & 0xff) as i32);
     let waits = || {
         let slot = task.trace.lock();
-        let Some(Trace { stop: Some(stop), interrupt, .. }) = slot.as_ref() else { return false };
+        let Some(Trace { stop: Some(stop), interrupt, .. }) = &slot.by else { return false };
         let news = *interrupt || task.work().contains(Work::RETRAP);
         let ends = stop.resumed.is_some() || stop.listening && news;
         !ends && !task.work().contains(Work::DIE)
@@ -354,16 +369,13 @@ fn stop(
         sched::stop_current(waits);
     }
     let mut slot = task.trace.lock();
-    let done = slot.as_mut()?.stop.take()?;
+    let left = slot.left.take();
+    let done = left.or_else(|| slot.by.as_mut()?.stop.take())?;
+    drop(slot);
     if done.listening && done.resumed.is_none() {
         // News, or an interruption: both are told by another stop.
         task.add_work(Work::RETRAP);
     }
-    if done.released {
-        *slot = None;
-        task.remove_work(Work::TRACE);
-    }
-    drop(slot);
     copy_in(context, &done.registers);
     if done.fpu_changed {
         // Fails for areas that are too short only.
@@ -375,7 +387,7 @@ fn stop(
 /// Stops for an event, if the tracer asked for it. Returns whether it did.
 pub(super) fn on_event(context: &mut UserContext, event: u32, message: usize) -> bool {
     let asked = |trace: &Trace| trace.options & 1 << event != 0;
-    if !current().trace.lock().as_ref().is_some_and(asked) {
+    if !current().trace.lock().by.as_ref().is_some_and(asked) {
         return false;
     }
     let trap = Signal::TRAP;
@@ -408,7 +420,7 @@ pub(super) fn on_interrupt(context: &mut UserContext) {
         let group = task.process().signal.lock();
         let news = task.work().contains(Work::RETRAP);
         task.remove_work(Work::RETRAP);
-        let Some(trace) = slot.as_mut() else { return };
+        let Some(trace) = slot.by.as_mut() else { return };
         if !core::mem::take(&mut trace.interrupt) && !news {
             return;
         }
@@ -429,7 +441,7 @@ pub(super) fn on_interrupt(context: &mut UserContext) {
 
 /// Stops before or after a system call, if the tracer follows those.
 pub fn on_syscall(context: &mut UserContext, kind: Kind) {
-    let good = match current().trace.lock().as_ref() {
+    let good = match &current().trace.lock().by {
         Some(trace) if trace.how == Resume::Syscall => trace.options & option::TRACESYSGOOD,
         _ => return,
     };
@@ -455,13 +467,13 @@ pub(super) fn on_clone(child: &Arc<Task>, flags: u32, exit_signal: u32) -> Optio
     };
     let (tracer, options, seized) = {
         let slot = current().trace.lock();
-        let trace = slot.as_ref()?;
+        let trace = slot.by.as_ref()?;
         (trace.tracer.upgrade()?, trace.options, trace.seized)
     };
     let wanted = options & 1 << event != 0 && flags & CLONE_UNTRACED == 0;
     if (wanted || flags & CLONE_PTRACE != 0) && attach(child, &tracer, seized, options).is_ok() {
         if seized {
-            if let Some(trace) = child.trace.lock().as_mut() {
+            if let Some(trace) = child.trace.lock().by.as_mut() {
                 trace.interrupt = true;
             }
         } else {
@@ -475,7 +487,7 @@ pub(super) fn on_clone(child: &Arc<Task>, flags: u32, exit_signal: u32) -> Optio
 
 /// The current task runs another program.
 pub(super) fn on_exec(context: &mut UserContext, former: i32) {
-    let Some(seized) = current().trace.lock().as_ref().map(|trace| trace.seized) else { return };
+    let Some(seized) = current().trace.lock().by.as_ref().map(|trace| trace.seized) else { return };
     if !on_event(context, event::EXEC, former as usize) && !seized {
         let trap = Signal::TRAP;
         signal::send_to_task(&current_arc(), trap, SigInfo::new(trap, 0));
