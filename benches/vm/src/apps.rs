@@ -1,5 +1,6 @@
-//! Databases under their own clients.
+//! Databases under their own clients, and servers of pages that compute them.
 
+use crate::http;
 use crate::vm::{Vm, sh};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,6 +14,10 @@ pub enum App {
     Redis,
     /// That of PostgreSQL.
     Postgres,
+    /// Pages by Node.js.
+    Node,
+    /// Pages by Python behind gunicorn.
+    Gunicorn,
 }
 
 impl App {
@@ -22,7 +27,11 @@ impl App {
             "http" => Ok(App::Http),
             "redis" => Ok(App::Redis),
             "postgres" => Ok(App::Postgres),
-            _ => Err(format!("application `{name}` is not http, redis or postgres")),
+            "node" => Ok(App::Node),
+            "gunicorn" => Ok(App::Gunicorn),
+            _ => {
+                Err(format!("application `{name}` is not http, redis, postgres, node or gunicorn"))
+            }
         }
     }
 
@@ -32,6 +41,8 @@ impl App {
             App::Http => 80,
             App::Redis => 6379,
             App::Postgres => 5432,
+            App::Node => 3000,
+            App::Gunicorn => 8000,
         }
     }
 
@@ -51,14 +62,24 @@ impl App {
                 &["set 1", "get 1", "set 16", "get 16", "set 16 pipelined", "get 16 pipelined"]
             }
             App::Postgres => &["pgbench 1", "pgbench 4", "pgbench select 1", "pgbench select 4"],
+            App::Node => &["wrk keep-alive 1", "wrk keep-alive 16", "wrk keep-alive 64"],
+            // Its workers close each connection behind the answer.
+            App::Gunicorn => &["wrk close 1", "wrk close 16", "wrk close 64"],
         }
     }
 }
 
 /// Waits until a fresh VM answers, and measures one thing.
-pub fn measure(vm: &Vm, name: &str, seconds: u64) -> Result<f64, String> {
+pub fn measure(vm: &Vm, who: &str, name: &str, seconds: u64) -> Result<f64, String> {
     let words: Vec<&str> = name.split(' ').collect();
     match words[..] {
+        ["wrk", kind, connections] => {
+            http::wait_for_200(vm.port, Duration::from_secs(300))?;
+            let connections = connections.parse().map_err(|_| "connections are a number")?;
+            // The first requests meet programs that aren't compiled, imported or cached yet.
+            http::wrk(who, vm.port, kind == "keep-alive", connections, 2)?;
+            http::wrk(who, vm.port, kind == "keep-alive", connections, seconds)
+        }
         ["pgbench", "select", clients] => pgbench(vm, clients, seconds, &["-S"]),
         ["pgbench", clients] => pgbench(vm, clients, seconds, &[]),
         [test, clients] => redis(vm, test, clients, "1", seconds),

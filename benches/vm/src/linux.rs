@@ -15,7 +15,7 @@ pub fn prepare(ours: &Guest) -> Result<Guest, String> {
     let dir = work_dir()?;
     let files = kernel_package(&dir)?;
     let kernel = one(&files.join("boot"), "vmlinuz-")?;
-    let init = build_init(&dir)?;
+    let init = build_static("linux-init")?;
     let mut archive = Cpio::default();
     for name in ["dev", "lower", "upper", "root"] {
         archive.dir(name);
@@ -85,16 +85,16 @@ fn kernel_package(dir: &Path) -> Result<PathBuf, String> {
     Ok(files)
 }
 
-/// Builds `linux-init`, statically linked.
-fn build_init(dir: &Path) -> Result<PathBuf, String> {
-    let target = dir.join("init-target");
+/// Builds a program of this workspace, statically linked.
+pub fn build_static(package: &str) -> Result<PathBuf, String> {
+    let target = work_dir()?.join("init-target");
     sh(Command::new(std::env::var("CARGO").unwrap_or("cargo".into()))
-        .args(["build", "--release", "-p", "linux-init"])
+        .args(["build", "--release", "-p", package])
         .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])
         .arg(&target)
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols")
         .current_dir(env!("CARGO_MANIFEST_DIR")))?;
-    Ok(target.join("x86_64-unknown-linux-gnu/release/linux-init"))
+    Ok(target.join("x86_64-unknown-linux-gnu/release").join(package))
 }
 
 /// The image's own command, as `linux-init` reads it.

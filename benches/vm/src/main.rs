@@ -3,23 +3,26 @@
 //!
 //! ```text
 //! cargo run --release -p bench-vm -- IMAGE [--machine q35|microvm] [--rounds N] [--seconds S]
-//!     [--app http|redis|postgres] [--cpus N]
+//!     [--app http|redis|postgres|node|gunicorn] [--cpus N] [--kernel FILE]
+//! cargo run --release -p bench-vm -- micro [--clock time|instructions] [--only WORD] ...
 //! ```
 //!
 //! IMAGE is what `dock2uni convert` takes, and has to serve HTTP on port 80, or what `--app` says:
-//! `redis` or `postgres`, which are loaded by `redis-benchmark` and `pgbench` then. The Linux side is
-//! Debian's stock cloud kernel with the same EROFS root and the smallest init that can start the
-//! image (`linux-init`).
+//! `redis` and `postgres` are loaded by `redis-benchmark` and `pgbench`, the others by `wrk`. The
+//! Linux side is Debian's stock cloud kernel with the same EROFS root and the smallest init that can
+//! start the image (`linux-init`). `micro` times single operations of both kernels by the program in
+//! `micro/`.
 
 mod apps;
 mod http;
 mod linux;
+mod micro;
 mod vm;
 
 use apps::App;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use vm::{Guest, Machine, Vm};
+use vm::{Clock, Guest, Machine, Vm};
 
 struct Options {
     image: String,
@@ -29,6 +32,8 @@ struct Options {
     only: Option<String>,
     app: App,
     cpus: u32,
+    clock: Clock,
+    kernel: Option<String>,
 }
 
 fn options() -> Result<Options, String> {
@@ -40,6 +45,8 @@ fn options() -> Result<Options, String> {
         only: None,
         app: App::Http,
         cpus: 1,
+        clock: Clock::Time,
+        kernel: None,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -54,13 +61,18 @@ fn options() -> Result<Options, String> {
             }
             "--app" => options.app = App::parse(&value()?)?,
             "--cpus" => options.cpus = value()?.parse().map_err(|_| "`--cpus` takes a number")?,
+            "--clock" => options.clock = Clock::parse(&value()?)?,
+            "--kernel" => options.kernel = Some(value()?),
             "--only" => options.only = Some(value()?),
             _ if options.image.is_empty() && !arg.starts_with('-') => options.image = arg,
             _ => return Err(format!("`{arg}` is not an option")),
         }
     }
     if options.image.is_empty() {
-        return Err("usage: bench-vm IMAGE [--machine q35|microvm] [--rounds N] [--seconds S] [--only MEASURE] [--app http|redis|postgres] [--cpus N]".into());
+        return Err("usage: bench-vm IMAGE [--machine q35|microvm] [--rounds N] [--seconds S] [--only MEASURE] [--app http|redis|postgres|node|gunicorn] [--cpus N] [--kernel FILE]\n       bench-vm micro [--clock time|instructions] [--only WORD] [--cpus N] [--rounds N] [--kernel FILE]".into());
+    }
+    if options.clock == Clock::Instructions && (options.cpus != 1 || options.image != "micro") {
+        return Err("`--clock instructions` is for `micro` with one CPU".into());
     }
     Ok(options)
 }
@@ -76,7 +88,11 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let mut ours = vm::prepare(&options.image, &options.app.env())?;
+    if options.image == "micro" {
+        return micro::run(options);
+    }
+    let image = vm::image(&options.image)?;
+    let mut ours = vm::prepare(&image, &options.app.env(), options.kernel.as_deref())?;
     ours.port = options.app.port();
     let linux = linux::prepare(&ours)?;
     let guests = [&ours, &linux];
@@ -93,7 +109,7 @@ fn run(options: &Options) -> Result<(), String> {
         for name in options.app.measures().iter().copied().filter(|name| wanted(name)) {
             let measure = |options: &Options, guest: &Guest| {
                 let vm = Vm::start(guest, options.machine, 512, options.cpus)?;
-                apps::measure(&vm, name, options.seconds)
+                apps::measure(&vm, guest.name, name, options.seconds)
             };
             row(name, in_turn(options, guests, measure)?);
         }

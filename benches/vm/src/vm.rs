@@ -4,16 +4,50 @@ use dock2uni::config::Overrides;
 use dock2uni::convert;
 use dock2uni::disk::medium::Cursor;
 use dock2uni::disk::{Disk, Part};
-use dock2uni::source::{self, Options, Reference, Store};
+use dock2uni::source::{self, Image, Options, Reference, Store};
 use dock2uni_format::record::{Record, trailer};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// How the guests' instructions are executed.
 pub const ACCEL: &str = "tcg";
+
+/// What they run on: all that the translator has, but for the claim that bytes are moved fast (ERMS),
+/// which Linux believes and which slows it down.
+const CPU: &str = "max,-erms";
+
+/// What a guest's clock counts.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// Time.
+    #[default]
+    Time,
+    /// Instructions that the guest executes, as nanoseconds: the same in every run, whatever else
+    /// the machine does. One CPU only.
+    Instructions,
+}
+
+impl Clock {
+    /// By its name on the command line.
+    pub fn parse(name: &str) -> Result<Clock, String> {
+        match name {
+            "time" => Ok(Clock::Time),
+            "instructions" => Ok(Clock::Instructions),
+            _ => Err(format!("clock `{name}` is not time or instructions")),
+        }
+    }
+
+    fn qemu(self) -> &'static [&'static str] {
+        match self {
+            Clock::Time => &["-accel", ACCEL],
+            Clock::Instructions => &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"],
+        }
+    }
+}
 
 /// QEMU machine types that both kernels boot on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,6 +130,11 @@ pub fn work_dir() -> Result<PathBuf, String> {
     dir.canonicalize().map_err(|error| error.to_string())
 }
 
+/// Where the console of the guest that was started last goes.
+pub fn console_log() -> Result<PathBuf, String> {
+    Ok(work_dir()?.join("console.log"))
+}
+
 /// Runs a command and fails with its own words.
 pub fn sh(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
@@ -105,17 +144,23 @@ pub fn sh(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Converts the image and takes it apart for direct boot, as `dock2uni run` does.
-pub fn prepare(image: &str, env: &[String]) -> Result<Guest, String> {
+/// Brings in the image that a reference names.
+pub fn image(reference: &str) -> Result<Image, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let store = Store::open_default().map_err(|error| text(&error))?;
+    let reference = Reference::detect(reference).map_err(|error| text(&error))?;
+    let image = source::resolve(&reference, &Options::from_env(), &store, &source::Quiet);
+    image.map_err(|error| text(&error))
+}
+
+/// Converts the image and takes it apart for direct boot, as `dock2uni run` does. It is booted with
+/// the kernel of this file, or with the one in the tool.
+pub fn prepare(image: &Image, env: &[String], kernel_file: Option<&str>) -> Result<Guest, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let dir = work_dir()?;
-    let store = Store::open_default().map_err(|error| text(&error))?;
-    let reference = Reference::detect(image).map_err(|error| text(&error))?;
-    let image = source::resolve(&reference, &Options::from_env(), &store, &source::Quiet);
-    let image = image.map_err(|error| text(&error))?;
     let path = dir.join("image.img");
     let overrides = Overrides { env: env.to_vec(), ..Overrides::default() };
-    let made = convert::disk_image(&image, &overrides, &path, &|_| {});
+    let made = convert::disk_image(image, &overrides, &path, &|_| {});
     let made = made.map_err(|error| text(&error))?;
     let (record, verity) = (made.record, made.verity);
     let disk = Disk::open(&path).map_err(|error| text(&error))?;
@@ -129,7 +174,10 @@ pub fn prepare(image: &str, env: &[String]) -> Result<Guest, String> {
         std::fs::write(&module, trailer(&record, 0, Some(verity)))
     };
     copy().map_err(|error| format!("{}: {error}", dir.display()))?;
-    let bytes = dock2uni::guest::kernel().map_err(|error| text(&error))?;
+    let bytes = match kernel_file {
+        Some(path) => std::fs::read(path).map_err(|error| format!("{path}: {error}"))?,
+        None => dock2uni::guest::kernel().map_err(|error| text(&error))?.to_vec(),
+    };
     std::fs::write(&kernel, bytes).map_err(|error| text(&error))?;
     let microvm_cmdline = String::new();
     Ok(Guest {
@@ -154,14 +202,24 @@ pub struct Vm {
 impl Vm {
     /// Starts a guest with `mib` MiB of memory.
     pub fn start(guest: &Guest, machine: Machine, mib: u32, cpus: u32) -> Result<Vm, String> {
+        Vm::start_by(Clock::Time, guest, machine, mib, cpus)
+    }
+
+    /// The same with a clock.
+    pub fn start_by(
+        clock: Clock,
+        guest: &Guest,
+        machine: Machine,
+        mib: u32,
+        cpus: u32,
+    ) -> Result<Vm, String> {
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .map_err(|error| format!("no free port: {error}"))?
             .port();
         let added = if machine == Machine::Microvm { guest.microvm_cmdline.as_str() } else { "" };
         let cmdline = format!("{} {added}", guest.cmdline);
-        let log =
-            File::create(work_dir()?.join("console.log")).map_err(|error| error.to_string())?;
+        let log = File::create(console_log()?).map_err(|error| error.to_string())?;
         let child = Command::new("qemu-system-x86_64")
             .args([
                 "-nodefaults",
@@ -172,7 +230,8 @@ impl Vm {
                 "-serial",
                 "stdio",
             ])
-            .args(["-accel", ACCEL, "-cpu", "max", "-M", machine.qemu()])
+            .args(clock.qemu())
+            .args(["-cpu", CPU, "-M", machine.qemu()])
             .args(["-global", "virtio-mmio.force-legacy=false"])
             .args(["-m", &mib.to_string(), "-smp", &cpus.to_string()])
             .arg("-kernel")
@@ -191,6 +250,18 @@ impl Vm {
             .spawn()
             .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
         Ok(Vm { child, port })
+    }
+
+    /// Waits until it has gone off by itself.
+    pub fn wait(&mut self, limit: Duration) -> Result<(), String> {
+        let start = Instant::now();
+        while self.child.try_wait().map_err(|error| error.to_string())?.is_none() {
+            if start.elapsed() > limit {
+                return Err(format!("still running after {} s", limit.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// Memory of the host that the VM takes, emulator included.
