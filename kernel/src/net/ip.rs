@@ -11,6 +11,7 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
     pub const ICMPV6: u8 = 58;
+    pub const UDPLITE: u8 = 136;
 }
 
 /// Length of an IPv4 header without options.

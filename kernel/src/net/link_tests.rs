@@ -42,7 +42,7 @@ fn large_datagrams_travel_in_pieces_in_any_order() {
             assert_eq!(server.take().expect("arrives").packet.bytes(), data, "{to} {len}");
             while server.take().is_some() {}
         }
-        let how = Sending { ttl: 64, tos: 0, whole: true, echo: false };
+        let how = Sending { ttl: 64, tos: 0, whole: true, echo: false, lite: None };
         let packet = Packet::from_slice(&[0; 2000]).unwrap();
         let sent = udp::send_as(
             &world.ends[0].0,
@@ -52,6 +52,49 @@ fn large_datagrams_travel_in_pieces_in_any_order() {
             how,
         );
         assert_eq!(sent, Err(Errno::EMSGSIZE));
+    }
+}
+
+#[test]
+fn udp_lite_sums_what_it_is_asked_to() {
+    for to in [IpAddr::from([10, 0, 0, 2]), addr6(2).into()] {
+        let mut world = World::new();
+        world.pass(SECOND);
+        let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let local = SocketAddr::new(any, 53);
+        let ordinary = socket(&world, 1, &local.to_string());
+        let server = Endpoint::new(local, false, 1 << 20, Arc::new(WaitQueue::new()));
+        world.ends[1].0.udplite.insert(server.clone());
+        // What arrives if the byte `at` of the payload is damaged on the way.
+        let mut sent = |covered: u16, damage: Option<usize>| {
+            let packet = Packet::from_slice(b"sixteen bytes...").unwrap();
+            let how = Sending { ttl: 9, tos: 0, whole: false, echo: false, lite: Some(covered) };
+            let from = SocketAddr::new(any, 9);
+            let target = SocketAddr::new(to, 53);
+            udp::send_as(&world.ends[0].0, from, target, packet, how).unwrap();
+            if let Some(at) = damage {
+                let mut out = world.ends[0].1.out.lock();
+                let frame = out.back_mut().unwrap().bytes_mut();
+                let payload = frame.len() - 16;
+                frame[payload + at] ^= 0x40;
+            }
+            world.pass(SECOND);
+            server.take().map(|datagram| datagram.packet.bytes().to_vec())
+        };
+        let whole = Some(b"sixteen bytes...".to_vec());
+        // The neighbour is known from here on.
+        assert_eq!(sent(0, None), whole, "{to}");
+        assert_eq!(sent(0, Some(15)), None);
+        assert_eq!(sent(1, Some(0)).unwrap()[..2], *b"3i", "the header is covered alone");
+        assert_eq!(sent(12, Some(4)).unwrap()[4], b'e' ^ 0x40);
+        assert_eq!(sent(12, Some(3)), None);
+        assert_eq!(sent(24, Some(15)), None);
+        assert_eq!(sent(u16::MAX, None), whole);
+        server.set_coverage(Some(12));
+        assert_eq!((sent(11, None), sent(12, None)), (None, whole.clone()));
+        server.set_coverage(Some(0));
+        assert_eq!((sent(23, None), sent(24, None)), (None, whole));
+        assert!(ordinary.take().is_none(), "ports are not shared with UDP");
     }
 }
 
@@ -230,7 +273,7 @@ fn members_of_a_group_hear_it_and_are_reported() {
     let here = socket(&world, 0, "0.0.0.0:5000");
     let say = |world: &mut World, echo: bool| {
         let packet = Packet::from_slice(b"hello").unwrap();
-        let how = Sending { ttl: 1, tos: 0, whole: false, echo };
+        let how = Sending { ttl: 1, tos: 0, whole: false, echo, lite: None };
         let from = "0.0.0.0:9".parse().unwrap();
         udp::send_as(&world.ends[0].0, from, SocketAddr::new(group, 5000), packet, how).unwrap();
         world.settle();

@@ -35,12 +35,13 @@ pub fn report(stack: &Arc<Stack>, teller: Teller, quoted: &[u8], trouble: Troubl
     let Some([s0, s1, d0, d1, rest @ ..]) = quoted.get(at..) else { return };
     let local = SocketAddr::new(src, u16::from_be_bytes([*s0, *s1]));
     let remote = SocketAddr::new(dst, u16::from_be_bytes([*d0, *d1]));
-    if kind == protocol::UDP {
+    if matches!(kind, protocol::UDP | protocol::UDPLITE) {
+        let table = stack.datagrams(kind == protocol::UDPLITE).0;
         let (error, mtu) = match trouble {
             Trouble::Lost(error) | Trouble::Astray(error) => (error, 0),
             Trouble::TooBig(mtu) => (Errno::EMSGSIZE, mtu),
         };
-        if mtu != 0 && stack.udp.has(&local) {
+        if mtu != 0 && table.has(&local) {
             stack.learn_path(dst, mtu);
         }
         let origin = if src.is_ipv4() { Origin::Icmp } else { Origin::Icmp6 };
@@ -53,7 +54,7 @@ pub fn report(stack: &Arc<Stack>, teller: Teller, quoted: &[u8], trouble: Troubl
             remote,
             payload: rest.get(4..).unwrap_or_default().to_vec(),
         };
-        return stack.udp.failed(&local, failure, !matches!(trouble, Trouble::Astray(_)));
+        return table.failed(&local, failure, !matches!(trouble, Trouble::Astray(_)));
     }
     if kind != protocol::TCP {
         return;

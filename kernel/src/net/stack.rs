@@ -161,6 +161,10 @@ pub struct Stack {
     pub udp: udp::Table,
     /// UDP ports in use.
     pub udp_ports: Ports,
+    /// UDP-Lite sockets, whose ports are their own.
+    pub udplite: udp::Table,
+    /// UDP-Lite ports in use.
+    pub udplite_ports: Ports,
     /// Raw sockets.
     pub raw: raw::Table,
     /// Packet sockets.
@@ -200,6 +204,8 @@ impl Stack {
             tcp_ports: Ports::new(),
             udp: udp::Table::new(),
             udp_ports: Ports::new(),
+            udplite: udp::Table::new(),
+            udplite_ports: Ports::new(),
             raw: raw::Table::default(),
             taps: tap::Table::default(),
             neighbors: SpinLock::new(Neighbors::new()),
@@ -211,6 +217,14 @@ impl Stack {
             configured: WaitQueue::new(),
             stats: Stats::default(),
         })
+    }
+
+    /// The sockets and ports of UDP, or of UDP-Lite.
+    pub fn datagrams(&self, lite: bool) -> (&udp::Table, &Ports) {
+        match lite {
+            false => (&self.udp, &self.udp_ports),
+            true => (&self.udplite, &self.udplite_ports),
+        }
     }
 
     /// Monotonic nanoseconds.
@@ -531,7 +545,7 @@ impl Stack {
         }
         match header.protocol {
             protocol::TCP => tcp::input(self, &packet, &header, loopback),
-            protocol::UDP => udp::input(self, packet, &header, loopback),
+            protocol::UDP | protocol::UDPLITE => udp::input(self, packet, &header, loopback),
             groups::IGMP if header.src.is_ipv4() => groups::input(self, &packet, &header, loopback),
             protocol::ICMP if header.src.is_ipv4() => icmp::input(self, &packet, &header, loopback),
             protocol::ICMPV6 if header.src.is_ipv6() => nd::input(self, &packet, &header, loopback),

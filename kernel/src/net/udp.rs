@@ -1,4 +1,5 @@
-//! UDP (RFC 768).
+//! UDP (RFC 768), and UDP-Lite (RFC 3828): the same, with a checksum that need not cover all of a
+//! datagram.
 
 use super::addr::{IpAddr, SocketAddr};
 use super::checksum;
@@ -48,6 +49,8 @@ struct State {
     received: VecDeque<Datagram>,
     bytes: usize,
     limit: usize,
+    /// Least checksum coverage of what is taken (`UDPLITE_RECV_CSCOV`); 0: all of it.
+    coverage: Option<u16>,
     error: Option<Errno>,
     failures: ErrorQueue,
     dropped: u64,
@@ -65,6 +68,7 @@ impl Endpoint {
                 received: VecDeque::new(),
                 bytes: 0,
                 limit,
+                coverage: None,
                 error: None,
                 failures: ErrorQueue::default(),
                 dropped: 0,
@@ -89,6 +93,10 @@ impl Endpoint {
     /// Changes the receive buffer's size.
     pub fn set_limit(&self, limit: usize) {
         self.state.lock().limit = limit;
+    }
+    /// Drops datagrams of which the checksum covers less than so many bytes; 0: less than all.
+    pub fn set_coverage(&self, least: Option<u16>) {
+        self.state.lock().coverage = least;
     }
     /// Takes the pending error.
     pub fn take_error(&self) -> Option<Errno> {
@@ -177,10 +185,15 @@ impl Endpoint {
         }
     }
 
-    fn deliver(&self, datagram: Datagram) {
+    /// `covered`: bytes under the checksum, if that isn't all.
+    fn deliver(&self, datagram: Datagram, covered: Option<u16>) {
         let mut state = self.state.lock();
+        let thin = match (state.coverage, covered) {
+            (Some(least), Some(covered)) => least == 0 || covered < least,
+            _ => false,
+        };
         // One datagram always fits, as in Linux.
-        if state.bytes > 0 && state.bytes + cost(&datagram) > state.limit {
+        if thin || state.bytes > 0 && state.bytes + cost(&datagram) > state.limit {
             state.dropped += 1;
             return;
         }
@@ -280,28 +293,41 @@ fn hash(addr: &SocketAddr) -> u64 {
     mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17
 }
 
-/// A UDP packet has come in; `packet` starts at the IP header.
+/// Length of a datagram, and how much of it its checksum covers. `None` if it is malformed.
+fn extent(lite: bool, field: u16, available: usize) -> Option<(usize, usize)> {
+    let field = usize::from(field);
+    let (len, covered) = match (lite, field) {
+        (true, 0) => (available, available),
+        (true, field) => (available, field),
+        (false, field) => (field, field),
+    };
+    (HEADER..=available).contains(&covered).then_some((len, covered))
+}
+
+/// A packet of UDP or UDP-Lite has come in; `packet` starts at the IP header.
 pub fn input(stack: &Arc<Stack>, mut packet: Packet, header: &Header, loopback: bool) {
     packet.truncate(header.total_len);
     let bytes = &packet.bytes()[header.header_len..];
     let Some(udp) = bytes.first_chunk::<HEADER>() else { return };
-    let len = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
-    if len < HEADER || len > bytes.len() {
-        return;
-    }
-    let unsummed = udp[6..8] == [0, 0] && header.src.is_ipv4();
+    let lite = header.protocol == protocol::UDPLITE;
+    let field = u16::from_be_bytes([udp[4], udp[5]]);
+    let Some((len, covered)) = extent(lite, field, bytes.len()) else { return };
+    // UDP-Lite has no datagrams without a checksum.
+    let unsummed = udp[6..8] == [0, 0] && header.src.is_ipv4() && !lite;
     if !packet.offload.checksum && !unsummed {
-        let sum = checksum::pseudo_header(&header.src, &header.dst, protocol::UDP, len);
-        if !checksum::verify(sum, &bytes[..len]) {
+        let sum = checksum::pseudo_header(&header.src, &header.dst, header.protocol, len);
+        if !checksum::verify(sum, &bytes[..covered]) {
             return;
         }
     }
+    let partly = (covered < len).then_some(field);
     let from = SocketAddr::new(header.src, u16::from_be_bytes([udp[0], udp[1]]));
     let to = SocketAddr::new(header.dst, u16::from_be_bytes([udp[2], udp[3]]));
-    if !loopback && to.port() == dhcp::CLIENT_PORT && from.port() == dhcp::SERVER_PORT {
+    let wire = !loopback && !lite;
+    if wire && to.port() == dhcp::CLIENT_PORT && from.port() == dhcp::SERVER_PORT {
         return dhcp::input(stack, &bytes[HEADER..len]);
     }
-    if !loopback && to.port() == dhcp6::CLIENT_PORT && from.port() == dhcp6::SERVER_PORT {
+    if wire && to.port() == dhcp6::CLIENT_PORT && from.port() == dhcp6::SERVER_PORT {
         return dhcp6::input(stack, &bytes[HEADER..len]);
     }
     let local = stack.is_local(&to.ip());
@@ -309,7 +335,7 @@ pub fn input(stack: &Arc<Stack>, mut packet: Packet, header: &Header, loopback: 
     if !local && !group {
         return;
     }
-    let mut receivers = stack.udp.receivers(&from, &to, group);
+    let mut receivers = stack.datagrams(lite).0.receivers(&from, &to, group);
     let Some(last) = receivers.pop() else {
         if !group {
             icmp::unreachable(stack, &packet, header, loopback);
@@ -328,10 +354,10 @@ pub fn input(stack: &Arc<Stack>, mut packet: Packet, header: &Header, loopback: 
     };
     for receiver in receivers {
         if let Some(copy) = Packet::from_slice(packet.bytes()) {
-            receiver.deliver(datagram(copy));
+            receiver.deliver(datagram(copy), partly);
         }
     }
-    last.deliver(datagram(packet));
+    last.deliver(datagram(packet), partly);
 }
 
 /// How a datagram is sent.
@@ -345,6 +371,8 @@ pub struct Sending {
     pub whole: bool,
     /// One to a group comes back to its members here.
     pub echo: bool,
+    /// As UDP-Lite, with so many bytes under the checksum; 0: all.
+    pub lite: Option<u16>,
 }
 
 /// Sends one datagram, in pieces if its path is narrow. ENETUNREACH without a route.
@@ -356,7 +384,7 @@ pub fn send(
     ttl: u8,
     tos: u8,
 ) -> Result<()> {
-    let how = Sending { ttl, tos, whole: false, echo: true };
+    let how = Sending { ttl, tos, whole: false, echo: true, lite: None };
     send_as(stack, from, to, payload, how)
 }
 
@@ -381,18 +409,23 @@ pub fn send_as(
     let header = payload.push_front(HEADER);
     header[0..2].copy_from_slice(&from.port().to_be_bytes());
     header[2..4].copy_from_slice(&to.port().to_be_bytes());
-    header[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+    let covered = match how.lite {
+        Some(covered) if covered != 0 => len.min(usize::from(covered).max(HEADER)),
+        _ => len,
+    };
+    let protocol = if how.lite.is_some() { protocol::UDPLITE } else { protocol::UDP };
+    header[4..6].copy_from_slice(&(covered as u16).to_be_bytes());
     header[6..8].fill(0);
     if !route.loopback {
-        let sum = checksum::pseudo_header(&source, &target, protocol::UDP, len);
-        let bytes = payload.bytes_mut();
+        let sum = checksum::pseudo_header(&source, &target, protocol, len);
+        let bytes = &mut payload.bytes_mut()[..covered];
         checksum::fill(sum, bytes, 6);
         if bytes[6..8] == [0, 0] {
             // Zero would mean "no checksum".
             bytes[6..8].fill(0xff);
         }
     }
-    ip::prepend(&mut payload, &source, &target, protocol::UDP, how.ttl, how.tos);
+    ip::prepend(&mut payload, &source, &target, protocol, how.ttl, how.tos);
     let echo = how.echo && route.group.is_some() && stack.is_group(&target);
     if let Some(copy) = echo.then(|| Packet::from_slice(payload.bytes())).flatten() {
         stack.loop_back(copy);

@@ -4,7 +4,7 @@ use crate::harness::{ok, read, write};
 use libc::*;
 use std::mem::zeroed;
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 
 cases![
     one_datagram_is_sent_otherwise,
@@ -12,6 +12,7 @@ cases![
     the_source_is_chosen_among_our_addresses,
     failures_are_queued,
     a_long_message_is_cut_into_datagrams,
+    udp_lite_is_a_protocol_of_its_own,
     tcp_tells_what_is_left,
     fast_open_without_a_cookie,
 ];
@@ -214,6 +215,62 @@ fn a_long_message_is_cut_into_datagrams() {
     assert_eq!(send(&one, &message[..600], &[]), 600);
     assert_eq!(sizes(), [600, 400, 600]);
     unsafe { fails!(send(&one, &message, &[(SOL_UDP, UDP_SEGMENT, int(1))]), EINVAL) };
+}
+
+fn udp_lite_is_a_protocol_of_its_own() {
+    const UDPLITE: c_int = 136;
+    const SEND_COVERAGE: c_int = 10;
+    const RECEIVE_COVERAGE: c_int = 11;
+    let get = |socket: &UdpSocket, level, name| unsafe {
+        let (mut value, mut len) = (-1i32, 4);
+        ok(getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &mut len));
+        value
+    };
+    for addr in ["127.0.0.1:0", "[::1]:0"] {
+        // Ports are its own.
+        let ordinary = UdpSocket::bind(addr).unwrap();
+        let addr = ordinary.local_addr().unwrap();
+        let open = || unsafe {
+            let family = if addr.is_ipv4() { AF_INET } else { AF_INET6 };
+            UdpSocket::from_raw_fd(ok(socket(family, SOCK_DGRAM, UDPLITE)))
+        };
+        let (server, client) = (open(), open());
+        unsafe {
+            let mut name: sockaddr_in6 = zeroed();
+            let mut len = size_of::<sockaddr_in6>() as socklen_t;
+            ok(getsockname(ordinary.as_raw_fd(), (&raw mut name).cast(), &mut len));
+            ok(bind(server.as_raw_fd(), (&raw const name).cast(), len));
+        }
+        client.connect(addr).unwrap();
+        assert_eq!(get(&server, SOL_SOCKET, SO_PROTOCOL), UDPLITE);
+        for (given, kept) in [(20, 20), (0, 0), (3, 8), (-7, 8), (70_000, 65_535), (12, 12)] {
+            set(&client, UDPLITE, SEND_COVERAGE, given);
+            assert_eq!(get(&client, IPPROTO_UDP, SEND_COVERAGE), kept);
+        }
+        assert_eq!(client.send(b"partly covered").unwrap(), 14);
+        let mut bytes = [0; 20];
+        let (len, from) = server.recv_from(&mut bytes).unwrap();
+        assert_eq!((&bytes[..len], from), (&b"partly covered"[..], client.local_addr().unwrap()));
+        server.send_to(b"back", from).unwrap();
+        assert_eq!(client.recv(&mut bytes).unwrap(), 4);
+        // Too little is covered; then enough; then, where all must be, a part and all.
+        for (least, too_little, enough) in [(16, 12, 16), (0, 17, 0)] {
+            set(&server, UDPLITE, RECEIVE_COVERAGE, least);
+            for (covered, text) in [(too_little, b"too little"), (enough, b"enough now")] {
+                set(&client, UDPLITE, SEND_COVERAGE, covered);
+                client.send(text).unwrap();
+            }
+            let len = server.recv(&mut bytes).unwrap();
+            assert_eq!(&bytes[..len], b"enough now");
+        }
+        assert_eq!(get(&ordinary, UDPLITE, RECEIVE_COVERAGE), 0);
+        let eight = 8i32;
+        let at = (&raw const eight).cast();
+        let plain = ordinary.as_raw_fd();
+        unsafe { fails!(setsockopt(plain, UDPLITE, RECEIVE_COVERAGE, at, 4), ENOPROTOOPT) };
+        ordinary.set_nonblocking(true).unwrap();
+        assert!(ordinary.recv(&mut bytes).is_err());
+    }
 }
 
 fn tcp_tells_what_is_left() {

@@ -32,8 +32,10 @@ pub static NET: Dir = Dir::fixed(&[
     entry("sockstat", Kind::Text(sockstat)),
     entry("tcp", Kind::Text(|_, out| Ok(tcp(out, false)))),
     entry("tcp6", Kind::Text(|_, out| Ok(tcp(out, true)))),
-    entry("udp", Kind::Text(|_, out| Ok(udp(out, false)))),
-    entry("udp6", Kind::Text(|_, out| Ok(udp(out, true)))),
+    entry("udp", Kind::Text(|_, out| Ok(udp(out, false, false)))),
+    entry("udp6", Kind::Text(|_, out| Ok(udp(out, true, false)))),
+    entry("udplite", Kind::Text(|_, out| Ok(udp(out, false, true)))),
+    entry("udplite6", Kind::Text(|_, out| Ok(udp(out, true, true)))),
     entry("unix", Kind::Text(unix)),
 ]);
 
@@ -116,9 +118,9 @@ fn tcp(out: &mut Text, v6: bool) {
     }
 }
 
-fn udp(out: &mut Text, v6: bool) {
+fn udp(out: &mut Text, v6: bool, lite: bool) {
     out.bytes(if v6 { TITLE6 } else { TITLE4 }.as_bytes());
-    for (number, endpoint) in stack().udp.snapshot().iter().enumerate() {
+    for (number, endpoint) in stack().datagrams(lite).0.snapshot().iter().enumerate() {
         let (local, peer, waiting, _) = endpoint.describe();
         if local.is_ipv6() != v6 {
             continue;
@@ -229,9 +231,10 @@ fn arp(_key: &Key, out: &mut Text) -> Result<()> {
 fn sockstat(_key: &Key, out: &mut Text) -> Result<()> {
     let tcp = stack().tcp.connections() + stack().tcp.listeners().len();
     let udp = stack().udp.snapshot().len();
-    say!(out, "sockets: used {}\n", tcp + udp);
+    let lite = stack().udplite.snapshot().len();
+    say!(out, "sockets: used {}\n", tcp + udp + lite);
     say!(out, "TCP: inuse {tcp} orphan 0 tw 0 alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\n");
-    say!(out, "UDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n");
+    say!(out, "UDPLITE: inuse {lite}\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n");
     Ok(())
 }
 

@@ -23,11 +23,13 @@ pub fn create(who: &Caller<'_>, family: u32, kind: u32, protocol: u32) -> Result
     let stack = crate::net::stack();
     const TCP: u32 = 6;
     const UDP: u32 = 17;
+    const UDPLITE: u32 = 136;
     const ICMP: u32 = 1;
     const ICMPV6: u32 = 58;
     match (kind, protocol) {
         (SOCK_STREAM, 0 | TCP) => Ok(tcp::TcpSocket::new(stack, v6)),
-        (SOCK_DGRAM, 0 | UDP) => Ok(udp::UdpSocket::new(stack, v6)),
+        (SOCK_DGRAM, 0 | UDP) => Ok(udp::UdpSocket::new(stack, v6, false)),
+        (SOCK_DGRAM, UDPLITE) => Ok(udp::UdpSocket::new(stack, v6, true)),
         (SOCK_DGRAM, ICMP | ICMPV6) if (protocol == ICMPV6) == v6 => {
             // Ping sockets are for the groups in net.ipv4.ping_group_range: none by default.
             if who.privileged {
@@ -156,6 +158,8 @@ pub const LEVEL_IP: u32 = 0;
 pub const LEVEL_TCP: u32 = 6;
 /// `IPPROTO_UDP` as a level.
 pub const LEVEL_UDP: u32 = 17;
+/// `IPPROTO_UDPLITE` as a level.
+pub const LEVEL_UDPLITE: u32 = 136;
 /// `IPPROTO_IPV6` as a level.
 pub const LEVEL_IPV6: u32 = 41;
 

@@ -161,9 +161,9 @@ fn linger_zero_resets() {
 fn udp_sockets_exchange_datagrams_and_truncate() {
     let stack = stack();
     let who = Caller::kernel();
-    let server = UdpSocket::new(&stack, true);
+    let server = UdpSocket::new(&stack, true, false);
     server.bind(&who, &inet("[::]:53")).unwrap();
-    let client = UdpSocket::new(&stack, false);
+    let client = UdpSocket::new(&stack, false, false);
     send_with(&*client, Some(inet("127.0.0.1:53")), b"question", Vec::new()).unwrap();
     settle(&stack);
     let (bytes, _, flags) = receive(&*server, 4, MSG_PEEK).unwrap();

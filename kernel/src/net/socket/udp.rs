@@ -1,7 +1,7 @@
-//! Datagram sockets over UDP (udp(7)).
+//! Datagram sockets over UDP (udp(7)) and UDP-Lite (udplite(7)).
 
 use super::ancillary::{self, UDP_SEGMENT, Wishes};
-use super::inet::{self, IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP};
+use super::inet::{self, IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP, LEVEL_UDPLITE};
 use super::options::{Common, Timestamp};
 use super::{Caller, Control, Incoming, Outgoing, Shutdown, Socket, wait};
 use crate::errno::{Errno, Result};
@@ -26,11 +26,14 @@ const MAX_SEGMENTS: usize = 64;
 
 const UDP_CORK: u32 = 1;
 const UDP_GRO: u32 = 104;
+const UDPLITE_SEND_CSCOV: u32 = 10;
+const UDPLITE_RECV_CSCOV: u32 = 11;
 
-/// A UDP socket.
+/// A UDP or UDP-Lite socket.
 pub struct UdpSocket {
     stack: Arc<Stack>,
     v6: bool,
+    lite: bool,
     queue: Arc<WaitQueue>,
     binding: SpinLock<Option<Binding>>,
     settings: SpinLock<Settings>,
@@ -52,21 +55,27 @@ struct Settings {
     cork: bool,
     segment: u32,
     gro: bool,
+    /// Bytes of a datagram that its checksum covers; 0: all.
+    send_coverage: u16,
+    receive_coverage: Option<u16>,
 }
 
 impl UdpSocket {
     /// A new socket.
-    pub fn new(stack: &Arc<Stack>, v6: bool) -> Arc<UdpSocket> {
+    pub fn new(stack: &Arc<Stack>, v6: bool, lite: bool) -> Arc<UdpSocket> {
         let settings = Settings {
             common: Common::new(),
             ip: IpOptions::default(),
             cork: false,
             segment: 0,
             gro: false,
+            send_coverage: 0,
+            receive_coverage: None,
         };
         Arc::new(UdpSocket {
             stack: stack.clone(),
             v6,
+            lite,
             queue: Arc::new(WaitQueue::new()),
             binding: SpinLock::new(None),
             settings: SpinLock::new(settings),
@@ -95,7 +104,7 @@ impl UdpSocket {
         let settings = self.settings.lock().clone();
         let dual = self.v6 && !settings.ip.v6_only && addr.ip().is_unspecified();
         let request = inet::request(&settings.common, addr.ip(), dual, who.cred.uid, false);
-        let ports = &self.stack.udp_ports;
+        let (table, ports) = self.stack.datagrams(self.lite);
         let bound = match addr.port() {
             0 => ports.bind_any(self.stack.random(), request, |_| true)?,
             port => ports.bind(port, request)?,
@@ -104,6 +113,7 @@ impl UdpSocket {
         let limit = settings.common.receive_buffer as usize;
         let endpoint = Endpoint::new(addr, dual, limit, self.queue.clone());
         endpoint.want_failures(settings.ip.keeps_failures());
+        endpoint.set_coverage(settings.receive_coverage);
         let mut binding = self.binding.lock();
         if binding.is_some() {
             drop(binding);
@@ -112,7 +122,7 @@ impl UdpSocket {
         }
         *binding = Some(Binding { endpoint: endpoint.clone(), bound, automatic });
         drop(binding);
-        self.stack.udp.insert(endpoint.clone());
+        table.insert(endpoint.clone());
         Ok(endpoint)
     }
 
@@ -164,6 +174,14 @@ impl UdpSocket {
             }
         }
         all
+    }
+}
+
+/// A checksum coverage as udplite(7) rounds it: the header always belongs to it.
+fn coverage(value: i32) -> u16 {
+    match value {
+        0 => 0,
+        value => value.clamp(udp::HEADER as i32, u16::MAX.into()) as u16,
     }
 }
 
@@ -248,6 +266,7 @@ impl Socket for UdpSocket {
                 tos: wishes.tos.unwrap_or(ip.tos),
                 whole: ip.whole(),
                 echo: ip.multicast_loop,
+                lite: self.lite.then_some(settings.send_coverage),
             };
             let segment = wishes.segment.map_or(settings.segment as usize, usize::from);
             (how, segment, ip.free_bind)
@@ -381,13 +400,21 @@ impl Socket for UdpSocket {
                 }
                 Ok(())
             }
-            LEVEL_UDP => {
+            LEVEL_UDP | LEVEL_UDPLITE => {
                 let value = super::options::int(value)?;
                 match name {
                     UDP_CORK if value == 0 => settings.cork = false,
                     UDP_GRO => settings.gro = value != 0,
                     UDP_SEGMENT => {
                         settings.segment = u16::try_from(value).map_err(|_| Errno::EINVAL)?.into();
+                    }
+                    UDPLITE_SEND_CSCOV if self.lite => settings.send_coverage = coverage(value),
+                    UDPLITE_RECV_CSCOV if self.lite => {
+                        settings.receive_coverage = Some(coverage(value));
+                        drop(settings);
+                        if let Some(endpoint) = self.endpoint() {
+                            endpoint.set_coverage(Some(coverage(value)));
+                        }
                     }
                     // Corking of datagrams isn't offered.
                     _ => return Err(Errno::ENOPROTOOPT),
@@ -404,7 +431,7 @@ impl Socket for UdpSocket {
         match (level, name) {
             (SOL_SOCKET, SO_TYPE) => number(SOCK_DGRAM),
             (SOL_SOCKET, SO_DOMAIN) => number(self.family()),
-            (SOL_SOCKET, SO_PROTOCOL) => number(LEVEL_UDP),
+            (SOL_SOCKET, SO_PROTOCOL) => number(if self.lite { LEVEL_UDPLITE } else { LEVEL_UDP }),
             (SOL_SOCKET, SO_ACCEPTCONN) => number(0),
             (SOL_SOCKET, SO_ERROR) => {
                 let error = self.endpoint().and_then(|endpoint| endpoint.take_error());
@@ -412,6 +439,11 @@ impl Socket for UdpSocket {
             }
             (SOL_SOCKET, _) => settings.common.get(name).ok_or(Errno::ENOPROTOOPT),
             (LEVEL_IP | LEVEL_IPV6, _) => settings.ip.get(&self.stack, level, name),
+            (LEVEL_UDPLITE, _) => self.option(LEVEL_UDP, name),
+            (LEVEL_UDP, UDPLITE_SEND_CSCOV) => number(settings.send_coverage.into()),
+            (LEVEL_UDP, UDPLITE_RECV_CSCOV) => {
+                number(settings.receive_coverage.unwrap_or(0).into())
+            }
             (LEVEL_UDP, UDP_CORK) => number(u32::from(settings.cork)),
             (LEVEL_UDP, UDP_GRO) => number(u32::from(settings.gro)),
             (LEVEL_UDP, UDP_SEGMENT) => number(settings.segment),
@@ -449,8 +481,9 @@ impl Socket for UdpSocket {
     fn close(&self, _nonblock: bool) {
         self.settings.lock().ip.leave_all(&self.stack);
         if let Some(binding) = self.binding.lock().take() {
-            self.stack.udp.remove(&binding.endpoint);
-            self.stack.udp_ports.release(&binding.bound);
+            let (table, ports) = self.stack.datagrams(self.lite);
+            table.remove(&binding.endpoint);
+            ports.release(&binding.bound);
         }
     }
 }
