@@ -277,8 +277,10 @@ fn timerfd_expires() {
     unsafe {
         let fd = ok(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK));
         let tick = timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-        ok(timerfd_settime(fd, 0, &itimerspec { it_interval: tick, it_value: tick }, null_mut()));
+        let later = timespec { tv_sec: 100, tv_nsec: 0 };
+        ok(timerfd_settime(fd, 0, &itimerspec { it_interval: tick, it_value: later }, null_mut()));
         fails!(libc::read(fd, (&mut [0u8; 8]).as_mut_ptr().cast(), 8), EAGAIN);
+        ok(timerfd_settime(fd, 0, &itimerspec { it_interval: tick, it_value: tick }, null_mut()));
         pause_ms(110);
         let count = u64::from_ne_bytes(read(fd, 8).try_into().unwrap());
         assert!(count >= 4, "{count} expirations in 110 ms of 20 ms");
