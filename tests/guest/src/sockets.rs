@@ -32,6 +32,7 @@ cases![
     udp_keeps_datagrams,
     udp_connected_filters,
     udp_truncates,
+    reading_nothing_takes_nothing,
     unix_stream_and_names,
     unix_passes_descriptors,
     unix_passes_credentials,
@@ -455,6 +456,21 @@ fn udp_truncates() {
         assert_eq!(recv(a.as_raw_fd(), buf.as_mut_ptr().cast(), 4, 0), 4);
         fails!(recv(a.as_raw_fd(), buf.as_mut_ptr().cast(), 4, MSG_DONTWAIT), EAGAIN);
     }
+}
+
+fn reading_nothing_takes_nothing() {
+    let nothing = |fd: i32| unsafe { libc::read(fd, [0u8; 1].as_mut_ptr().cast(), 0) };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(local(&listener)).unwrap();
+    let (here, _there) = UnixStream::pair().unwrap();
+    for fd in [client.as_raw_fd(), here.as_raw_fd()] {
+        assert_eq!(nothing(fd), 0, "nothing is there, and nobody waits for it");
+    }
+    let a = UdpSocket::bind("127.0.0.1:0").unwrap();
+    a.send_to(b"datagram", a.local_addr().unwrap()).unwrap();
+    let mut buf = [0u8; 9];
+    assert_eq!(nothing(a.as_raw_fd()), 0);
+    assert_eq!(a.recv(&mut buf).unwrap(), 8, "it stays for who has room");
 }
 
 fn unix_stream_and_names() {

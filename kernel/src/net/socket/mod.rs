@@ -250,6 +250,10 @@ pub fn send(
 
 impl FileOps for SocketFile {
     fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
+        // Unlike recv(2), read(2) of nothing neither waits nor takes a datagram.
+        if dst.remaining() == 0 {
+            return Ok(0);
+        }
         self.socket.receive(&mut Incoming::new(dst, 0, file.nonblocking()))
     }
     fn write(&self, file: &File, src: &mut IoSrc<'_>) -> Result<usize> {
