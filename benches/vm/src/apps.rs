@@ -69,8 +69,8 @@ impl App {
     }
 }
 
-/// Waits until a fresh VM answers, and measures one thing.
-pub fn measure(vm: &Vm, who: &str, name: &str, seconds: u64) -> Result<f64, String> {
+/// Waits until a fresh VM answers, and measures one thing: rates as [`Vm::rate`] has them.
+pub fn measure(vm: &Vm, who: &str, name: &str, seconds: u64) -> Result<[f64; 2], String> {
     let words: Vec<&str> = name.split(' ').collect();
     match words[..] {
         ["wrk", kind, connections] => {
@@ -78,7 +78,7 @@ pub fn measure(vm: &Vm, who: &str, name: &str, seconds: u64) -> Result<f64, Stri
             let connections = connections.parse().map_err(|_| "connections are a number")?;
             // The first requests meet programs that aren't compiled, imported or cached yet.
             http::wrk(who, vm.port, kind == "keep-alive", connections, 2)?;
-            http::wrk(who, vm.port, kind == "keep-alive", connections, seconds)
+            vm.rate(|| http::wrk(who, vm.port, kind == "keep-alive", connections, seconds))
         }
         ["pgbench", "select", clients] => pgbench(vm, clients, seconds, &["-S"]),
         ["pgbench", clients] => pgbench(vm, clients, seconds, &[]),
@@ -100,7 +100,13 @@ fn until_ready(client: impl Fn() -> Command) -> Result<(), String> {
 }
 
 /// Operations a second.
-fn redis(vm: &Vm, test: &str, clients: &str, pipelined: &str, seconds: u64) -> Result<f64, String> {
+fn redis(
+    vm: &Vm,
+    test: &str,
+    clients: &str,
+    pipelined: &str,
+    seconds: u64,
+) -> Result<[f64; 2], String> {
     let port = vm.port.to_string();
     until_ready(|| {
         let mut command = Command::new("redis-cli");
@@ -119,11 +125,11 @@ fn redis(vm: &Vm, test: &str, clients: &str, pipelined: &str, seconds: u64) -> R
     // It takes a number of requests, not a time: a short run says how many. Not too few, since
     // connecting through QEMU's forwarder may take seconds.
     let rate = run(2000.0)?;
-    run((rate * seconds as f64).max(5000.0))
+    vm.rate(|| run((rate * seconds as f64).max(5000.0)))
 }
 
 /// Transactions a second, on 100,000 accounts.
-fn pgbench(vm: &Vm, clients: &str, seconds: u64, options: &[&str]) -> Result<f64, String> {
+fn pgbench(vm: &Vm, clients: &str, seconds: u64, options: &[&str]) -> Result<[f64; 2], String> {
     let port = vm.port.to_string();
     let client = |program: &str| {
         // Debian has them in a directory for each major version.
@@ -140,10 +146,12 @@ fn pgbench(vm: &Vm, clients: &str, seconds: u64, options: &[&str]) -> Result<f64
         command
     })?;
     sh(client("pgbench").args(["-i", "-q", "postgres"]))?;
-    let mut command = client("pgbench");
-    command.args(["-n", "-c", clients, "-j", "1", "-T", &seconds.to_string()]);
-    let report = sh(command.args(options).arg("postgres"))?;
-    let line = report.lines().find_map(|line| line.strip_prefix("tps = "));
-    let rate = line.and_then(|rest| rest.split(' ').next()?.parse().ok());
-    rate.ok_or(format!("no rate in:\n{report}"))
+    vm.rate(|| {
+        let mut command = client("pgbench");
+        command.args(["-n", "-c", clients, "-j", "1", "-T", &seconds.to_string()]);
+        let report = sh(command.args(options).arg("postgres"))?;
+        let line = report.lines().find_map(|line| line.strip_prefix("tps = "));
+        let rate = line.and_then(|rest| rest.split(' ').next()?.parse().ok());
+        rate.ok_or(format!("no rate in:\n{report}"))
+    })
 }

@@ -34,6 +34,7 @@ struct Options {
     cpus: u32,
     clock: Clock,
     kernel: Option<String>,
+    batches: Option<u32>,
 }
 
 fn options() -> Result<Options, String> {
@@ -47,6 +48,7 @@ fn options() -> Result<Options, String> {
         cpus: 1,
         clock: Clock::Time,
         kernel: None,
+        batches: None,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -62,6 +64,9 @@ fn options() -> Result<Options, String> {
             "--app" => options.app = App::parse(&value()?)?,
             "--cpus" => options.cpus = value()?.parse().map_err(|_| "`--cpus` takes a number")?,
             "--clock" => options.clock = Clock::parse(&value()?)?,
+            "--batches" => {
+                options.batches = Some(value()?.parse().map_err(|_| "`--batches` takes a number")?)
+            }
             "--kernel" => options.kernel = Some(value()?),
             "--only" => options.only = Some(value()?),
             _ if options.image.is_empty() && !arg.starts_with('-') => options.image = arg,
@@ -69,7 +74,7 @@ fn options() -> Result<Options, String> {
         }
     }
     if options.image.is_empty() {
-        return Err("usage: bench-vm IMAGE [--machine q35|microvm] [--rounds N] [--seconds S] [--only MEASURE] [--app http|redis|postgres|node|gunicorn] [--cpus N] [--kernel FILE]\n       bench-vm micro [--clock time|instructions] [--only WORD] [--cpus N] [--rounds N] [--kernel FILE]".into());
+        return Err("usage: bench-vm IMAGE [--machine q35|microvm] [--rounds N] [--seconds S] [--only MEASURE] [--app http|redis|postgres|node|gunicorn] [--cpus N] [--kernel FILE]\n       bench-vm micro [--clock time|instructions] [--batches N] [--only WORD] [--cpus N] [--rounds N] [--kernel FILE]".into());
     }
     if options.clock == Clock::Instructions && (options.cpus != 1 || options.image != "micro") {
         return Err("`--clock instructions` is for `micro` with one CPU".into());
@@ -104,14 +109,17 @@ fn run(options: &Options) -> Result<(), String> {
         options.rounds
     );
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
-    println!("{:34} {:>12} {:>12} {:>8}", "", "dock2uni", "linux", "ratio");
+    println!(
+        "{:34} {:>12} {:>12} {:>8}   {:>12} {:>12} {:>8}",
+        "", "dock2uni", "linux", "ratio", "by CPU time", "linux", "ratio"
+    );
     if options.app != App::Http {
         for name in options.app.measures().iter().copied().filter(|name| wanted(name)) {
             let measure = |options: &Options, guest: &Guest| {
                 let vm = Vm::start(guest, options.machine, 512, options.cpus)?;
                 apps::measure(&vm, guest.name, name, options.seconds)
             };
-            row(name, in_turn(options, guests, measure)?);
+            rates(name, in_turn(options, guests, measure)?);
         }
         return Ok(());
     }
@@ -119,10 +127,10 @@ fn run(options: &Options) -> Result<(), String> {
         row("kernel and initramfs, bytes", guests.map(|guest| guest.kernel_bytes() as f64));
     }
     if wanted("boot") {
-        row("VMM start to first 200, ms", in_turn(options, guests, boot)?);
+        row("VMM start to first 200, ms", in_turn(options, guests, boot)?[0]);
     }
     if wanted("host-memory") {
-        row("host memory serving (256 MiB), MiB", in_turn(options, guests, host_memory)?);
+        row("host memory serving (256 MiB), MiB", in_turn(options, guests, host_memory)?[0]);
     }
     if wanted("memory") {
         row(
@@ -138,7 +146,10 @@ fn run(options: &Options) -> Result<(), String> {
             let measure = |options: &Options, guest: &Guest| {
                 requests(options, guest, keep_alive, connections)
             };
-            row(&format!("requests/s, {name}, {connections}"), in_turn(options, guests, measure)?);
+            rates(
+                &format!("requests/s, {name}, {connections}"),
+                in_turn(options, guests, measure)?,
+            );
         }
     }
     Ok(())
@@ -148,36 +159,47 @@ fn row(name: &str, [ours, linux]: [f64; 2]) {
     println!("{name:34} {ours:>12.0} {linux:>12.0} {:>8.3}", ours / linux);
 }
 
+/// Two rates: by the second, and by the VM's CPU time.
+fn rates(name: &str, [time, cpu]: [[f64; 2]; 2]) {
+    let columns =
+        |[ours, linux]: [f64; 2]| format!("{ours:>12.0} {linux:>12.0} {:>8.3}", ours / linux);
+    println!("{name:34} {}   {}", columns(time), columns(cpu));
+}
+
 /// Measures both guests in turn, round after round, so that a noisy minute hits both; gives the
-/// medians.
-fn in_turn(
+/// medians of each of the values that are measured at once.
+fn in_turn<const N: usize>(
     options: &Options,
     guests: [&Guest; 2],
-    measure: impl Fn(&Options, &Guest) -> Result<f64, String>,
-) -> Result<[f64; 2], String> {
-    let mut results = [Vec::new(), Vec::new()];
+    measure: impl Fn(&Options, &Guest) -> Result<[f64; N], String>,
+) -> Result<[[f64; 2]; N], String> {
+    let mut results: [[Vec<f64>; 2]; N] = std::array::from_fn(|_| Default::default());
     for _ in 0..options.rounds {
-        for (list, guest) in results.iter_mut().zip(guests) {
-            list.push(measure(options, guest)?);
+        for (at, guest) in guests.into_iter().enumerate() {
+            for (lists, value) in results.iter_mut().zip(measure(options, guest)?) {
+                lists[at].push(value);
+            }
         }
     }
-    Ok(results.map(|mut list| {
-        list.sort_by(f64::total_cmp);
-        list[list.len() / 2]
+    Ok(results.map(|lists| {
+        lists.map(|mut list| {
+            list.sort_by(f64::total_cmp);
+            list[list.len() / 2]
+        })
     }))
 }
 
-fn boot(options: &Options, guest: &Guest) -> Result<f64, String> {
+fn boot(options: &Options, guest: &Guest) -> Result<[f64; 1], String> {
     let start = Instant::now();
     let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
     http::wait_for_200(vm.port, Duration::from_secs(120))?;
-    Ok(start.elapsed().as_secs_f64() * 1000.0)
+    Ok([start.elapsed().as_secs_f64() * 1000.0])
 }
 
-fn host_memory(options: &Options, guest: &Guest) -> Result<f64, String> {
+fn host_memory(options: &Options, guest: &Guest) -> Result<[f64; 1], String> {
     let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
     http::wait_for_200(vm.port, Duration::from_secs(120))?;
-    vm.resident_mib()
+    Ok([vm.resident_mib()?])
 }
 
 fn smallest(options: &Options, guest: &Guest) -> Result<f64, String> {
@@ -199,8 +221,8 @@ fn requests(
     guest: &Guest,
     keep_alive: bool,
     connections: u32,
-) -> Result<f64, String> {
+) -> Result<[f64; 2], String> {
     let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
     http::wait_for_200(vm.port, Duration::from_secs(120))?;
-    http::wrk(guest.name, vm.port, keep_alive, connections, options.seconds)
+    vm.rate(|| http::wrk(guest.name, vm.port, keep_alive, connections, options.seconds))
 }

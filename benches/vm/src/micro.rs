@@ -24,10 +24,14 @@ fn image(words: &[&str]) -> Result<Image, String> {
 /// Boots both guests in turn, and prints the median of each operation and their ratio: how many
 /// times as fast ours is.
 pub fn run(options: &Options) -> Result<(), String> {
-    // Instructions are the same every time.
-    let quick = (options.clock == Clock::Instructions).then_some("--quick");
-    let words: Vec<&str> =
-        ["/micro"].into_iter().chain(quick).chain(options.only.as_deref()).collect();
+    // Instructions are the same every time: short batches do.
+    let (batches, microseconds) = match options.clock {
+        Clock::Time => (15, "10000"),
+        Clock::Instructions => (5, "1000"),
+    };
+    let batches = options.batches.unwrap_or(batches).to_string();
+    let mut words = vec!["/micro", &batches, microseconds];
+    words.extend(options.only.as_deref());
     let image = image(&words)?;
     let ours = vm::prepare(&image, &[], options.kernel.as_deref())?;
     let linux = linux::prepare(&ours)?;

@@ -20,6 +20,9 @@ pub const ACCEL: &str = "tcg";
 /// which Linux believes and which slows it down.
 const CPU: &str = "max,-erms";
 
+/// Units of CPU time in /proc for a second (`USER_HZ`).
+const TICKS: f64 = 100.0;
+
 /// What a guest's clock counts.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Clock {
@@ -262,6 +265,28 @@ impl Vm {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// CPU time that the VM has taken so far, emulator included, in seconds.
+    fn cpu_seconds(&self) -> Result<f64, String> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        // The name, in parentheses, is field 2; user and system time are fields 14 and 15.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(11);
+        let ticks: Vec<f64> = fields.take(2).filter_map(|field| field.parse().ok()).collect();
+        match ticks[..] {
+            [user, system] => Ok((user + system) / TICKS),
+            _ => Err(format!("{path} has no CPU times")),
+        }
+    }
+
+    /// The rate that a client reports, by the second and by the second of CPU time that the VM took
+    /// meanwhile. The latter hardly depends on what else the machine does.
+    pub fn rate(&self, client: impl FnOnce() -> Result<f64, String>) -> Result<[f64; 2], String> {
+        let (start, before) = (Instant::now(), self.cpu_seconds()?);
+        let rate = client()?;
+        let taken = self.cpu_seconds()? - before;
+        Ok([rate, rate * start.elapsed().as_secs_f64() / taken])
     }
 
     /// Memory of the host that the VM takes, emulator included.

@@ -4,7 +4,7 @@
 //! micro-bench              time everything
 //! micro-bench --list       name what there is
 //! micro-bench WORD...      time what has one of the words in its name
-//! micro-bench --quick ...  less exactly; exactly enough if the clock counts instructions
+//! micro-bench BATCHES MICROSECONDS [WORD...]    as many batches, each at least so long
 //! ```
 //!
 //! Each result is a line `micro NAME: NS`: nanoseconds by CLOCK_MONOTONIC for one operation. What is
@@ -18,24 +18,24 @@ mod memory;
 mod peer;
 mod process;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Something that is timed: its name, and what measures it.
 type Case = (&'static str, fn() -> f64);
 
-/// How long a batch takes at least, and how many there are. Long against the clock's own cost and the
-/// kernel's ticks.
-const EXACT: (Duration, usize) = (Duration::from_millis(10), 15);
-const QUICK: (Duration, usize) = (Duration::from_millis(1), 5);
-
-static IS_QUICK: AtomicBool = AtomicBool::new(false);
+/// How many batches there are, and how many microseconds each takes at least: long against the clock's
+/// own cost and the kernel's ticks.
+static BATCHES: AtomicU64 = AtomicU64::new(15);
+static MICROSECONDS: AtomicU64 = AtomicU64::new(10_000);
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
-    if words.first().is_some_and(|word| word == "--quick") {
-        IS_QUICK.store(true, Ordering::Relaxed);
-        words.remove(0);
+    for setting in [&BATCHES, &MICROSECONDS] {
+        if let Some(number) = words.first().and_then(|word| word.parse().ok()) {
+            setting.store(number, Ordering::Relaxed);
+            words.remove(0);
+        }
     }
     // What exec is timed with.
     if words.first().is_some_and(|word| word == "--nothing") {
@@ -58,12 +58,12 @@ fn fastest(mut batch: impl FnMut(u64)) -> f64 {
         batch(count);
         start.elapsed()
     };
-    let (long, batches) = if IS_QUICK.load(Ordering::Relaxed) { QUICK } else { EXACT };
+    let long = Duration::from_micros(MICROSECONDS.load(Ordering::Relaxed));
     let mut count = 1;
     while time(count) < long {
         count *= 2;
     }
-    let best = (0..batches).map(|_| time(count)).min().unwrap_or_default();
+    let best = (0..BATCHES.load(Ordering::Relaxed)).map(|_| time(count)).min().unwrap_or_default();
     best.as_nanos() as f64 / count as f64
 }
 
