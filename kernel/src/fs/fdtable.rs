@@ -2,13 +2,27 @@
 
 use super::File;
 use crate::errno::{Errno, Result};
-use crate::sync::SpinLock;
+use crate::sync::{SpinGuard, SpinLock};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general::O_PATH;
 
 /// Most descriptors of a process whatever its limits say (`fs.nr_open`).
 pub const NR_OPEN: usize = 1 << 20;
+
+/// Looks up several descriptors at once: the table is locked while it lives.
+pub struct Lookup<'a>(SpinGuard<'a, Inner>);
+
+impl Lookup<'_> {
+    /// As [`FdTable::get`].
+    #[inline]
+    pub fn get(&self, fd: i32) -> Result<Arc<File>> {
+        match self.0.files.get(fd as usize) {
+            Some(Some(file)) if file.flags() & O_PATH == 0 => Ok(file.clone()),
+            _ => Err(Errno::EBADF),
+        }
+    }
+}
 
 /// The descriptors of a process; shared by tasks made with `CLONE_FILES`.
 pub struct FdTable {
@@ -130,6 +144,12 @@ impl FdTable {
             return Err(Errno::EBADF);
         }
         Ok(file)
+    }
+
+    /// For looking up several descriptors, though not thousands at once. What was got must live longer
+    /// than the lookup: the last reference to a file must not go under the lock.
+    pub fn lookup(&self) -> Lookup<'_> {
+        Lookup(self.inner.lock())
     }
 
     /// The file behind a descriptor, for calls that accept `O_PATH`. EBADF if it isn't open.

@@ -112,10 +112,14 @@ fn poll_until(addr: usize, count: usize, deadline: Option<u64>) -> Result<usize>
     let files = current().files();
     let mut watches: Vec<Watch> = Vec::new();
     watches.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
-    for [fd, events] in &raw {
-        let file = (*fd as i32 >= 0).then(|| files.get(*fd as i32).ok()).flatten();
-        let ready = if file.is_none() && *fd as i32 >= 0 { Events::NVAL } else { Events::empty() };
-        watches.push(Watch { file, events: Events::from_bits_truncate(events & 0xffff), ready });
+    for some in raw.chunks(64) {
+        let lookup = files.lookup();
+        watches.extend(some.iter().map(|[fd, events]| {
+            let fd = *fd as i32;
+            let file = if fd >= 0 { lookup.get(fd).ok() } else { None };
+            let ready = if file.is_none() && fd >= 0 { Events::NVAL } else { Events::empty() };
+            Watch { file, events: Events::from_bits_truncate(events & 0xffff), ready }
+        }));
     }
     drop(files);
     let ready = select::wait(&mut watches, deadline)?;
@@ -188,60 +192,64 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
     let files = current().files();
     let count = count.min(files.capacity());
     let words = count.div_ceil(64);
-    let mut wanted: [Vec<u64>; 3] = Default::default();
-    for (bits, &addr) in wanted.iter_mut().zip(&sets) {
-        bits.resize(words, 0);
-        if addr != 0 {
-            get_user_slice(addr, bits)?;
+    // What is asked in each of the sets, one behind the other; then the answers, in the same way.
+    let mut bits: Vec<u64> = Vec::new();
+    bits.try_reserve_exact(6 * words).map_err(|_| Errno::ENOMEM)?;
+    bits.resize(6 * words, 0);
+    let (asked, answers) = bits.split_at_mut(3 * words);
+    for (set, &addr) in sets.iter().enumerate().filter(|(_, addr)| **addr != 0) {
+        get_user_slice(addr, &mut asked[set * words..][..words])?;
+    }
+    if !count.is_multiple_of(64) {
+        // Bits beyond the count aren't looked at.
+        for last in asked.chunks_exact_mut(words).filter_map(<[u64]>::last_mut) {
+            *last &= !(!0 << (count % 64));
         }
     }
-    let asked = |bits: &Vec<u64>, fd: usize| bits[fd / 64] >> (fd % 64) & 1 != 0;
-    let mut watches = Vec::new();
-    let mut numbers = Vec::new();
-    for fd in 0..count {
-        let mut events = Events::empty();
-        for (bits, meaning) in wanted.iter().zip(MEANING) {
-            if asked(bits, fd) {
-                events |= meaning;
-            }
-        }
-        if !events.is_empty() {
-            watches.push(Watch {
-                file: Some(files.get(fd as i32)?),
-                events,
-                ready: Events::empty(),
-            });
+    let asked = &*asked;
+    let wanted = |word: usize| (0..3).fold(0, |all, set| all | asked[set * words + word]);
+    let total = (0..words).map(|word| wanted(word).count_ones() as usize).sum();
+    let mut watches: Vec<Watch> = Vec::new();
+    let mut numbers: Vec<usize> = Vec::new();
+    watches.try_reserve_exact(total).map_err(|_| Errno::ENOMEM)?;
+    numbers.try_reserve_exact(total).map_err(|_| Errno::ENOMEM)?;
+    for word in 0..words {
+        let mut left = wanted(word);
+        let lookup = files.lookup();
+        while left != 0 {
+            let bit = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let asks = |set: usize| asked[set * words + word] >> bit & 1 != 0;
+            let events = (0..3).filter(|&set| asks(set)).map(|set| MEANING[set]);
+            let events = events.fold(Events::empty(), Events::union);
+            let (fd, ready) = (word * 64 + bit, Events::empty());
+            watches.push(Watch { file: Some(lookup.get(fd as i32)?), events, ready });
             numbers.push(fd);
         }
     }
     drop(files);
-    // A hang-up wakes the sleep even if only writability was asked for; it is then no answer, and
-    // the wait goes on.
-    let answers = |watches: &[Watch]| {
-        let mut result: [Vec<u64>; 3] = core::array::from_fn(|_| alloc::vec![0; words]);
-        let mut n = 0;
-        for (&fd, watch) in numbers.iter().zip(watches) {
-            for (kind, meaning) in MEANING.iter().enumerate() {
-                if asked(&wanted[kind], fd) && watch.ready.intersects(*meaning) {
-                    result[kind][fd / 64] |= 1 << (fd % 64);
-                    n += 1;
+    let ready = loop {
+        let some = select::wait(&mut watches, deadline)?;
+        // A hang-up wakes the sleep even if only writability was asked for; it is then no answer,
+        // and the wait goes on.
+        let mut ready = 0;
+        let told = numbers.iter().zip(&watches).filter(|(_, watch)| !watch.ready.is_empty());
+        for (&fd, watch) in told {
+            for (set, meaning) in MEANING.iter().enumerate() {
+                let at = set * words + fd / 64;
+                if asked[at] >> (fd % 64) & 1 != 0 && watch.ready.intersects(*meaning) {
+                    answers[at] |= 1 << (fd % 64);
+                    ready += 1;
                 }
             }
         }
-        (n, result)
-    };
-    let (ready, result) = loop {
-        let some = select::wait(&mut watches, deadline)?;
-        let (ready, result) = answers(&watches);
         if ready > 0 || some == 0 || deadline.is_some_and(|at| now_ns() >= at) {
-            break (ready, result);
+            break ready;
         }
         crate::task::sched::yield_now();
     };
-    for (bits, &addr) in result.iter().zip(&sets) {
-        if addr != 0 {
-            put_user_slice(addr, bits)?;
-        }
+    for (set, &addr) in sets.iter().enumerate().filter(|(_, addr)| **addr != 0) {
+        put_user_slice(addr, &answers[set * words..][..words])?;
     }
     Ok(ready)
 }

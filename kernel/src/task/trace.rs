@@ -333,8 +333,7 @@ fn stop(
     let task = current_arc();
     let mut fpu = Vec::new();
     if task.trace.lock().by.is_some() && fpu.try_reserve_exact(fpu::signal_size()).is_ok() {
-        fpu.resize(fpu::signal_size(), 0);
-        context.save_signal_fpu(&mut fpu);
+        fpu.extend_from_slice(context.signal_fpu());
     }
     let tracer = {
         let mut slot = task.trace.lock();
@@ -378,8 +377,13 @@ fn stop(
     }
     copy_in(context, &done.registers);
     if done.fpu_changed {
-        // Fails for areas that are too short only.
-        let _ = context.restore_signal_fpu(Some(&done.fpu));
+        // An area that is too short is none.
+        let read = |at: usize, out: &mut [u8]| {
+            let part = done.fpu.get(at..).and_then(|rest| rest.get(..out.len()));
+            out.copy_from_slice(part.ok_or(Errno::EINVAL)?);
+            Ok(())
+        };
+        let _ = context.restore_signal_fpu(Some(read));
     }
     Some(done.resumed.unwrap_or(0))
 }

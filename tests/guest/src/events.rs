@@ -12,6 +12,7 @@ cases![
     poll_waits_and_times_out,
     ppoll_uses_the_mask,
     select_sets_are_rewritten,
+    select_looks_at_what_is_below_its_count,
     epoll_level_and_edge,
     epoll_oneshot_and_modify,
     epoll_refuses_what_it_should,
@@ -116,6 +117,38 @@ fn select_sets_are_rewritten() {
         let mut time = timeval { tv_sec: 0, tv_usec: 20_000 };
         assert_eq!(select(0, null_mut(), null_mut(), null_mut(), &mut time), 0);
         assert_eq!((time.tv_sec, time.tv_usec), (0, 0), "what is left of the time");
+    }
+}
+
+fn select_looks_at_what_is_below_its_count() {
+    unsafe {
+        let (r, w) = pipe();
+        write(w, b"x");
+        let (r, w) = (ok(dup2(r, 130)), ok(dup2(w, 70)));
+        let sets = || {
+            let (mut readable, mut writable): (fd_set, fd_set) = (zeroed(), zeroed());
+            FD_SET(r, &mut readable);
+            FD_SET(w, &mut writable);
+            (readable, writable)
+        };
+        let mut now = timeval { tv_sec: 0, tv_usec: 0 };
+        let (mut readable, mut writable) = sets();
+        let mut urgent = readable;
+        assert_eq!(select(131, &mut readable, &mut writable, &mut urgent, &mut now), 2);
+        assert!(FD_ISSET(r, &readable) && FD_ISSET(w, &writable) && !FD_ISSET(r, &urgent));
+        // What isn't open doesn't matter beyond the count; what shares a word with it is cleared.
+        let (mut readable, mut writable) = sets();
+        FD_SET(100, &mut readable);
+        assert_eq!(select(71, &mut readable, &mut writable, null_mut(), &mut now), 1);
+        assert!(FD_ISSET(r, &readable) && !FD_ISSET(100, &readable) && FD_ISSET(w, &writable));
+        // In two sets it counts twice.
+        let mut pair = [0; 2];
+        ok(socketpair(AF_UNIX, SOCK_STREAM, 0, pair.as_mut_ptr()));
+        write(pair[1], b"x");
+        let mut readable: fd_set = zeroed();
+        FD_SET(pair[0], &mut readable);
+        let mut writable = readable;
+        assert_eq!(select(128, &mut readable, &mut writable, null_mut(), &mut now), 2);
     }
 }
 

@@ -11,6 +11,8 @@ cases![
     private_mappings_keep_changes_to_themselves,
     shared_mappings_reach_the_file_and_other_processes,
     protection_changes_split_mappings,
+    equal_protection_joins_mappings,
+    protection_comes_and_goes_under_threads,
     fixed_mappings_replace,
     fixed_noreplace_refuses,
     invalid_requests_fail,
@@ -140,6 +142,67 @@ fn protection_changes_split_mappings() {
         let shared = map(PAGE, PROT_READ, MAP_SHARED, fd, 0);
         fails!(mprotect(shared.cast(), PAGE, RW), EACCES);
     }
+}
+
+fn equal_protection_joins_mappings() {
+    let at = map(3 * PAGE, RW, ANON, -1, 0);
+    let pieces = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let hex = |text: &str| usize::from_str_radix(text, 16).unwrap();
+        let ranges = maps.lines().map(|line| line.split_once(' ').unwrap().0);
+        let ranges = ranges.map(|range| range.split_once('-').unwrap());
+        let ours = (at as usize, at as usize + 3 * PAGE);
+        ranges.filter(|(start, end)| hex(start) < ours.1 && hex(end) > ours.0).count()
+    };
+    let protect = |page: usize, count: usize, prot| unsafe {
+        ok(mprotect(at.add(page * PAGE).cast(), count * PAGE, prot));
+    };
+    protect(1, 1, PROT_READ);
+    assert_eq!(pieces(), 3);
+    protect(1, 1, PROT_NONE);
+    assert_eq!(pieces(), 3);
+    protect(0, 1, PROT_NONE);
+    assert_eq!(pieces(), 2);
+    protect(2, 1, PROT_NONE);
+    assert_eq!(pieces(), 1);
+    protect(0, 3, RW);
+    (0..3).for_each(|page| unsafe { at.add(page * PAGE).write_volatile(1) });
+}
+
+fn protection_comes_and_goes_under_threads() {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    const ROUNDS: usize = 300;
+    let at = map(PAGE, RW, ANON, -1, 0) as usize;
+    let stage = AtomicUsize::new(0);
+    let wait_for = |wanted: usize| {
+        while stage.load(SeqCst) != wanted {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                // Its CPU still knows the page as it was in the round before.
+                wait_for(2 * round + 1);
+                unsafe { (at as *mut usize).write_volatile(round + 1) };
+                stage.store(2 * round + 2, SeqCst);
+            }
+        });
+        for round in 0..ROUNDS {
+            let page = at as *mut c_void;
+            unsafe {
+                assert_eq!(*(at as *const usize), round);
+                ok(mprotect(page, PAGE, PROT_READ));
+                assert_eq!((at as *const usize).read_volatile(), round);
+                ok(mprotect(page, PAGE, RW));
+            }
+            stage.store(2 * round + 1, SeqCst);
+            wait_for(2 * round + 2);
+        }
+    });
+    assert_eq!(unsafe { (at as *const usize).read_volatile() }, ROUNDS);
+    unsafe { ok(mprotect(at as *mut c_void, PAGE, PROT_READ)) };
+    assert_eq!(fatal_signal(|| unsafe { (at as *mut u8).write_volatile(1) }), SIGSEGV);
 }
 
 fn fixed_mappings_replace() {

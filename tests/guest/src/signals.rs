@@ -28,6 +28,8 @@ cases![
     sigpipe_on_broken_pipe,
     sigqueue_carries_a_value,
     floating_point_state_survives_handlers,
+    handlers_change_the_state_that_comes_back,
+    a_frame_without_magic_words_has_the_legacy_state,
     null_and_invalid_arguments_fail,
 ];
 
@@ -468,6 +470,89 @@ fn floating_point_state_survives_handlers() {
         );
         control = u32::from(word);
         assert_eq!((xmm, control), (0x1122_3344_5566_7788, 0x37f));
+    }
+}
+
+const PATTERN: u64 = 0x1122_3344_5566_7788;
+
+/// Sends the thread a signal with the pattern in both halves of ymm6. Returns what they hold behind
+/// the handler; the upper half is the pattern if the CPU has none.
+fn signal_with_vectors() -> (u64, u64) {
+    let low: u64;
+    let mut high = PATTERN;
+    unsafe {
+        let (pid, tid) = (getpid() as usize, gettid() as usize);
+        if std::arch::is_x86_feature_detected!("avx") {
+            std::arch::asm!(
+                "vmovq xmm6, {value}", "vinsertf128 ymm6, ymm6, xmm6, 1", "syscall",
+                "vmovq {low}, xmm6", "vextractf128 xmm7, ymm6, 1", "vmovq {high}, xmm7",
+                "vzeroupper",
+                value = in(reg) PATTERN, low = out(reg) low, high = out(reg) high,
+                inout("rax") SYS_tgkill => _, in("rdi") pid, in("rsi") tid,
+                in("rdx") SIGUSR1 as usize, out("rcx") _, out("r11") _,
+                out("xmm6") _, out("xmm7") _,
+            );
+        } else {
+            std::arch::asm!(
+                "movq xmm6, {value}", "syscall", "movq {low}, xmm6",
+                value = in(reg) PATTERN, low = out(reg) low,
+                inout("rax") SYS_tgkill => _, in("rdi") pid, in("rsi") tid,
+                in("rdx") SIGUSR1 as usize, out("rcx") _, out("r11") _, out("xmm6") _,
+            );
+        }
+    }
+    (low, high)
+}
+
+fn frame_of(context: *mut c_void) -> *mut _libc_fpstate {
+    unsafe { (*context.cast::<ucontext_t>()).uc_mcontext.fpregs }
+}
+
+extern "C" fn change_frame(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
+    unsafe { (*frame_of(context))._xmm[6].element = [5, 6, 0, 0] };
+}
+
+extern "C" fn forget_frame(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
+    unsafe { (*context.cast::<ucontext_t>()).uc_mcontext.fpregs = null_mut() };
+}
+
+fn handlers_change_the_state_that_comes_back() {
+    unsafe {
+        install(SIGUSR1, 0, note);
+        assert_eq!(signal_with_vectors(), (PATTERN, PATTERN));
+        install(SIGUSR1, 0, change_frame);
+        assert_eq!(signal_with_vectors(), (5 | 6 << 32, PATTERN));
+        install(SIGUSR1, 0, forget_frame);
+        assert_eq!(signal_with_vectors().0, 0);
+    }
+}
+
+/// As a program does that builds frames by the rules of before XSAVE.
+extern "C" fn spoil_magic(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
+    const MAGIC: usize = 464;
+    unsafe { frame_of(context).cast::<u8>().add(MAGIC).cast::<u32>().write(0) };
+}
+
+/// The word behind the extended state.
+extern "C" fn spoil_end(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
+    const EXTENDED_SIZE: usize = 468;
+    unsafe {
+        let frame = frame_of(context).cast::<u8>();
+        let size = frame.add(EXTENDED_SIZE).cast::<u32>().read() as usize;
+        if size > 512 {
+            frame.add(size - 4).cast::<u32>().write_unaligned(0);
+        }
+    }
+}
+
+fn a_frame_without_magic_words_has_the_legacy_state() {
+    let upper = if std::arch::is_x86_feature_detected!("avx") { 0 } else { PATTERN };
+    for spoil in [spoil_magic, spoil_end] {
+        unsafe { install(SIGUSR1, 0, spoil) };
+        assert_eq!(signal_with_vectors(), (PATTERN, upper));
+        // The next frame is whole again.
+        unsafe { install(SIGUSR1, 0, note) };
+        assert_eq!(signal_with_vectors(), (PATTERN, PATTERN));
     }
 }
 

@@ -44,11 +44,14 @@ impl UserContext {
         self.rflags = flags & 0x0025_0dd5 | 0x202;
     }
     /// The floating-point state as a signal frame carries it.
-    pub fn save_signal_fpu(&mut self, out: &mut [u8]) {
-        out.fill(0);
+    pub fn signal_fpu(&mut self) -> &[u8] {
+        &[0; super::fpu::SIZE]
     }
     /// Takes floating-point state from a signal frame.
-    pub fn restore_signal_fpu(&mut self, _frame: Option<&[u8]>) -> Result<()> {
+    pub fn restore_signal_fpu(
+        &mut self,
+        _read: Option<impl FnMut(usize, &mut [u8]) -> Result<()>>,
+    ) -> Result<()> {
         Ok(())
     }
     /// Puts the floating-point state back to what a program starts with.

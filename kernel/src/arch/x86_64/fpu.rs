@@ -69,7 +69,7 @@ fn size() -> usize {
 
 fn layout() -> Layout {
     // At most a few KiB by CPUID, and 64 is a power of two: always a valid layout.
-    Layout::from_size_align(size(), 64).unwrap_or(Layout::new::<[u8; LEGACY + HEADER]>())
+    Layout::from_size_align(signal_size(), 64).unwrap_or(Layout::new::<[u8; LEGACY + HEADER]>())
 }
 
 /// Bytes that a signal frame needs for the floating-point state.
@@ -83,7 +83,8 @@ pub fn area_size() -> usize {
     size()
 }
 
-/// One thread's save area.
+/// One thread's save area: [`signal_size`] bytes, of which the CPU uses all but the word that ends a
+/// signal frame.
 #[repr(C)]
 pub struct FpuState {
     area: NonNull<u8>,
@@ -106,6 +107,7 @@ impl FpuState {
         let area = NonNull::new(unsafe { alloc_zeroed(layout()) }).ok_or(Errno::ENOMEM)?;
         let mut state = FpuState { area, cpu: NOWHERE, dirty: false };
         state.set_initial();
+        state.end();
         Ok(state)
     }
 
@@ -136,9 +138,23 @@ impl FpuState {
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: `area` is `size()` bytes that this value owns; the size is fixed before the first
+        let size = size();
+        &mut self.all()[..size]
+    }
+
+    /// With the word behind what the CPU uses.
+    fn all(&mut self) -> &mut [u8] {
+        // SAFETY: `area` is as many bytes that this value owns; the size is fixed before the first
         // allocation.
-        unsafe { core::slice::from_raw_parts_mut(self.area.as_ptr(), size()) }
+        unsafe { core::slice::from_raw_parts_mut(self.area.as_ptr(), signal_size()) }
+    }
+
+    /// Writes the word that ends a signal frame.
+    fn end(&mut self) {
+        let size = size();
+        if FEATURES.load(Ordering::Relaxed) != 0 {
+            self.all()[size..].copy_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+        }
     }
 
     /// Makes this CPU's registers hold the state. Interrupts are off.
@@ -210,75 +226,76 @@ impl FpuState {
         self.cpu = NOWHERE;
     }
 
-    /// Writes the state as a signal frame has it. `out` is [`signal_size`] bytes.
-    pub(super) fn save_signal(&mut self, xmm: &[[u64; 2]; 16], out: &mut [u8]) {
+    /// The state as a signal frame has it, [`signal_size`] bytes: in the area itself, where what XSAVE
+    /// leaves alone and XRSTOR ignores is filled in.
+    pub(super) fn signal_frame(&mut self, xmm: &[[u64; 2]; 16]) -> &[u8] {
         self.write_back();
         let features = FEATURES.load(Ordering::Relaxed);
-        let size = size();
-        out[..size].copy_from_slice(self.bytes());
-        for (register, slot) in xmm.iter().zip(out[XMM..].chunks_exact_mut(16)) {
+        let size = size() as u32;
+        let bytes = self.bytes();
+        for (register, slot) in xmm.iter().zip(bytes[XMM..].chunks_exact_mut(16)) {
             slot[..8].copy_from_slice(&register[0].to_le_bytes());
             slot[8..].copy_from_slice(&register[1].to_le_bytes());
         }
-        let reserved = &mut out[SW_RESERVED..LEGACY];
+        let reserved = &mut bytes[SW_RESERVED..LEGACY];
         reserved.fill(0);
-        if features == 0 {
-            return;
+        if features != 0 {
+            reserved[0..4].copy_from_slice(&FP_XSTATE_MAGIC1.to_le_bytes());
+            reserved[4..8].copy_from_slice(&(size + 4).to_le_bytes());
+            reserved[8..16].copy_from_slice(&features.to_le_bytes());
+            reserved[16..20].copy_from_slice(&size.to_le_bytes());
+            // The xmm registers were just written: say so, or XRSTOR would reset them.
+            bytes[LEGACY] |= 2;
         }
-        reserved[0..4].copy_from_slice(&FP_XSTATE_MAGIC1.to_le_bytes());
-        reserved[4..8].copy_from_slice(&(size as u32 + 4).to_le_bytes());
-        reserved[8..16].copy_from_slice(&features.to_le_bytes());
-        reserved[16..20].copy_from_slice(&(size as u32).to_le_bytes());
-        // The xmm registers were just written: say so, or XRSTOR would reset them.
-        let bits = u64::from_le_bytes(first(&out[LEGACY..])) | 2;
-        out[LEGACY..LEGACY + 8].copy_from_slice(&bits.to_le_bytes());
-        out[size..size + 4].copy_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+        self.all()
     }
 
     /// Takes the state from a signal frame, as far as Linux would: without the magic words only the
-    /// legacy part.
+    /// legacy part. `read` fills a buffer with the frame's bytes from an offset on. Without a frame, or
+    /// if it can't be read, the state is that in which programs start.
     pub(super) fn restore_signal(
         &mut self,
         xmm: &mut [[u64; 2]; 16],
-        frame: Option<&[u8]>,
+        read: Option<impl FnMut(usize, &mut [u8]) -> Result<()>>,
     ) -> Result<()> {
-        let Some(frame) = frame else {
-            *xmm = [[0; 2]; 16];
-            self.reset();
-            return Ok(());
+        let result = match read {
+            Some(read) => self.take_frame(read).inspect_err(|_| self.reset()),
+            None => {
+                self.reset();
+                Ok(())
+            }
         };
-        if frame.len() < LEGACY {
-            return Err(Errno::EINVAL);
+        self.end();
+        for (register, slot) in xmm.iter_mut().zip(self.bytes()[XMM..].chunks_exact(16)) {
+            *register = [u64::from_le_bytes(first(slot)), u64::from_le_bytes(first(&slot[8..]))];
         }
+        result
+    }
+
+    fn take_frame(&mut self, mut read: impl FnMut(usize, &mut [u8]) -> Result<()>) -> Result<()> {
         self.invalidate();
         let features = FEATURES.load(Ordering::Relaxed);
         let size = size();
-        let word = |at: usize| u32::from_le_bytes(first(&frame[at..]));
-        let whole = features != 0
-            && frame.len() >= size + 4
-            && word(SW_RESERVED) == FP_XSTATE_MAGIC1
-            && word(SW_RESERVED + 16) as usize == size
-            && word(size) == FP_XSTATE_MAGIC2;
-        let bytes = self.bytes();
+        let all = self.all();
+        read(0, &mut all[..LEGACY])?;
+        let word = |all: &[u8], at: usize| u32::from_le_bytes(first(&all[at..]));
+        let mut whole = features != 0
+            && word(all, SW_RESERVED) == FP_XSTATE_MAGIC1
+            && word(all, SW_RESERVED + 4) as usize >= size + 4
+            && word(all, SW_RESERVED + 16) as usize == size;
         if whole {
-            bytes.copy_from_slice(&frame[..size]);
+            read(LEGACY, &mut all[LEGACY..])?;
+            whole = word(all, size) == FP_XSTATE_MAGIC2;
+        }
+        if features != 0 {
             // The header decides whether XRSTOR faults: only known components, nothing reserved.
-            let bits = u64::from_le_bytes(first(&bytes[LEGACY..])) & features;
-            bytes[LEGACY..LEGACY + HEADER].fill(0);
-            bytes[LEGACY..LEGACY + 8].copy_from_slice(&bits.to_le_bytes());
-        } else {
-            bytes.fill(0);
-            bytes[..LEGACY].copy_from_slice(&frame[..LEGACY]);
-            if features != 0 {
-                bytes[LEGACY..LEGACY + 8].copy_from_slice(&3u64.to_le_bytes());
-            }
+            let bits = if whole { u64::from_le_bytes(first(&all[LEGACY..])) & features } else { 3 };
+            all[LEGACY..LEGACY + HEADER].fill(0);
+            all[LEGACY..LEGACY + 8].copy_from_slice(&bits.to_le_bytes());
         }
-        bytes[SW_RESERVED..LEGACY].fill(0);
-        let mxcsr = u32::from_le_bytes(first(&bytes[MXCSR..])) & MXCSR_MASK.load(Ordering::Relaxed);
-        bytes[MXCSR..MXCSR + 4].copy_from_slice(&mxcsr.to_le_bytes());
-        for (register, slot) in xmm.iter_mut().zip(frame[XMM..].chunks_exact(16)) {
-            *register = [u64::from_le_bytes(first(slot)), u64::from_le_bytes(first(&slot[8..]))];
-        }
+        all[SW_RESERVED..LEGACY].fill(0);
+        let mxcsr = word(all, MXCSR) & MXCSR_MASK.load(Ordering::Relaxed);
+        all[MXCSR..MXCSR + 4].copy_from_slice(&mxcsr.to_le_bytes());
         Ok(())
     }
 }

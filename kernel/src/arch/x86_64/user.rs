@@ -137,13 +137,17 @@ impl UserContext {
 
     /// The floating-point state as a signal frame carries it, in XSAVE standard format with Linux's
     /// trailer; [`super::fpu::signal_size`] bytes long.
-    pub fn save_signal_fpu(&mut self, out: &mut [u8]) {
-        self.fpu.save_signal(&self.xmm, out);
+    pub fn signal_fpu(&mut self) -> &[u8] {
+        self.fpu.signal_frame(&self.xmm)
     }
 
-    /// Takes floating-point state from a signal frame. `None` resets it, as for a null `fpstate`.
-    pub fn restore_signal_fpu(&mut self, frame: Option<&[u8]>) -> Result<()> {
-        self.fpu.restore_signal(&mut self.xmm, frame)
+    /// Takes floating-point state from a signal frame: `read` fills a buffer with its bytes from an
+    /// offset on. `None` resets the state, as for a null `fpstate`; so does a frame that can't be read.
+    pub fn restore_signal_fpu(
+        &mut self,
+        read: Option<impl FnMut(usize, &mut [u8]) -> Result<()>>,
+    ) -> Result<()> {
+        self.fpu.restore_signal(&mut self.xmm, read)
     }
 
     /// Puts the floating-point state back to what a program starts with (execve).

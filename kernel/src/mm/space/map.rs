@@ -244,13 +244,22 @@ impl AddressSpace {
             return Ok(());
         }
         let mut maps = self.maps.write();
-        if !maps.covers(start, end) {
+        let (mut at, mut allowed, mut same) = (start, true, true);
+        for vma in maps.range(start, end) {
+            if vma.start > at {
+                break;
+            }
+            allowed &= vma.may.contains(prot);
+            same &= vma.prot == prot;
+            at = vma.end;
+        }
+        if at < end {
             return Err(Errno::ENOMEM);
         }
-        if maps.range(start, end).any(|vma| !vma.may.contains(prot)) {
+        if !allowed {
             return Err(Errno::EACCES);
         }
-        if maps.range(start, end).all(|vma| vma.prot == prot) {
+        if same {
             return Ok(());
         }
         maps.update(start, end, |vma| vma.prot = prot)?;
@@ -261,7 +270,7 @@ impl AddressSpace {
         let mut pages = self.pages.lock();
         let Pages { table, .. } = &mut *pages;
         let root = table.root().pfn();
-        let (mut at, mut changed) = (start, false);
+        let (mut at, mut taken) = (start, false);
         while let Some(leaf) = table.next_leaf(at, end) {
             at = leaf.base + TABLE_SPAN;
             if leaf.used() == 0 {
@@ -289,11 +298,13 @@ impl AddressSpace {
                 }
                 if new != old {
                     slot.store(new, Relaxed);
-                    changed = true;
+                    // A CPU that still believes in less takes a fault that changes nothing.
+                    let less = old & !new & (PRESENT | WRITE) | new & !old & NO_EXECUTE;
+                    taken |= old & PRESENT != 0 && less != 0;
                 }
             }
         }
-        if changed {
+        if taken {
             tlb::flush(root, start, end);
         }
         Ok(())

@@ -150,6 +150,9 @@ impl Maps {
         if self.tree.len() + 2 > MAX_MAPS {
             return Err(Errno::ENOMEM);
         }
+        if self.update_in_place(start, end, &change) {
+            return Ok(());
+        }
         self.cut(start);
         self.cut(end);
         let mut at = start;
@@ -166,6 +169,29 @@ impl Maps {
             self.insert(next);
         }
         Ok(())
+    }
+
+    /// Changes the one mapping that is `start..end`, unless there is none or it then joins with a
+    /// neighbour. Returns whether it did.
+    fn update_in_place(&mut self, start: usize, end: usize, change: impl Fn(&mut Vma)) -> bool {
+        let mut around = self.tree.range(..=end).rev().map(|(_, vma)| vma).peekable();
+        let next = around.next_if(|vma| vma.start == end);
+        let Some(old) = around.next().filter(|vma| vma.start == start && vma.end == end) else {
+            return false;
+        };
+        let mut vma = old.clone();
+        change(&mut vma);
+        if next.is_some_and(|next| vma.joins(next))
+            || around.next().is_some_and(|previous| previous.joins(&vma))
+        {
+            return false;
+        }
+        self.account(&vma, true);
+        if let Some(slot) = self.tree.get_mut(&start) {
+            let old = core::mem::replace(slot, vma);
+            self.account(&old, false);
+        }
+        true
     }
 
     /// Lets a mapping that grows down start lower.

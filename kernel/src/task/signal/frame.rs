@@ -17,7 +17,6 @@ use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
 use crate::io::{check_user, get_user_slice, put_user_slice};
 use crate::task::current;
-use alloc::vec::Vec;
 
 const WORDS: usize = 55;
 const SIZE: usize = WORDS * 8;
@@ -61,11 +60,7 @@ pub fn push(
     }
     check_user(sp, top - sp)?;
 
-    let mut state: Vec<u8> = Vec::new();
-    state.try_reserve_exact(fpu_len).map_err(|_| Errno::ENOMEM)?;
-    state.resize(fpu_len, 0);
-    context.save_signal_fpu(&mut state);
-    put_user_slice(fpu_at, &state)?;
+    put_user_slice(fpu_at, context.signal_fpu())?;
 
     let mut frame = [0u64; WORDS];
     frame[0] = action.restorer as u64;
@@ -114,8 +109,8 @@ pub fn pop(context: &mut UserContext) -> Result<()> {
     task.signal.lock().altstack = altstack;
     super::set_mask(SigSet(frame[MASK]));
     let fpu_at = frame[FPSTATE] as usize;
-    let state = if fpu_at == 0 { None } else { Some(read_fpu(fpu_at)?) };
-    context.restore_signal_fpu(state.as_deref())?;
+    let read = |at: usize, out: &mut [u8]| get_user_slice(fpu_at.wrapping_add(at), out);
+    context.restore_signal_fpu((fpu_at != 0).then_some(read))?;
     for (register, slot) in registers_mut(context).into_iter().zip(&frame[REGS..]) {
         *register = *slot as usize;
     }
@@ -123,32 +118,6 @@ pub fn pop(context: &mut UserContext) -> Result<()> {
     // What comes back in rax is the program's, not the result of a call to restart.
     context.orig_rax = usize::MAX;
     Ok(())
-}
-
-fn read_fpu(at: usize) -> Result<Vec<u8>> {
-    const LEGACY: usize = 512;
-    /// Where the frame says how long its extended state is, if it has one.
-    const MAGIC: core::ops::Range<usize> = 464..468;
-    const EXTENDED_SIZE: core::ops::Range<usize> = 468..472;
-    const XSTATE_MAGIC: u32 = 0x4650_5853;
-    let mut head = [0u8; LEGACY];
-    get_user_slice(at, &mut head)?;
-    let word = |range: core::ops::Range<usize>| {
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(&head[range]);
-        u32::from_le_bytes(bytes)
-    };
-    let len = match word(MAGIC) {
-        XSTATE_MAGIC => {
-            (word(EXTENDED_SIZE) as usize).clamp(LEGACY, fpu::signal_size().max(LEGACY))
-        }
-        _ => LEGACY,
-    };
-    let mut state = Vec::new();
-    state.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
-    state.resize(len, 0);
-    get_user_slice(at, &mut state)?;
-    Ok(state)
 }
 
 fn registers(c: &UserContext) -> [&usize; 18] {
