@@ -153,6 +153,7 @@ pub fn plan(
         stdin: overrides.stdin,
         syscalls: overrides.syscalls.clone(),
         check_root: overrides.check_root,
+        variables: Vec::new(),
     })
 }
 

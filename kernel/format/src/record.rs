@@ -22,7 +22,7 @@ pub const BLOCK: usize = 4096;
 /// First bytes of the footer block.
 pub const MAGIC: [u8; 8] = *b"d2uboot\0";
 /// Raised whenever [`Record`] or [`Footer`] changes shape.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Largest encoded record that a reader accepts, in bytes.
 pub const MAX_RECORD: usize = 1 << 20;
 
@@ -65,6 +65,19 @@ pub struct Record {
     pub syscalls: Syscalls,
     /// Whether blocks of the root are checked against its hash tree before they are used.
     pub check_root: bool,
+    /// Variables whose values only the machine that runs it knows.
+    pub variables: Vec<Variable>,
+}
+
+/// A variable whose value is a file that the host shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Of the directory ([`MountKind::Host`]).
+    pub tag: String,
+    /// The file in it, without a slash; all its bytes are the value.
+    pub file: String,
 }
 
 /// Something mounted over the root (`-v`, `--tmpfs`).
@@ -86,9 +99,9 @@ pub enum MountKind {
         /// `s_uuid` of the superblock.
         uuid: [u8; 16],
     },
-    /// A directory of the host, shared by virtio-9p.
+    /// A directory that the host shows: by virtio-9p, or copied to a disk in ISO 9660.
     Host {
-        /// Mount tag of the device.
+        /// Mount tag of the device, or label of the disk.
         tag: String,
     },
     /// Memory.

@@ -9,6 +9,7 @@
 //! | [`write_errors`] | what fsync(2) tells of writing back |
 //! | [`memfs`], [`erofs`] | the root and tmpfs; the image underneath |
 //! | [`ext4`], [`ninep`], [`volumes`] | volumes, directories of the host, and what is mounted at boot |
+//! | [`iso9660`] | disks of files, such as secrets |
 //! | [`pipe`], [`anon`] | files without names |
 //! | [`devfs`], [`devices`], [`procfs`], [`sysfs`], [`pseudo`] | /dev, /proc, /sys |
 //! | [`boot`] | the namespace that a container finds |
@@ -25,6 +26,7 @@ pub mod fdtable;
 pub mod file;
 pub mod hooks;
 pub mod inode;
+pub mod iso9660;
 pub mod locks;
 pub mod memfs;
 pub mod mount;

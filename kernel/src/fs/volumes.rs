@@ -5,7 +5,7 @@ use super::inode::{Change, NewNode, Opened, XattrMode, mode::*};
 use super::memfs::{MemFs, Options};
 use super::mount::{self, Flags};
 use super::ninep::NineFs;
-use super::{Dentry, File, FileSystem, FileType, Inode, Mount, Path, ops};
+use super::{Dentry, File, FileSystem, FileType, Inode, Mount, Path, iso9660, ops};
 use crate::drivers::block::{self, BlockDevice};
 use crate::drivers::virtio::ninep;
 use crate::errno::{Errno, Result};
@@ -14,7 +14,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use dock2uni_format::record::{self, MountKind};
+use dock2uni_format::record::{self, MountKind, Record, Variable};
 use linux_raw_sys::general::{O_DIRECTORY, O_RDONLY, O_WRONLY};
 
 /// Set on a volume's root while the image's files are being copied to it.
@@ -41,11 +41,7 @@ fn mount_one(wanted: &record::Mount) -> core::result::Result<(), String> {
             let device = volume(uuid)?;
             (Ext4::open(device.clone(), wanted.read_only)?, format!("/dev/{}", device.name()))
         }
-        MountKind::Host { tag } => {
-            let channel = ninep::find(tag)
-                .ok_or_else(|| format!("no device shares `{tag}`; attach it as virtio-9p"))?;
-            (NineFs::open(channel).map_err(plain)?, tag.clone())
-        }
+        MountKind::Host { tag } => (shared(tag)?, tag.clone()),
         MountKind::Tmpfs { options } => {
             flags |= Flags::NOSUID | Flags::NODEV | Flags::NOEXEC;
             let options = Options::parse(options.as_bytes())
@@ -62,6 +58,68 @@ fn mount_one(wanted: &record::Mount) -> core::result::Result<(), String> {
     }
     mount::mount_at(fs, root, at, &source, flags).map_err(plain)?;
     Ok(())
+}
+
+/// What the host shows by this tag: a directory, or a disk of files with this label.
+fn shared(tag: &str) -> core::result::Result<Arc<dyn FileSystem>, String> {
+    let opened = match (ninep::find(tag), iso9660::find(tag)) {
+        (Some(channel), _) => NineFs::open(channel).map(|fs| fs as Arc<dyn FileSystem>),
+        (None, Some(disk)) => iso9660::load(&*disk),
+        (None, None) => {
+            return Err(format!(
+                "nothing shares `{tag}`; attach it as virtio-9p, or as a disk in ISO 9660 with \
+                 this label and Rock Ridge names"
+            ));
+        }
+    };
+    opened.map_err(|error| format!("`{tag}` can't be read ({error:?})"))
+}
+
+/// Adds variables whose values are files that the host shows, in place of others of their names. The
+/// error is for the user, and shows nothing of a value.
+pub fn add_variables(record: &mut Record) -> core::result::Result<(), String> {
+    let mut known: Option<(&str, Path)> = None;
+    for Variable { name, tag, file } in &record.variables {
+        let root = match &known {
+            Some((last, root)) if last == tag => root,
+            _ => {
+                let fs = shared(tag)?;
+                let dentry = Dentry::root(fs.root());
+                &known.insert((tag, Path { mount: Mount::internal(fs), dentry })).1
+            }
+        };
+        let value = value(root, file.as_bytes()).map_err(|error| {
+            format!("the variable `{name}` is to be `{file}` of `{tag}`: {error:?}")
+        })?;
+        let mut entry = format!("{name}=").into_bytes();
+        record.env.retain(|other| !other.starts_with(&entry));
+        entry.extend(value);
+        record.env.push(entry);
+    }
+    Ok(())
+}
+
+/// All of a file that has no byte 0. EINVAL if it has one, EFBIG if it is more than one string of an
+/// environment may be.
+fn value(dir: &Path, name: &[u8]) -> Result<Vec<u8>> {
+    const MAX: usize = 128 << 10;
+    let path = Path { mount: dir.mount.clone(), dentry: dir.dentry.child(name)? };
+    let file = open(&path, O_RDONLY)?;
+    let mut bytes = alloc::vec![0; MAX];
+    let mut len = 0;
+    loop {
+        let mut rest = IoDst::kernel(&mut bytes[len..]);
+        match file.ops.read_at(&file, len as u64, &mut rest)? {
+            0 => break,
+            read => len += read,
+        }
+    }
+    bytes.truncate(len);
+    match bytes {
+        _ if len == MAX => Err(Errno::EFBIG),
+        bytes if bytes.contains(&0) => Err(Errno::EINVAL),
+        bytes => Ok(bytes),
+    }
 }
 
 /// The disk with the volume of this UUID.

@@ -74,12 +74,13 @@ fn start_main(boot: &BootInfo) -> Result<(), String> {
     crate::net::init();
     crate::drivers::virtio::probe(boot.cmdline());
     let found = record::find(boot)?;
-    let (record, root) = found.into_root()?;
+    let (mut record, root) = found.into_root()?;
     // The answer travels while the root is mounted.
     crate::net::configure(&record.net, &record.hostname);
     crate::fs::boot::mount_namespace(root, &record)
         .map_err(|error| alloc::format!("the root filesystem can't be mounted: {error:?}"))?;
     crate::fs::volumes::mount(&record.mounts)?;
+    crate::fs::volumes::add_variables(&mut record)?;
     debug!("boot: root mounted after {} us", arch::clock::now_ns() / 1000);
     await_network(&record);
     debug!("boot: network after {} us", arch::clock::now_ns() / 1000);
