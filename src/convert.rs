@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use dock2uni_format::record::{self, Mount, Record, Root};
+use dock2uni_format::record::{self, Mount, Record, Root, Variable};
 use dock2uni_format::verity::Verity;
 
 use crate::atomic::Aside;
@@ -134,6 +134,8 @@ pub struct DiskOptions<'a> {
     pub root: RootOptions<'a>,
     /// What the disk says is mounted.
     pub mounts: &'a [Mount],
+    /// Variables whose values the disk leaves to the host.
+    pub variables: &'a [Variable],
     /// Find out what the image consists of.
     pub inventory: bool,
 }
@@ -303,6 +305,7 @@ fn write_disks(
     options: &DiskOptions<'_>,
 ) -> Result<Disks, Error> {
     record.mounts = options.mounts.to_vec();
+    record.variables = options.variables.to_vec();
     // A signature that vouched for the loader alone would be worth little.
     record.check_root |= options.signer.is_some();
     let raw = raw(outputs);

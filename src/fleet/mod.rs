@@ -13,6 +13,7 @@
 pub mod catalog;
 pub mod compose;
 pub mod convert;
+pub mod cron;
 pub mod docker;
 mod error;
 pub mod export;
@@ -33,6 +34,6 @@ pub use plan::{Plan, plan};
 pub use source::{Inputs, Inventory, Source, compose_files, read};
 pub use workload::{
     Attachment, Condition, Dependency, HOST_GATEWAY, Health, Image, Kind, Manifest, Mount,
-    MountKind, Note, Origin, PortMap, Reach, Resources, Restart, Role, Service, ServicePort,
-    Severity, Value, Variable, Workload,
+    MountKind, Note, Origin, PortMap, Reach, Resources, Restart, Role, Schedule, Service,
+    ServicePort, Severity, Value, Variable, Workload,
 };

@@ -60,6 +60,9 @@ pub struct Workload {
     /// How often it is started again after failures, if that is bounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_limit: Option<u32>,
+    /// When it is started, if a schedule starts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// Networks that it is part of; `None`: the one that all are part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<Attachment>>,
@@ -392,6 +395,22 @@ pub enum Restart {
     Always,
 }
 
+/// When a workload is started (Kubernetes, "CronJob").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// In cron's words.
+    pub cron: String,
+    /// Name of the time zone; UTC if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// It is not started for the time being.
+    #[serde(default)]
+    pub suspended: bool,
+    /// A run that is still going on when the next is due is ended.
+    #[serde(default)]
+    pub replaces: bool,
+}
+
 /// Something to know about a workload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
@@ -440,6 +459,7 @@ impl Workload {
             depends_on: Vec::new(),
             restart: Restart::No,
             restart_limit: None,
+            schedule: None,
             networks: None,
             notes: Vec::new(),
         }

@@ -21,8 +21,10 @@ echo 1 >/proc/sys/net/ipv4/ip_forward
 "$virsh" net-start {{ fleet | sh }} 2>/dev/null || true
 {%- for machine in machines %}
 "$virsh" define {{ (machine.name ~ ".xml") | sh }}
+{%- if not machine.timer %}
 "$virsh" start {{ (fleet ~ "-" ~ machine.name) | sh }}
 {%- if machine.probe %}
 answers {{ machine.address }} {{ machine.probe.port }} {{ machine.name | sh }}
+{%- endif %}
 {%- endif %}
 {%- endfor %}

@@ -37,6 +37,17 @@ locals {
 
 job {{ fleet | hcl }} {
   type = {{ ("batch" if batch else "service") | hcl }}
+{%- if timers %}
+{%- with timer = machines[0].timer %}
+
+  periodic {
+    crons            = [{{ timer.cron | hcl }}]
+    time_zone        = {{ timer.time_zone | hcl }}
+    prohibit_overlap = true
+    enabled          = {{ "false" if timer.suspended else "true" }}
+  }
+{%- endwith %}
+{%- endif %}
 
   constraint {
     attribute = "${attr.unique.hostname}"

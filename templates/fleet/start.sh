@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts {{ fleet | comment }} under {{ monitor }}, those first that others need: as root, with dnsmasq,
-# iproute2, nftables and netcat. `start.sh stop` ends it. Made by dock2uni.
+# iproute2, nftables and netcat{{ ", and xorriso or genisoimage" if items else "" }}. `start.sh stop` ends it. Made by dock2uni.
 set -eu
 cd "$(dirname "$0")"
 run={{ ("/run/dock2uni/" ~ fleet) | sh }}
@@ -13,33 +13,32 @@ if [ "${1:-}" = stop ]; then
         kill "$(cat "$file")" 2>/dev/null || :
         rm -f "$file"
     done
+{%- if items %}
+    rm -f "$run"/*.iso
+{%- endif %}
 {%- include "bridge-down.sh" %}
     exit 0
 fi
+{%- if timers %}
+
+# What timers start, when the others are there: `start.sh run NAME`.
+{%- for machine in machines if machine.timer %}
+if [ "${1:-} ${2:-}" = {{ ("run " ~ machine.name) | sh }} ]; then
+{% include "monitor.sh" %}
+fi
+{%- endfor %}
+{%- endif %}
+{%- if items %}
+
+{% include "secrets.sh" %}
+{%- endif %}
 
 {% include "bridge.sh" %}
-{%- for machine in machines %}
+{%- for machine in machines if not machine.timer %}
 
-{% if monitor == "Firecracker" -%}
 start() {
-    rm -f "$run/{{ machine.name }}.sock"
-    exec "${FIRECRACKER:-firecracker}" --api-sock "$run/{{ machine.name }}.sock" \
-        --config-file {{ (machine.name ~ ".json") | sh }}
+{% include "monitor.sh" %}
 }
-{%- else -%}
-start() {
-    exec "${CLOUD_HYPERVISOR:-cloud-hypervisor}" \
-        --kernel {{ (machine.boot ~ "/kernel") | sh }} \
-        --initramfs {{ (machine.boot ~ "/record.img") | sh }} \
-        --cpus boot={{ machine.cpus }} --memory size={{ machine.memory }}M \
-        --disk path={{ (machine.boot ~ "/root.erofs") | sh }},readonly=on
-{%- for volume in machine.volumes %} \
-            path={{ volume.path | sh }}{{ ",readonly=on" if volume.read_only else "" }}
-{%- endfor %} \
-        --net {{ ("tap=" ~ machine.tap ~ ",mac=" ~ machine.mac) | sh }} \
-        --rng src=/dev/urandom --serial tty --console off
-}
-{%- endif %}
 {%- if machine.restart == "always" %}
 # It is started again whenever it ends.
 (trap 'kill "$vm"; exit' TERM

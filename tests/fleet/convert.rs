@@ -297,6 +297,7 @@ fn what_fails_for_a_while_is_tried_again() {
         digest: None,
         overrides: Overrides::default(),
         mounts: Vec::new(),
+        variables: Vec::new(),
         files: Vec::new(),
         refused: None,
     };

@@ -7,4 +7,5 @@ mod export;
 mod kube;
 mod nomad;
 mod plan;
+mod secrets;
 mod up;

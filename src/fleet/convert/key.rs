@@ -5,11 +5,9 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use dock2uni_format::record::Mount;
 use sha2::{Digest as _, Sha256};
 
-use super::{Error, Report};
-use crate::config::Overrides;
+use super::{Error, Order, Report};
 use crate::disk::{Format, Place};
 use crate::guest;
 use crate::source::{Digest, Image};
@@ -20,15 +18,10 @@ const VERSION: &str = "dock2uni fleet disk 1";
 const NAME_MAX: usize = 100;
 
 /// The key of a disk, the format aside: what follows from these is the same to the byte.
-pub fn of(
-    image: &Image,
-    overrides: &Overrides,
-    mounts: &[Mount],
-    place: Option<Place>,
-    kernel: &[u8],
-) -> String {
+pub fn of(image: &Image, order: &Order, place: Option<Place>, kernel: &[u8]) -> String {
+    let Order { overrides, mounts, variables, .. } = order;
     // Serialising a structure of texts and numbers does not fail.
-    let options = serde_json::to_vec(&(overrides, mounts)).unwrap_or_default();
+    let options = serde_json::to_vec(&(overrides, mounts, variables)).unwrap_or_default();
     // They follow from the manifest, but for those that a fleet adds.
     let layers: Vec<u8> = image.layers.iter().flat_map(|layer| layer.diff_id.0).collect();
     let mut key = Sha256::new();

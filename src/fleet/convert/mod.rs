@@ -26,7 +26,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use dock2uni_format::record::Mount;
+use dock2uni_format::record::{Mount, Variable};
 
 use super::plan::{Item, Problem, Verdict};
 use super::up::baked::{self, Baked};
@@ -57,6 +57,8 @@ pub struct Order {
     pub overrides: Overrides,
     /// What its disks say is mounted.
     pub mounts: Vec<Mount>,
+    /// Variables whose values its disks leave to the host.
+    pub variables: Vec<Variable>,
     /// Files that are put into the image.
     pub files: Vec<Baked>,
     /// Why it is left alone.
@@ -86,6 +88,7 @@ impl Order {
             digest: None,
             overrides: workload.overrides(),
             mounts: Vec::new(),
+            variables: Vec::new(),
             files: Vec::new(),
             refused: blocker.filter(|_| !force).map(|note| refusal(&note.text, None)),
         }
@@ -230,7 +233,7 @@ pub fn convert(
             unready.insert(index, problem);
             continue;
         }
-        let key = key::of(&image, &order.overrides, &order.mounts, options.place, kernel);
+        let key = key::of(&image, order, options.place, kernel);
         match by_key.get(&key) {
             Some(&task) => tasks[task].orders.push(index),
             None => {
@@ -435,8 +438,9 @@ fn make(
             let substituted = shared.substitute(&mut image);
             substituted.map_err(|error| problem(pipeline::failed(error.into(), &image, store)))?;
         }
-        let Order { overrides, mounts, .. } = task.order;
-        let disk = DiskOptions { place: options.place, mounts, ..DiskOptions::default() };
+        let Order { overrides, mounts, variables, .. } = task.order;
+        let disk =
+            DiskOptions { place: options.place, mounts, variables, ..DiskOptions::default() };
         let made = pipeline::disks(&image, store, overrides, &missing, &disk, &*watch);
         made.map_err(|error| {
             let bad = matches!(&error, pipeline::Error::Convert(convert::Error::Rootfs(error))

@@ -10,15 +10,13 @@ use super::super::convert::{Order, Report};
 use super::super::up::baked::{self, Baked};
 use super::super::up::net;
 use super::super::{
-    Condition, Dependency, Health, Kind, MountKind, Origin, Restart, Role, ServicePort, Value,
-    Workload, name,
+    Condition, Dependency, Health, Kind, MountKind, Origin, Restart, Role, ServicePort, Workload,
+    name,
 };
+use super::secret::{self, Share};
+use super::timer::{self, Timer};
 use super::{Error, Settings, Target, google, names, order, wrong};
 use crate::template::quote;
-
-const SECRETS: &str = "/run/secrets";
-/// Tag of the device that secrets come by.
-const SECRETS_TAG: &str = "secrets";
 
 /// One VM, in the words of configurations.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -47,7 +45,7 @@ pub struct Machine {
     pub ports: Vec<Port>,
     /// Volumes.
     pub volumes: Vec<Mounted>,
-    /// Directories with secrets.
+    /// Secrets.
     pub shares: Vec<Share>,
     /// Names that lead to it, its own first.
     pub names: Vec<String>,
@@ -65,6 +63,8 @@ pub struct Machine {
     pub hook: &'static str,
     /// Whether it runs until it is stopped.
     pub long_running: bool,
+    /// What starts it, if it isn't started with the others.
+    pub timer: Option<Timer>,
     /// `no`, `on-failure` or `always`.
     pub restart: &'static str,
     /// Seconds that it may take to stop.
@@ -131,30 +131,6 @@ pub struct Exposed {
     pub ports: Vec<ServicePort>,
 }
 
-/// A directory that a machine is shown.
-#[derive(Clone, Debug, Serialize)]
-pub struct Share {
-    /// Tag of its device.
-    pub tag: String,
-    /// Its name on the host, below the fleet's.
-    pub name: String,
-    /// Where it is mounted.
-    pub path: String,
-    /// What is in it.
-    pub secrets: Vec<Secret>,
-}
-
-/// A secret that comes as a file.
-#[derive(Clone, Debug, Serialize)]
-pub struct Secret {
-    /// Name of the file.
-    pub file: String,
-    /// Name of the secret.
-    pub source: String,
-    /// The same in letters, digits and underscores.
-    pub item: String,
-}
-
 /// How one sees from outside whether a machine is ready.
 #[derive(Clone, Debug, Serialize)]
 pub struct Probe {
@@ -216,13 +192,7 @@ fn one(
     index: usize,
     settings: &Settings,
 ) -> Result<(Machine, Order), Error> {
-    if workload.kind == Kind::CronJob {
-        return Err(wrong(
-            workload,
-            "it is started by a schedule",
-            "leave it out, and have the platform's scheduler start a VM of its image",
-        ));
-    }
+    let timer = timer::timer(workload, workloads, settings.target)?;
     let service = quote::label(&name::object(workload, workloads));
     let name = match count {
         1 => service.clone(),
@@ -234,7 +204,6 @@ fn one(
         order.overrides.hostname = Some(name.clone());
     }
     if settings.target != Target::Systemd {
-        environment(workload)?;
         let hosts = workload.own_hosts(settings.target.host());
         order.overrides.network.hosts = hosts.ok_or_else(|| {
             wrong(
@@ -278,6 +247,7 @@ fn one(
             dependency.condition == Condition::Completed && dependency.required
         }),
         hook: "",
+        timer,
         long_running: !matches!(workload.kind, Kind::Job | Kind::CronJob)
             && workload.role != Role::Init,
         restart: match workload.restart {
@@ -298,32 +268,9 @@ fn one(
     if settings.target != Target::Systemd {
         let suffix = if count == 1 { String::new() } else { format!("-{number}") };
         mounts(workload, &suffix, settings, &mut machine, &mut order)?;
+        secret::variables(workload, settings, &mut machine, &mut order)?;
     }
     Ok((machine, order))
-}
-
-fn environment(workload: &Workload) -> Result<(), Error> {
-    for variable in &workload.env {
-        match &variable.value {
-            Value::Text(_) => {}
-            Value::Secret { name, .. } => {
-                return Err(wrong(
-                    workload,
-                    format!("its variable `{}` is of the secret `{name}`", variable.name),
-                    "a disk carries no secrets: have the application read a file below \
-                     /run/secrets",
-                ));
-            }
-            Value::Runtime(what) => {
-                return Err(wrong(
-                    workload,
-                    format!("its variable `{}` is known at run time only: {what}", variable.name),
-                    "give it a value",
-                ));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn ports(workload: &Workload) -> Vec<Port> {
@@ -422,7 +369,7 @@ fn mounts(
                 let mode = mount.mode.unwrap_or(text.mode);
                 order.files.push(Baked { bytes, mode, ..text });
             }
-            MountKind::Secret => secret(workload, mount, settings, machine)?,
+            MountKind::Secret => secret::file(workload, mount, settings, machine)?,
         }
     }
     for share in &machine.shares {
@@ -431,61 +378,6 @@ fn mounts(
         order.mounts.push(record::Mount { path, read_only: true, kind });
     }
     order.mounts.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(())
-}
-
-fn secret(
-    workload: &Workload,
-    mount: &super::super::Mount,
-    settings: &Settings,
-    machine: &mut Machine,
-) -> Result<(), Error> {
-    if !settings.target.shares_directories() {
-        return Err(wrong(
-            workload,
-            format!("the secret `{}` is mounted at `{}`", mount.source, mount.target),
-            &format!(
-                "{} has no way of showing files that the guest's kernel can read, other than \
-                 disks, which carry no secrets: have the application fetch it",
-                settings.target.name()
-            ),
-        ));
-    }
-    let (path, key) = match &mount.origin {
-        Some(Origin::Secret { directory, key, .. }) => (directory.as_deref(), Some(key)),
-        _ => (Some(SECRETS), None),
-    };
-    let place = path.and_then(|path| {
-        let file = mount.target.strip_prefix(path)?.strip_prefix('/')?;
-        (!file.is_empty()).then_some((path, file))
-    });
-    let Some((path, file)) = place.filter(|(path, file)| *path != SECRETS || !file.contains('/'))
-    else {
-        return Err(wrong(
-            workload,
-            format!("the secret `{}` is to be at `{}`", mount.source, mount.target),
-            "have it below /run/secrets, or mount the whole Secret as a directory",
-        ));
-    };
-    let source = match key {
-        Some(key) => format!("{}/{key}", mount.source),
-        None => mount.source.clone(),
-    };
-    let item = quote::restricted(&source, "_").replace('-', "_");
-    let secret = Secret { file: file.to_owned(), source, item };
-    match machine.shares.iter_mut().find(|share| share.path == path) {
-        Some(share) => share.secrets.push(secret),
-        None => {
-            let number = machine.shares.len() + 1;
-            let numbered = |name: &str| match number {
-                1 => name.to_owned(),
-                _ => format!("{name}-{number}"),
-            };
-            let (tag, name) = (numbered(SECRETS_TAG), numbered(&machine.service));
-            let path = path.to_owned();
-            machine.shares.push(Share { tag, name, path, secrets: vec![secret] });
-        }
-    }
     Ok(())
 }
 

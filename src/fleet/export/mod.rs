@@ -9,13 +9,15 @@
 //! What a boot record can carry is in the disks: command, environment, user, health check, where
 //! volumes are mounted (by UUIDs that follow from their names), files of the host and configs (as one
 //! more layer of the image). The rest is in the configurations: sizes, ports, networks, order, restart
-//! policies, and secrets, by reference. What a target has no counterpart for is an error that names it.
+//! policies, and secrets, by reference ([`secret`]). What a target has no counterpart for is an error that names it.
 
 mod google;
 mod machine;
 mod names;
 mod order;
 mod render;
+mod secret;
+mod timer;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -29,8 +31,10 @@ use crate::disk::{self, Disk, Format};
 use crate::source::Store;
 use crate::volume::{self, Volumes};
 
-pub use machine::{Exposed, Machine, Mounted, Port, Probe, Secret, Share};
+pub use machine::{Exposed, Machine, Mounted, Port, Probe};
 pub use render::Rendered;
+pub use secret::{Secret, Share};
+pub use timer::Timer;
 
 /// What a fleet is exported for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,11 +95,6 @@ impl Target {
             Target::Firecracker | Target::CloudHypervisor => Some(Format::Raw),
             Target::Systemd => None,
         }
-    }
-
-    /// Whether VMs can be shown directories, by which secrets come to them.
-    fn shares_directories(self) -> bool {
-        matches!(self, Target::Libvirt | Target::Nomad | Target::TerraformLibvirt)
     }
 
     /// The host as machines see it, where they run on one that is the fleet's.

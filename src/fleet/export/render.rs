@@ -35,15 +35,19 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("libvirt-domain.xml", include_str!("../../../templates/fleet/libvirt-domain.xml")),
     ("libvirt-network.xml", include_str!("../../../templates/fleet/libvirt-network.xml")),
     ("libvirt-start.sh", include_str!("../../../templates/fleet/libvirt-start.sh")),
+    ("monitor.sh", include_str!("../../../templates/fleet/monitor.sh")),
     ("nomad-client.hcl", include_str!("../../../templates/fleet/nomad-client.hcl")),
     ("nomad-network.sh", include_str!("../../../templates/fleet/nomad-network.sh")),
     ("nomad.hcl", include_str!("../../../templates/fleet/nomad.hcl")),
     ("publish.sh", include_str!("../../../templates/fleet/publish.sh")),
     ("publish.nft", include_str!("../../../templates/fleet/publish.nft")),
+    ("secrets.sh", include_str!("../../../templates/fleet/secrets.sh")),
     ("start.sh", include_str!("../../../templates/fleet/start.sh")),
     ("systemd.service", include_str!("../../../templates/fleet/systemd.service")),
     ("terraform-google.tf", include_str!("../../../templates/fleet/terraform-google.tf")),
     ("terraform-libvirt.tf", include_str!("../../../templates/fleet/terraform-libvirt.tf")),
+    ("timer.service", include_str!("../../../templates/fleet/timer.service")),
+    ("timer.timer", include_str!("../../../templates/fleet/timer.timer")),
     ("wait.sh", include_str!("../../../templates/fleet/wait.sh")),
 ];
 
@@ -251,34 +255,36 @@ pub fn render(machines: &[Machine], settings: &Settings) -> Result<Vec<Rendered>
             machine
         })
         .collect();
-    let mut volumes: Vec<_> = machines.iter().flat_map(|machine| &machine.volumes).collect();
-    volumes.sort_by(|a, b| a.volume.cmp(&b.volume));
-    volumes.dedup_by(|a, b| a.volume == b.volume);
     let files: Vec<PathBuf> = settings.files.iter().map(|file| absolute(file)).collect();
     let directory = files.first().and_then(|file| file.parent().map(absolute)).unwrap_or_default();
-    let published = published(&machines);
-    let items: BTreeSet<_> = machines
-        .iter()
-        .flat_map(|machine| &machine.shares)
-        .flat_map(|share| &share.secrets)
-        .map(|secret| &secret.item)
-        .collect();
     let grace: u32 = machines.iter().map(|machine| machine.grace + 5).sum();
-    let values = |machine: Option<&Machine>| {
+    // Of some of the machines, under a name.
+    let values = |fleet: &str, machines: &[Machine], machine: Option<&Machine>| {
+        let mut volumes: Vec<_> = machines.iter().flat_map(|machine| &machine.volumes).collect();
+        volumes.sort_by(|a, b| a.volume.cmp(&b.volume));
+        volumes.dedup_by(|a, b| a.volume == b.volume);
+        let items: BTreeSet<_> = machines
+            .iter()
+            .flat_map(|machine| &machine.shares)
+            .flat_map(|share| &share.secrets)
+            .map(|secret| &secret.item)
+            .collect();
         context! {
-            fleet => name.clone(),
-            machines => Serde(&machines),
+            fleet => fleet,
+            machines => Serde(machines),
             machine => Serde(machine),
+            timers => machines.iter().any(|machine| machine.timer.is_some()),
             volumes => Serde(&volumes),
-            published => Serde(&published),
+            published => Serde(published(machines)),
             items => Serde(&items),
-            names => Serde(names(&machines)),
-            virtuals => Serde(virtuals(&machines)),
-            services => Serde(fronts(&machines)),
+            names => Serde(names(machines)),
+            virtuals => Serde(virtuals(machines)),
+            services => Serde(fronts(machines)),
             batch => machines.iter().all(|machine| !machine.long_running),
             slowest => machines.iter().map(|machine| machine.grace + 5).max(),
             disks => settings.out.join("disks").display().to_string(),
             volumes_dir => settings.out.join("volumes").display().to_string(),
+            out => settings.out.display().to_string(),
             table => format!("dock2uni_{}", name.replace('-', "_")),
             files => files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>(),
             directory => directory.display().to_string(),
@@ -287,7 +293,8 @@ pub fn render(machines: &[Machine], settings: &Settings) -> Result<Vec<Rendered>
             bridge => device(&settings.name, "br"),
             monitor => match settings.target {
                 Target::Firecracker => "Firecracker",
-                _ => "Cloud Hypervisor",
+                Target::CloudHypervisor => "Cloud Hypervisor",
+                _ => "",
             },
             memory => settings.memory_mib,
         }
@@ -302,11 +309,24 @@ pub fn render(machines: &[Machine], settings: &Settings) -> Result<Vec<Rendered>
     for (name, template) in TEMPLATES {
         environment.add_template(name, template)?;
     }
-    let file = |name: String, template: &str, machine: Option<&Machine>| {
+    let render = |name: String, template: &str, values: minijinja::Value| {
         let executable = name.ends_with(".sh");
         // The engine takes the last line's end away.
-        let text = environment.get_template(template)?.render(values(machine))? + "\n";
+        let text = environment.get_template(template)?.render(values)? + "\n";
         Ok::<_, Error>(Rendered { text, name, executable })
+    };
+    let file = |file: String, template: &str, machine: Option<&Machine>| {
+        render(file, template, values(&name, &machines, machine))
+    };
+    // Units of systemd for the host that machines run on.
+    let timers = |all: &mut Vec<Rendered>| {
+        for machine in machines.iter().filter(|machine| machine.timer.is_some()) {
+            for kind in ["timer", "service"] {
+                let unit = format!("{name}-{}.{kind}", machine.name);
+                all.push(file(unit, &format!("timer.{kind}"), Some(machine))?);
+            }
+        }
+        Ok::<_, Error>(())
     };
     let mut all = Vec::new();
     match settings.target {
@@ -324,6 +344,7 @@ pub fn render(machines: &[Machine], settings: &Settings) -> Result<Vec<Rendered>
                 )?);
             }
             all.push(file("start.sh".into(), "libvirt-start.sh", None)?);
+            timers(&mut all)?;
         }
         Target::Firecracker | Target::CloudHypervisor => {
             if settings.target == Target::Firecracker {
@@ -337,9 +358,18 @@ pub fn render(machines: &[Machine], settings: &Settings) -> Result<Vec<Rendered>
             }
             all.push(file("dnsmasq.conf".into(), "dnsmasq.conf", None)?);
             all.push(file("start.sh".into(), "start.sh", None)?);
+            timers(&mut all)?;
         }
         Target::Nomad => {
-            all.push(file(format!("{name}.nomad.hcl"), "nomad.hcl", None)?);
+            let (timed, rest): (Vec<Machine>, Vec<Machine>) =
+                machines.iter().cloned().partition(|machine| machine.timer.is_some());
+            // A periodic job has nothing else in it.
+            let jobs = timed.chunks(1).map(|one| (format!("{name}-{}", one[0].name), one));
+            let main = (name.clone(), &rest[..]);
+            for (job, machines) in [main].into_iter().filter(|_| !rest.is_empty()).chain(jobs) {
+                let values = values(&job, machines, None);
+                all.push(render(format!("{job}.nomad.hcl"), "nomad.hcl", values)?);
+            }
             all.push(file("client.hcl".into(), "nomad-client.hcl", None)?);
             all.push(file("dnsmasq.conf".into(), "dnsmasq.conf", None)?);
             all.push(file("network.sh".into(), "nomad-network.sh", None)?);

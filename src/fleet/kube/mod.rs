@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::yaml::{self, Place};
-use super::{Error, Kind, Manifest, Severity, Workload};
+use super::{Error, Kind, Manifest, Schedule, Severity, Workload};
 
 /// Documents that other documents refer to.
 #[derive(Default)]
@@ -117,6 +117,19 @@ fn namespace(object: &Value) -> String {
     namespace.unwrap_or("default").to_owned()
 }
 
+/// When a CronJob is started.
+fn schedule(object: &Value, top: &Place<'_>) -> Result<Schedule, Error> {
+    let (spec, place) = (object.get("spec").unwrap_or(&Value::Null), top.key("spec"));
+    let policy = yaml::opt_text(spec, "concurrencyPolicy", &place)?;
+    Ok(Schedule {
+        cron: yaml::opt_text(spec, "schedule", &place)?
+            .ok_or_else(|| place.error("it has no `schedule`"))?,
+        time_zone: yaml::opt_text(spec, "timeZone", &place)?,
+        suspended: yaml::flag(spec, "suspend", &place)?,
+        replaces: policy.as_deref() == Some("Replace"),
+    })
+}
+
 fn of_object(file: &str, object: &Value, cluster: &Cluster<'_>) -> Result<Vec<Workload>, Error> {
     let (kind, spec) = match kind(object) {
         "Pod" => (Kind::Pod, ""),
@@ -166,12 +179,15 @@ fn of_object(file: &str, object: &Value, cluster: &Cluster<'_>) -> Result<Vec<Wo
             }
             Kind::CronJob => {
                 workload.replicas = 0;
-                let schedule = object.pointer("/spec/schedule").and_then(Value::as_str);
-                let schedule = schedule.unwrap_or("its schedule");
+                let schedule = schedule(object, &top)?;
                 workload.note(
                     Severity::Info,
-                    format!("it runs at `{schedule}`; the platform's scheduler starts the VM"),
+                    format!(
+                        "it runs at `{}`; the platform's scheduler starts the VM",
+                        schedule.cron
+                    ),
                 );
+                workload.schedule = Some(schedule);
             }
             Kind::Job => {
                 let count = object.pointer("/spec/parallelism").and_then(Value::as_u64);

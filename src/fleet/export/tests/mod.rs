@@ -2,6 +2,7 @@
 
 mod nomad;
 mod terraform;
+mod timer;
 
 use std::path::Path;
 use std::process::Command;
@@ -95,6 +96,26 @@ fn accepted(name: &str, text: &str, tool: &[&str]) {
     assert!(output.status.success(), "{tool:?}: {stderr}\n{text}");
 }
 
+/// Holds what has a schema in Kubernetes itself to it, if the tool for it is there; returns how many
+/// documents have.
+fn held_to_schemas(text: &str) -> usize {
+    let home = std::env::var_os("HOME").map(std::path::PathBuf::from).unwrap_or_default();
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), Into::into);
+    let tool = cache.join("dock2uni-tests/moto/bin/kubernetes-validate");
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let Ok(output) = Command::new(&tool).arg("--strict").arg(file.path()).output() else {
+        eprintln!("SKIPPED: no {} (scripts/setup installs it)", tool.display());
+        return usize::MAX;
+    };
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{said}\n{text}");
+    for line in said.lines().filter(|line| line.contains("Couldn't find schema")) {
+        assert!(line.contains("kubevirt.io/"), "{said}");
+    }
+    said.matches(" passed ").count()
+}
+
 #[test]
 fn kubevirt_gets_machines_services_and_volumes() {
     let all = files(Target::KubeVirt, "");
@@ -124,6 +145,7 @@ fn kubevirt_gets_machines_services_and_volumes() {
         (&8080.into(), &80.into())
     );
     find("VirtualMachine", "web-2");
+    assert!(held_to_schemas(file(&all, "kubevirt.yaml")) >= 4);
     accepted("push.sh", file(&all, "push.sh"), &["sh", "-n"]);
 }
 
@@ -184,9 +206,80 @@ fn systemd_gets_a_unit_that_runs_the_fleet() {
 }
 
 #[test]
+fn secrets_are_disks_where_no_directory_can_be_shared() {
+    let secrets = "    secrets: [password]\n";
+    for target in [Target::Firecracker, Target::CloudHypervisor] {
+        let all = files(target, secrets);
+        let start = file(&all, "start.sh");
+        accepted("start.sh", start, &["sh", "-n"]);
+        assert!(start.contains("\nsecrets secrets 'db' 'password'\n"), "{start}");
+        let at = |text: &str| start.find(text).unwrap_or_else(|| panic!("{text}: {start}"));
+        assert!(at("secrets secrets 'db'") < at("ip tuntap add"));
+        match target {
+            Target::Firecracker => {
+                let db: serde_json::Value = serde_json::from_str(file(&all, "db.json")).unwrap();
+                assert_eq!(db["drives"][2]["path_on_host"], "/run/dock2uni/shop/db.iso");
+                assert_eq!(db["drives"][2]["is_read_only"], true);
+            }
+            _ => assert!(start.contains("path=\"$run/db.iso\",readonly=on"), "{start}"),
+        }
+        assert!(!file(&files(target, ""), "start.sh").contains("secrets"));
+    }
+    let all = files(Target::KubeVirt, secrets);
+    let text = file(&all, "kubevirt.yaml");
+    let documents = yaml::documents(text, "kubevirt.yaml").unwrap();
+    let db =
+        documents.iter().find(|d| d["kind"] == "VirtualMachine" && d["metadata"]["name"] == "db");
+    let spec = &db.unwrap()["spec"]["template"]["spec"];
+    let (disk, volume) = (&spec["domain"]["devices"]["disks"][2], &spec["volumes"][2]);
+    assert_eq!((&disk["name"], &disk["disk"]["bus"]), (&volume["name"], &"virtio".into()));
+    assert_eq!(volume["secret"]["secretName"], "shop-db");
+    assert_eq!(volume["secret"]["volumeLabel"], "secrets");
+    // What Compose has in a file is to be made a Secret.
+    assert!(text.contains("create secret generic shop-db --from-file=password=FILE\n"), "{text}");
+}
+
+#[test]
+fn variables_of_secrets_are_files_too() {
+    let secret = |key: &str| crate::fleet::Value::Secret {
+        name: "api".into(),
+        key: key.into(),
+        manifest: None,
+    };
+    let workload = |key: &str| {
+        let image = crate::fleet::Image::Reference("x".into());
+        let mut workload = Workload::new("a".into(), crate::fleet::Kind::Pod, "x".into(), image);
+        let variable = |name: &str, value| crate::fleet::Variable { name: name.into(), value };
+        workload.env = vec![
+            variable("TOKEN", secret(key)),
+            variable("SAME", secret(key)),
+            variable("PLAIN", crate::fleet::Value::Text("x".into())),
+        ];
+        workload
+    };
+    for target in [Target::KubeVirt, Target::Libvirt, Target::Firecracker, Target::Nomad] {
+        let (_, settings) = machines_for(target, "").unwrap();
+        let (machines, orders) = machine::machines(&[workload("token")], &settings).unwrap();
+        let [share] = &machines[0].shares[..] else { panic!("{machines:?}") };
+        assert_eq!((share.object.as_str(), share.given), ("api", true));
+        assert_eq!(share.secrets.len(), 1);
+        let got: Vec<_> = orders[0]
+            .variables
+            .iter()
+            .map(|one| (one.name.as_str(), one.tag.as_str(), one.file.as_str()))
+            .collect();
+        assert_eq!(got, [("TOKEN", "variables", "token"), ("SAME", "variables", "token")]);
+        assert!(orders[0].mounts.is_empty());
+        // All keys of a Secret that nobody has seen.
+        let error = machine::machines(&[workload("")], &settings).unwrap_err();
+        assert!(error.hint().unwrap().contains("among the sources"), "{error}");
+    }
+}
+
+#[test]
 fn what_a_target_has_no_counterpart_for_is_refused_by_name() {
-    let error = machines_for(Target::KubeVirt, "    secrets: [password]\n").err().unwrap();
-    assert!(error.to_string().contains("the secret `password`"), "{error}");
+    let error = machines_for(Target::TerraformGoogle, "    secrets: [password]\n").err().unwrap();
+    assert!(error.to_string().contains("`/var/lib/db`"), "{error}");
     assert!(error.hint().is_some());
     let mut workloads = Vec::new();
     let mut workload = Workload::new(
@@ -204,9 +297,11 @@ fn what_a_target_has_no_counterpart_for_is_refused_by_name() {
         },
     });
     workloads.push(workload);
-    let (_, settings) = machines_for(Target::Libvirt, "").unwrap();
+    let (_, mut settings) = machines_for(Target::Libvirt, "").unwrap();
+    settings.target = Target::TerraformGoogle;
     let error = machine::machines(&workloads, &settings).unwrap_err();
     assert!(error.to_string().contains("`TOKEN` is of the secret `api`"), "{error}");
+    assert!(error.hint().unwrap().contains("Secret Manager"), "{error}");
 }
 
 #[test]

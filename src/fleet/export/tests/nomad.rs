@@ -10,7 +10,8 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("", &["variable", "locals", "job"]),
     ("variable", &["type", "default", "description"]),
     ("locals", &["remote"]),
-    ("job", &["type", "constraint", "group"]),
+    ("job", &["type", "periodic", "constraint", "group"]),
+    ("job.periodic", &["crons", "time_zone", "prohibit_overlap", "enabled"]),
     ("job.constraint", &["attribute", "value"]),
     ("job.group", &["network", "service", "task"]),
     ("job.group.network", &["port"]),
@@ -74,6 +75,11 @@ fn value(body: &Body, key: &str) -> String {
 
 fn label(block: &Block) -> &str {
     block.labels.first().map_or("", |label| label.as_str())
+}
+
+/// Whether a text is a job as Nomad knows them.
+pub fn check(text: &str) {
+    known(&hcl::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}")), "");
 }
 
 fn job(secrets: &str) -> (Vec<Rendered>, Body) {
