@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use dock2uni::service::config::Config;
 use serde_json::Value;
+
+use super::store::installed;
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/kubernetes").join(name);
@@ -41,6 +44,26 @@ fn the_configuration_is_in_order() {
     let limit = pod["containers"][0]["resources"]["limits"]["memory"].as_str().unwrap();
     let limit: u64 = limit.strip_suffix("Gi").unwrap().parse().unwrap();
     assert!(config.workers.memory.unwrap() * config.workers.count as u64 <= limit << 30);
+}
+
+/// What has a schema in Kubernetes itself is held to it, without anything that it doesn't know.
+#[test]
+fn the_schemas_of_kubernetes_accept_it() {
+    let Some(tool) = installed("moto/bin/kubernetes-validate") else { return };
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/kubernetes");
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|kind| kind == "yaml")).collect();
+    let output = Command::new(tool).arg("--strict").args(files).output().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(text.matches(" passed ").count() >= 8, "{text}");
+    // KEDA's kinds are its own, and a Kustomization is read by kubectl alone.
+    let unknown = text.lines().filter(|line| line.contains("Couldn't find schema"));
+    let others: Vec<_> = unknown
+        .filter(|line| !["keda.sh/", "kustomize."].iter().any(|own| line.contains(own)))
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
 }
 
 #[test]

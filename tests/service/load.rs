@@ -75,9 +75,14 @@ fn flood(count: usize, time: Duration) {
     };
     assert_eq!((counted("forged"), counted("malformed")), (count / 20, count / 20));
     let after = memory(&service);
+    let [accepted, forged, malformed, _] = statuses;
     println!(
-        "{count} webhooks in {:.1} s, {} jobs; memory {before} KiB before, {after} KiB after",
+        "{count} webhooks in {:.1} s ({:.0} a second): {accepted} accepted, {} of them deduplicated to \
+         {} jobs; refused: {forged} forged, {malformed} malformed; resident memory {before} KiB \
+         before, {after} KiB after",
         took.as_secs_f64(),
+        count as f64 / took.as_secs_f64(),
+        accepted - distinct.len(),
         distinct.len()
     );
     assert!(after < before + 32 * 1024, "memory grew from {before} to {after} KiB");

@@ -35,7 +35,7 @@ trait ObjectStore {
 }
 
 /// What `scripts/setup` puts at this place; `None`, and a word about it, if it isn't there.
-fn installed(path: &str) -> Option<PathBuf> {
+pub fn installed(path: &str) -> Option<PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), Into::into);
     let path = cache.join("dock2uni-tests").join(path);
