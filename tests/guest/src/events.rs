@@ -239,7 +239,7 @@ fn epoll_exclusive_wakes_one() {
                 let epoll = ok(unsafe { epoll_create1(0) });
                 ok(watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLEXCLUSIVE | EPOLLET));
                 write(w, b"r");
-                if ready(epoll, 300).is_empty() { 0 } else { 1 }
+                if ready(epoll, 2000).is_empty() { 0 } else { 1 }
             })
         })
         .collect();
@@ -247,7 +247,7 @@ fn epoll_exclusive_wakes_one() {
     while waiting < 4 {
         waiting += read(r, 4).len();
     }
-    pause_ms(50);
+    pids.iter().copied().for_each(crate::harness::until_asleep);
     write(fd, &1u64.to_ne_bytes());
     let woken: i32 = pids.into_iter().map(|pid| WEXITSTATUS(wait_for(pid))).sum();
     assert!((1..4).contains(&woken), "{woken} woken");

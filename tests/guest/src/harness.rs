@@ -210,6 +210,17 @@ pub fn pause_ms(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }
 
+/// Returns once the process or thread sleeps, as those do that wait for something.
+pub fn until_asleep(number: i32) {
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().chars().next()
+    };
+    while state() != Some('S') {
+        pause_ms(1);
+    }
+}
+
 /// Reads the byte at an address, for the fault it may cause.
 pub fn touch(at: *const u8) {
     unsafe { at.read_volatile() };

@@ -460,9 +460,9 @@ fn orphaned_groups_get_errors_instead() {
         take_terminal(slave);
         // Its parent ends: nobody in the session but in another group looks after it.
         let middle = child(|| {
+            let parent = unsafe { libc::getpid() };
             child(|| unsafe {
                 ok(libc::setpgid(0, 0));
-                let parent = libc::getppid();
                 while libc::getppid() == parent {
                     pause_ms(5);
                 }
@@ -482,7 +482,8 @@ fn orphaned_groups_get_errors_instead() {
             0
         });
         wait_for(middle);
-        pause_ms(500);
+        // It writes before its terminal is hung up.
+        waiting(out, libc::POLLIN, 50_000);
         0
     });
     assert_eq!(wait_for(leader), 0);

@@ -162,12 +162,14 @@ fn FUTEX_WAIT_PRIVATE() -> i32 {
     FUTEX_WAIT | FUTEX_PRIVATE_FLAG
 }
 
-/// Starts `n` threads that wait on `word`, and returns when they (very likely) do.
+/// Starts `n` threads that wait on `word`, and returns when they do.
 fn waiters(word: &Arc<AtomicU32>, n: usize, bits: u32) -> Vec<std::thread::JoinHandle<()>> {
+    let (announce, numbers) = std::sync::mpsc::channel();
     let threads = (0..n)
         .map(|_| {
-            let word = word.clone();
+            let (word, announce) = (word.clone(), announce.clone());
             std::thread::spawn(move || {
+                announce.send(unsafe { gettid() }).unwrap();
                 while word.load(SeqCst) == 0 {
                     let op = FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG;
                     if futex(&word, op, 0, std::ptr::null(), std::ptr::null(), bits) == 0 {
@@ -177,7 +179,7 @@ fn waiters(word: &Arc<AtomicU32>, n: usize, bits: u32) -> Vec<std::thread::JoinH
             })
         })
         .collect();
-    pause_ms(60);
+    numbers.iter().take(n).for_each(crate::harness::until_asleep);
     threads
 }
 

@@ -86,10 +86,12 @@ fn number(name: &[u8]) -> Option<i32> {
 
 fn find_process(_key: &Key, name: &[u8]) -> Option<(Key, &'static Entry)> {
     let number = number(name)?;
-    // A thread's number works, too, though only processes are listed.
-    let process = crate::task::find_process(number)
-        .or_else(|| crate::task::find_task(number).map(|task| task.process().clone()))?;
-    Some((Key { pid: process.pid(), ..Key::default() }, &process::PROCESS))
+    // A thread's number works, too, though only processes are listed: it shows that thread.
+    let key = match crate::task::find_process(number) {
+        Some(_) => Key { pid: number, ..Key::default() },
+        None => Key { pid: crate::task::find_task(number)?.pid(), tid: number, ..Key::default() },
+    };
+    Some((key, &process::PROCESS))
 }
 
 fn list_processes(_key: &Key, from: u64, emit: Emit<'_>) {
