@@ -223,6 +223,7 @@ fn secrets_are_disks_where_no_directory_can_be_shared() {
             }
             _ => assert!(start.contains("path=\"$run/db.iso\",readonly=on"), "{start}"),
         }
+        make_disks(start);
         assert!(!file(&files(target, ""), "start.sh").contains("secrets"));
     }
     let all = files(Target::KubeVirt, secrets);
@@ -237,6 +238,41 @@ fn secrets_are_disks_where_no_directory_can_be_shared() {
     assert_eq!(volume["secret"]["volumeLabel"], "secrets");
     // What Compose has in a file is to be made a Secret.
     assert!(text.contains("create secret generic shop-db --from-file=password=FILE\n"), "{text}");
+}
+
+/// Runs the part of `start.sh` that makes disks of secrets, with all its places in a temporary directory.
+fn make_disks(start: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("secrets/db");
+    std::fs::create_dir_all(&from).unwrap();
+    let begin = start.find("secrets() {").unwrap();
+    let end = start.find("if ! ip link").unwrap();
+    let place = format!("{}", dir.path().join("secrets").display());
+    let part = start[begin..end].replace("/etc/dock2uni/shop/secrets", &place);
+    let run = || {
+        let script = format!("set -eu\nrun='{}'\n{part}", dir.path().display());
+        Command::new("sh").args(["-c", &script]).output().unwrap()
+    };
+    let missing = run();
+    let said = String::from_utf8_lossy(&missing.stderr);
+    assert!(!missing.status.success() && said.contains("db/password is missing"), "{said}");
+    std::fs::write(from.join("password"), "s3cret").unwrap();
+    if Command::new("xorrisofs").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no xorrisofs");
+        return;
+    }
+    // Whatever was there before is replaced.
+    for _ in 0..2 {
+        let made = run();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    let disk = dir.path().join("db.iso");
+    let bytes = std::fs::read(&disk).unwrap();
+    assert!(bytes[0x8000..].starts_with(b"\x01CD001"));
+    assert_eq!(bytes[0x8028..0x8048].trim_ascii_end(), b"secrets");
+    assert!(bytes.windows(6).any(|found| found == b"s3cret"));
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(disk.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
