@@ -4,7 +4,7 @@
 //! micro-bench              time everything
 //! micro-bench --list       name what there is
 //! micro-bench WORD...      time what has one of the words in its name
-//! micro-bench BATCHES MICROSECONDS [WORD...]    as many batches, each at least so long
+//! micro-bench BATCHES [WORD...]    as many batches of each
 //! ```
 //!
 //! Each result is a line `micro NAME: NS`: nanoseconds by CLOCK_MONOTONIC for one operation. What is
@@ -24,18 +24,17 @@ use std::time::{Duration, Instant};
 /// Something that is timed: its name, and what measures it.
 type Case = (&'static str, fn() -> f64);
 
-/// How many batches there are, and how many microseconds each takes at least: long against the clock's
-/// own cost and the kernel's ticks.
-static BATCHES: AtomicU64 = AtomicU64::new(15);
-static MICROSECONDS: AtomicU64 = AtomicU64::new(10_000);
+/// How many batches there are.
+static BATCHES: AtomicU64 = AtomicU64::new(100);
+/// How long each takes at least: long against the clock's own cost, short against what a busy host
+/// leaves a VM at a time.
+const LONG: Duration = Duration::from_millis(1);
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
-    for setting in [&BATCHES, &MICROSECONDS] {
-        if let Some(number) = words.first().and_then(|word| word.parse().ok()) {
-            setting.store(number, Ordering::Relaxed);
-            words.remove(0);
-        }
+    if let Some(number) = words.first().and_then(|word| word.parse().ok()) {
+        BATCHES.store(number, Ordering::Relaxed);
+        words.remove(0);
     }
     // What exec is timed with.
     if words.first().is_some_and(|word| word == "--nothing") {
@@ -58,9 +57,8 @@ fn fastest(mut batch: impl FnMut(u64)) -> f64 {
         batch(count);
         start.elapsed()
     };
-    let long = Duration::from_micros(MICROSECONDS.load(Ordering::Relaxed));
     let mut count = 1;
-    while time(count) < long {
+    while time(count) < LONG {
         count *= 2;
     }
     let best = (0..BATCHES.load(Ordering::Relaxed)).map(|_| time(count)).min().unwrap_or_default();
