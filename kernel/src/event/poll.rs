@@ -60,10 +60,16 @@ impl<'a> PollTable<'a> {
 
     /// Called by a file's `poll`, before it looks at its state: "my readiness changes are announced
     /// here".
+    #[inline]
     pub fn register(&mut self, queue: &Arc<WaitQueue>) {
         if let Some(observer) = self.observer {
-            self.registrations.push(queue.observe(observer.clone(), self.exclusive));
+            self.observe(queue, observer);
         }
+    }
+
+    #[cold]
+    fn observe(&mut self, queue: &Arc<WaitQueue>, observer: &Arc<dyn Observer>) {
+        self.registrations.push(queue.observe(observer.clone(), self.exclusive));
     }
 
     /// The registrations made; the observer listens until they are dropped.

@@ -207,23 +207,29 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
         }
     }
     let asked = &*asked;
-    let wanted = |word: usize| (0..3).fold(0, |all, set| all | asked[set * words + word]);
-    let total = (0..words).map(|word| wanted(word).count_ones() as usize).sum();
+    let of_word = |word: usize| [0, 1, 2].map(|set| asked[set * words + word]);
+    let wanted = |[read, write, except]: [u64; 3]| read | write | except;
+    let total = (0..words).map(|word| wanted(of_word(word)).count_ones() as usize).sum();
     let mut watches: Vec<Watch> = Vec::new();
     let mut numbers: Vec<usize> = Vec::new();
     watches.try_reserve_exact(total).map_err(|_| Errno::ENOMEM)?;
     numbers.try_reserve_exact(total).map_err(|_| Errno::ENOMEM)?;
     for word in 0..words {
-        let mut left = wanted(word);
+        let of_word = of_word(word);
+        let mut left = wanted(of_word);
         let lookup = files.lookup();
         while left != 0 {
-            let bit = left.trailing_zeros() as usize;
-            left &= left - 1;
-            let asks = |set: usize| asked[set * words + word] >> bit & 1 != 0;
-            let events = (0..3).filter(|&set| asks(set)).map(|set| MEANING[set]);
-            let events = events.fold(Events::empty(), Events::union);
-            let (fd, ready) = (word * 64 + bit, Events::empty());
-            watches.push(Watch { file: Some(lookup.get(fd as i32)?), events, ready });
+            let fd = word * 64 + left.trailing_zeros() as usize;
+            let bit = left & left.wrapping_neg();
+            left ^= bit;
+            let mut events = Events::empty();
+            for (set, meaning) in of_word.into_iter().zip(MEANING) {
+                if set & bit != 0 {
+                    events |= meaning;
+                }
+            }
+            let file = Some(lookup.get(fd as i32)?);
+            watches.push(Watch { file, events, ready: Events::empty() });
             numbers.push(fd);
         }
     }
@@ -234,7 +240,7 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
         // and the wait goes on.
         let mut ready = 0;
         let told = numbers.iter().zip(&watches).filter(|(_, watch)| !watch.ready.is_empty());
-        for (&fd, watch) in told {
+        for (&fd, watch) in told.take(some) {
             for (set, meaning) in MEANING.iter().enumerate() {
                 let at = set * words + fd / 64;
                 if asked[at] >> (fd % 64) & 1 != 0 && watch.ready.intersects(*meaning) {

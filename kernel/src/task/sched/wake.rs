@@ -39,15 +39,10 @@ pub fn disturb(task: &Arc<Task>, mode: WaitMode) {
     if wake_from(task, states) {
         return;
     }
+    // On this CPU it is in the kernel, and looks once more before its program runs on.
     let home = task.sched.cpu();
-    if task.sched.state.load(Relaxed) != entity::RUNNING {
-        return;
-    }
-    if home != cpu::id() {
+    if home != cpu::id() && task.sched.state.load(Relaxed) == entity::RUNNING {
         ipi::reschedule(home);
-    } else if core::ptr::eq(cpu::current_task(), &**task) {
-        // We may be an interrupt between its last look at its work and user mode.
-        cpu::set_pending(softirq::RESCHEDULE);
     }
 }
 
