@@ -78,8 +78,9 @@ kubevirt: VirtualMachines, Services, DataVolumes; push.sh pushes the disks. libv
 on which services have their names, start.sh. firecracker, cloud-hypervisor: what they load, a bridge
 with dnsmasq, start.sh. systemd: a unit that runs `fleet up`. nomad: a job for the QEMU driver, and
 network.sh for the client that runs it. terraform-libvirt: network, disks, domains in order.
-terraform-google: a network, machines, and a load balancer for what is published. Values of secrets are
-in none of it. What a target has no counterpart for is refused by name.";
+terraform-google: a network, machines, and a load balancer for what is published. CronJobs are CronJobs
+(kubevirt), periodic jobs (nomad) or timers of systemd (libvirt, firecracker, cloud-hypervisor). Values
+of secrets are in none of it. What a target has no counterpart for is refused by name.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
