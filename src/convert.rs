@@ -10,7 +10,7 @@ use dock2uni_format::verity::Verity;
 use crate::atomic::Aside;
 use crate::config::{self, Files, Overrides, Stat};
 use crate::disk::{self, Format, Layout, Place, RootPart, Signer};
-use crate::erofs::{ReadAt, ReadError, Reader, verity};
+use crate::erofs::{Compression, ReadAt, ReadError, Reader, verity};
 use crate::provenance;
 use crate::rootfs::select::Selection;
 use crate::rootfs::{self, Limits, Stats, With};
@@ -149,14 +149,17 @@ pub struct RootOptions<'a> {
     pub open: Option<Opener<'a>>,
     /// Bounds on what the image may ask for.
     pub limits: Limits,
+    /// How files are compressed, if they are.
+    pub compression: Option<Compression>,
 }
 
 impl std::fmt::Debug for RootOptions<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let RootOptions { selection, limits, .. } = self;
+        let RootOptions { selection, limits, compression, .. } = self;
         f.debug_struct("RootOptions")
             .field("selection", selection)
             .field("limits", limits)
+            .field("compression", compression)
             .finish_non_exhaustive()
     }
 }
@@ -167,7 +170,8 @@ impl<'a> RootOptions<'a> {
     }
 
     fn build(&self) -> rootfs::Options {
-        rootfs::Options { limits: self.limits, ..rootfs::Options::default() }
+        let RootOptions { limits, compression, .. } = *self;
+        rootfs::Options { limits, compression, ..rootfs::Options::default() }
     }
 }
 
@@ -214,7 +218,7 @@ pub fn disk_images(
     let record = plan(image, overrides, &root.reader(base.file())?)?;
     let part =
         RootPart { start: layout.root, len: root.len, uuid: root.uuid, verity: Some(root.verity) };
-    let provenance = provenance::of_root(image, overrides, options.root.selection, &root.verity);
+    let provenance = provenance::of_root(image, overrides, &options.root, &root.verity);
     let disks = write_disks(base, part, record, (image, provenance), outputs, options)?;
     let Disks { record, files, root_len, provenance, inventory } = disks;
     let (verity, stats, warnings) = (root.verity, root.stats, root.warnings);
@@ -248,7 +252,7 @@ pub fn disk_images_of_root(
     // Every root that is kept has a tree.
     let verity = verity.ok_or(ReadError::Bounds(0))?;
     let part = RootPart { start: layout.root, len, uuid, verity: Some(verity) };
-    let provenance = provenance::of_root(image, overrides, options.root.selection, &verity);
+    let provenance = provenance::of_root(image, overrides, &options.root, &verity);
     write_disks(base, part, record, (image, provenance), outputs, options)
 }
 

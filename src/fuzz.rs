@@ -87,7 +87,9 @@ pub fn layer(data: &[u8]) {
     let compression =
         [Compression::None, Compression::Gzip, Compression::Zstd][usize::from(kind % 3)];
     let (Some(blob), Some(out)) = (file(bytes), file(&[])) else { return };
-    let options = rootfs::Options { limits: LIMITS, threads: 1, tail_memory: 64 << 10 };
+    let root = (*kind >= 128).then_some(crate::erofs::Compression::Lz4);
+    let options =
+        rootfs::Options { limits: LIMITS, threads: 1, tail_memory: 64 << 10, compression: root };
     let layers = [layer_of(&blob, bytes, compression)];
     let _ = rootfs::build(&layers, &options, &out, 0, &|_| {});
 }
@@ -165,7 +167,6 @@ pub fn erofs(data: &[u8]) {
         let mut buffer = [0; 512];
         for offset in [0, 4095, node.inode.size.saturating_sub(1)] {
             let _ = reader.read_at(&node, offset, &mut buffer);
-            let _ = reader.map(&node, offset);
         }
         if node.is_dir() {
             let entries = reader.read_dir(&node).unwrap_or_default();

@@ -23,6 +23,7 @@
 
 use crate::config::Overrides;
 use crate::convert::{self, DiskOptions, Disks, Output};
+use crate::erofs::Compression;
 use crate::roots;
 use crate::source::{self, Bar, Digest, Image, Options, Progress, Quiet, Reference, Store};
 
@@ -114,7 +115,7 @@ pub fn convert(
 ) -> Result<Made, Error> {
     let described = Options { layers: false, ..from.clone() };
     let mut image = source::resolve(reference, &described, store, &Quiet)?;
-    if !has_root(&image, store) {
+    if !has_root(&image, options.root.compression, store) {
         let full = Options { layers: true, ..from.clone() };
         image = source::resolve(reference, &full, store, watch)?;
     }
@@ -123,8 +124,8 @@ pub fn convert(
 }
 
 /// Whether the image's root is in the store, so that its layers need not be.
-pub fn has_root(image: &Image, store: &Store) -> bool {
-    roots::path(image, store).is_ok_and(|path| path.exists())
+pub fn has_root(image: &Image, compression: Option<Compression>, store: &Store) -> bool {
+    roots::path(image, compression, store).is_ok_and(|path| path.exists())
 }
 
 /// The second half of [`convert`]: makes disks of an image that is here.
@@ -151,7 +152,7 @@ pub fn disks(
                 inventory: made.inventory,
             }),
         None => {
-            roots::of(image, options.root.limits, store, &|n| watch.applied(n)).and_then(|root| {
+            roots::of_with(image, &options.root, store, &|n| watch.applied(n)).and_then(|root| {
                 convert::disk_images_of_root(image, &root, overrides, outputs, options)
             })
         }

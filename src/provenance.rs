@@ -15,9 +15,8 @@ use serde_json::{Map, Value, json};
 
 use crate::atomic::Aside;
 use crate::config::Overrides;
-use crate::convert::Made;
+use crate::convert::{Made, RootOptions};
 use crate::guest;
-use crate::rootfs::select::Selection;
 use crate::source::digest::Hasher;
 use crate::source::{Digest, Image};
 
@@ -35,14 +34,14 @@ pub const MAX: u64 = 4 << 20;
 pub fn of_root(
     image: &Image,
     overrides: &Overrides,
-    selection: Option<&Selection>,
+    root: &RootOptions<'_>,
     verity: &Verity,
 ) -> Value {
     let subject = json!([{
         "name": "root",
         "digest": { "dm-verity-blake2b-512": verity.hex() },
     }]);
-    statement(subject, predicate(image, overrides, selection))
+    statement(subject, predicate(image, overrides, root))
 }
 
 /// The same about files with these digests, by their names. `uri` is where the image came from, if
@@ -96,7 +95,7 @@ fn statement(subject: Value, predicate: Value) -> Value {
     })
 }
 
-fn predicate(image: &Image, overrides: &Overrides, selection: Option<&Selection>) -> Value {
+fn predicate(image: &Image, overrides: &Overrides, root: &RootOptions<'_>) -> Value {
     let material =
         |name: &str, digest: Digest| json!({ "name": name, "digest": { "sha256": digest.hex() } });
     let mut materials =
@@ -108,8 +107,11 @@ fn predicate(image: &Image, overrides: &Overrides, selection: Option<&Selection>
         .map(|(name, bytes)| material(name, Digest::of(bytes)))
         .collect();
     let mut internal = Map::new();
-    if let Some(selection) = selection {
+    if let Some(selection) = root.selection {
         internal.insert("slim".into(), Digest(selection.fingerprint()).hex().into());
+    }
+    if let Some(compression) = root.compression {
+        internal.insert("compression".into(), compression.name().into());
     }
     if let Some(signed) = &image.signed {
         internal.insert("signature".into(), json!({ "signer": signed.signer }));

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 use crate::convert::{self, RootOptions};
+use crate::erofs::Compression;
 use crate::rootfs::{self, Limits};
 use crate::source::{Digest, Image, Store};
 
@@ -15,11 +16,14 @@ use crate::source::{Digest, Image, Store};
 ///
 /// # Errors
 /// If the directory cannot be made.
-pub fn path(image: &Image, store: &Store) -> io::Result<PathBuf> {
+pub fn path(image: &Image, compression: Option<Compression>, store: &Store) -> io::Result<PathBuf> {
     cached(store, "roots", "erofs", |key| {
         key.update(rootfs::FORMAT);
         for layer in &image.layers {
             key.update(layer.diff_id.0);
+        }
+        if let Some(compression) = compression {
+            key.update(compression.name());
         }
     })
 }
@@ -50,7 +54,7 @@ pub fn of_with(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<PathBuf, convert::Error> {
     let failed = |source| convert::Error::Write { path: store.root().join("roots"), source };
-    let path = path(image, store).map_err(failed)?;
+    let path = path(image, options.compression, store).map_err(failed)?;
     if path.exists() {
         return Ok(path);
     }

@@ -53,12 +53,16 @@ impl Desk {
     }
 }
 
-/// An image with a shell, and a file to damage.
+/// An image with a shell, and a file of noise to damage.
 fn shell_image() -> (Layout, Vec<u8>) {
     let data = noise(40 * 4096, 9);
+    (image_with(&data), data)
+}
+
+fn image_with(data: &[u8]) -> Layout {
     let mut layout = Layout::new();
     let mut files = programs(&["busybox"]);
-    files.push(("data".into(), data.clone()));
+    files.push(("data".into(), data.to_vec()));
     let layer = tar(&borrowed(&files));
     let image = layout.image(&ImageSpec {
         layers: vec![(layer, Compression::Gzip)],
@@ -66,7 +70,7 @@ fn shell_image() -> (Layout, Vec<u8>) {
         ..ImageSpec::default()
     });
     layout.name(image, "latest");
-    (layout, data)
+    layout
 }
 
 #[test]
@@ -125,6 +129,60 @@ fn a_damaged_block_is_an_error_for_who_reads_it_and_is_told() {
     assert_eq!(vm.wait(PATIENCE), 126, "{}", vm.text());
     assert!(vm.text().contains("damaged: block 0 "), "{}", vm.text());
     assert!(Image::open(&desk.path().join("bad.img")).is_ok());
+}
+
+#[test]
+fn a_compressed_root_is_used_and_its_damage_is_an_error() {
+    if !can_boot() {
+        return;
+    }
+    let desk = Desk::new();
+    // Numbered lines: two extents and more.
+    let data: String = (0..60_000).map(|n| format!("line {n} of many\n")).collect();
+    let layout = image_with(data.as_bytes());
+    let layout = layout.path().to_str().unwrap();
+    let script = "md5sum </data; dd if=/data bs=1000 skip=700 count=1 2>/dev/null | md5sum; \
+                  cat /data >/dev/null || echo cat failed; \
+                  cp /data /copy && echo more >>/data && cmp /data /copy; \
+                  md5sum /bin/busybox >/dev/null && echo others are good";
+    for (name, more) in [("plain.img", &[][..]), ("good.img", &["--compress", "lz4"])] {
+        let words = ["convert", layout, "-q", "-o", name, "--", "sh", "-c", script];
+        let (code, _, err) = desk.run(&[&words[..3], more, &words[3..]].concat());
+        assert_eq!(code, 0, "{err}");
+    }
+    let blocks = |name: &str| {
+        Disk::open(&desk.path().join(name)).unwrap().extent(dock2uni::disk::Part::Root).len
+    };
+    let (before, after) = (blocks("plain.img"), blocks("good.img"));
+    assert!(after * 10 < before * 6, "{before} bytes, compressed {after}");
+    assert_eq!(desk.run(&["image", "diff", "plain.img", "good.img"]).1, "");
+    let (code, out, _) = desk.run(&["image", "cat", "good.img", "/data"]);
+    assert!(code == 0 && out == data);
+
+    let runs = |image: &str, boot: &str| {
+        let run = ["run", "--accel", "tcg", image, "--boot", boot];
+        let mut vm = Vm::start(&mut desk.command(&run));
+        assert_eq!(vm.wait(PATIENCE), 0, "{boot}: {}", vm.text());
+        vm.text()
+    };
+    let expected = runs("plain.img", "direct");
+    assert!(expected.contains("cmp: EOF on /copy") && !expected.contains("failed"), "{expected}");
+    for boot in ["disk", "ram"] {
+        assert_eq!(runs("good.img", boot), expected, "{boot}");
+    }
+
+    // The first extent, beyond its first literals.
+    let mut bad = fs::read(desk.path().join("good.img")).unwrap();
+    let at = bad.windows(14).position(|bytes| bytes == &data.as_bytes()[..14]).unwrap();
+    bad[at + 100..at + 1500].fill(0xff);
+    fs::write(desk.path().join("bad.img"), &bad).unwrap();
+    for boot in ["direct", "ram"] {
+        let text = runs("bad.img", boot);
+        assert!(text.contains("cat: read error: Input/output error\ncat failed"), "{boot}: {text}");
+        // Behind it all is well.
+        let line = expected.lines().nth(1).unwrap();
+        assert!(text.contains(line) && text.contains("others are good"), "{boot}: {text}");
+    }
 }
 
 /// An image in a registry, with its repository and digest.

@@ -12,6 +12,7 @@ use super::target_args::{PUSH_EXAMPLES, PushArgs, SystemArgs, TEMPLATE_EXAMPLES,
 use super::{exit, size};
 use crate::config::{self, HealthOverrides, Overrides, Publish};
 use crate::disk::{Format, Place};
+use crate::erofs::Compression;
 use crate::sbom::Form;
 use crate::source::{Image, Store};
 use crate::volume::{Spec, Tmpfs};
@@ -130,6 +131,7 @@ Examples:
   dock2uni convert oci:./layout -- /bin/app --port 80
   dock2uni convert nginx -o nginx.qcow2
   dock2uni convert nginx --slim --keep '/usr/share/fonts/*'
+  dock2uni convert nginx --compress lz4         # half the size
   dock2uni convert nginx --verify               # boots the result and says what answered
   dock2uni convert nginx --format raw,vmdk,vhd,gce  # nginx.img, nginx.vmdk, nginx.vhd, nginx.tar.gz
   dock2uni convert .                            # builds ./Dockerfile first
@@ -361,6 +363,9 @@ pub struct DiskArgs {
     /// qcow2; others are for hypervisors whose disks only the boot code can read]
     #[arg(long, value_enum)]
     pub root: Option<RootPlace>,
+    /// Compress the files of the root filesystem: lz4, about half the size
+    #[arg(long, value_name = "METHOD", value_parser = str::parse::<Compression>)]
+    pub compress: Option<Compression>,
     /// Sign the EFI loader, with kernel and boot record in it, by this RSA key (PEM)
     #[arg(long, value_name = "FILE", requires = "secure_boot_cert")]
     pub secure_boot_key: Option<PathBuf>,

@@ -39,7 +39,12 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
         let options = DiskOptions {
             place: args.disk.root.map(Into::into),
             signer: signer.as_ref(),
-            root: RootOptions { selection, open: Some(open), limits: target::limits(&args.source) },
+            root: RootOptions {
+                selection,
+                open: Some(open),
+                limits: target::limits(&args.source),
+                compression: args.disk.compress,
+            },
             inventory: !args.sbom.is_empty(),
             ..DiskOptions::default()
         };

@@ -68,7 +68,7 @@ pub fn resolve(
 }
 
 fn path(image: &Image, store: &Store) -> Result<PathBuf, Failure> {
-    roots::path(image, store).map_err(|error| failed(store, error))
+    roots::path(image, None, store).map_err(|error| failed(store, error))
 }
 
 /// Where something made of what `feed` hashes is kept.

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use dock2uni_format::erofs::{
-    BLOCK, BLOCK_BITS, COMPACT_LEN, ChunkInfo, EXTENDED_LEN, FileType, Inode as DiskInode, Layout,
-    MAP_LEN, NULL_ADDR, SLOT, SUPERBLOCK_LEN, SUPERBLOCK_OFFSET, Superblock, Time,
-    XATTR_HEADER_LEN, compat, emit_xattr_entry, emit_xattr_header, incompat, xattr_entry_len,
-    xattr_icount,
+    BLOCK, BLOCK_BITS, COMPACT_LEN, CONFIG_LEN, ChunkInfo, EXTENDED_LEN, FileType,
+    Inode as DiskInode, Layout, MAP_ALIGN, MAP_LEN, NULL_ADDR, SLOT, SUPERBLOCK_LEN,
+    SUPERBLOCK_OFFSET, Superblock, Time, XATTR_HEADER_LEN, compat, emit_config, emit_xattr_entry,
+    emit_xattr_header, incompat, xattr_entry_len, xattr_icount,
 };
 
 use super::{
     bins::Bins,
     directory,
+    packing::index_len,
     writer::{Finished, Identity, Writer, usual_time},
 };
 use crate::rootfs::{
@@ -20,8 +21,8 @@ use crate::rootfs::{
     xattr::XattrSet,
 };
 
-/// Where the root inode lies: after the superblock, in a slot whose number fits 16 bits.
-const ROOT: u64 = (SUPERBLOCK_OFFSET + SUPERBLOCK_LEN) as u64;
+/// Where the superblock ends, and the parameters of compression start if there are any.
+const AFTER_SUPERBLOCK: usize = SUPERBLOCK_OFFSET + SUPERBLOCK_LEN;
 /// Shared attributes that one inode can refer to.
 const MAX_SHARED: usize = 255;
 
@@ -68,6 +69,12 @@ struct Metadata<'a, 'w, 'f> {
 }
 
 impl Writer<'_> {
+    /// Where the root inode lies: after the superblock, in a slot whose number fits 16 bits.
+    fn root_at(&self) -> usize {
+        let config = if self.encoder.is_some() { CONFIG_LEN } else { 0 };
+        (AFTER_SUPERBLOCK + config).next_multiple_of(SLOT)
+    }
+
     /// Writes the inodes whose tails wait, with what is known of them.
     pub(super) fn write_early(&mut self, tree: &Tree) -> Result<(), Stop> {
         let pending = std::mem::take(&mut self.pending);
@@ -119,10 +126,12 @@ pub(super) fn finish(
     let shared = std::mem::take(&mut writer.shared.bytes);
     writer.out.write(&shared).and_then(|()| writer.out.align()).map_err(Stop::Write)?;
     let sparse = if tree.sparse.is_empty() { 0 } else { incompat::CHUNKED_FILE };
+    let compressed = if writer.encoder.is_some() { incompat::COMPRESSED } else { 0 };
+    let root_at = writer.root_at();
     let superblock = Superblock {
         feature_compat: compat::SB_CHKSUM | compat::MTIME,
-        feature_incompat: sparse,
-        root_nid: (ROOT / SLOT as u64) as u16,
+        feature_incompat: sparse | compressed,
+        root_nid: (root_at / SLOT) as u16,
         inos: u64::from(live),
         build_time,
         blocks: writer.block(),
@@ -132,8 +141,10 @@ pub(super) fn finish(
         volume_name: [0; 16],
     };
     let mut block = [0; BLOCK];
-    let at = ROOT as usize;
-    block[at..at + root_bytes.len()].copy_from_slice(&root_bytes);
+    if compressed != 0 {
+        emit_config(&mut block[AFTER_SUPERBLOCK..]);
+    }
+    block[root_at..root_at + root_bytes.len()].copy_from_slice(&root_bytes);
     superblock.emit_block(&mut block);
     writer.out.flush().and_then(|()| writer.out.patch(0, &block)).map_err(Stop::Write)?;
     let len = writer.out.finish().map_err(Stop::Write)?;
@@ -169,7 +180,7 @@ impl Metadata<'_, '_, '_> {
 
     fn place_root(&mut self) -> Unit {
         let inode = self.tree.inode_id(NodeId::ROOT).unwrap_or(InodeId(0));
-        self.writer.nids[inode.index()] = ROOT / SLOT as u64;
+        self.writer.nids[inode.index()] = (self.writer.root_at() / SLOT) as u64;
         Unit { inode, node: NodeId::ROOT }
     }
 
@@ -200,7 +211,7 @@ impl Metadata<'_, '_, '_> {
         let compact = disk_inode(inode, size, mtime).fits_compact();
         let inode_len = if compact { COMPACT_LEN } else { EXTENDED_LEN };
         let mtime = if compact { None } else { Some(inode.mtime()) };
-        let room = if self.is_root(unit) { BLOCK - ROOT as usize } else { BLOCK };
+        let room = if self.is_root(unit) { BLOCK - self.writer.root_at() } else { BLOCK };
         let tail = (size % BLOCK as u64) as usize;
         let fits = inode_len + xattr_len + tail <= room;
         let (layout, rest) = match tree.content(inode) {
@@ -209,6 +220,13 @@ impl Metadata<'_, '_, '_> {
                     let map = &tree.sparse[map as usize];
                     let chunks = chunk_info(map).count(size) as usize;
                     (Layout::Chunk, chunks * MAP_LEN)
+                }
+                Placement::Packed(map) => {
+                    let start = inode_len + xattr_len;
+                    let inline = usize::from(tree.packed[map as usize].inline_len);
+                    let index =
+                        start.next_multiple_of(MAP_ALIGN) - start + index_len(size) as usize;
+                    (Layout::Compressed, index + inline)
                 }
                 _ if inode.tail != NONE => (Layout::Inline, tail),
                 _ => (Layout::Plain, 0),
@@ -261,6 +279,7 @@ impl Metadata<'_, '_, '_> {
             Content::File(_) => match inode.placement() {
                 Placement::Blocks(block) => block,
                 Placement::Sparse(map) => chunk_info(&tree.sparse[map as usize]).emit(),
+                Placement::Packed(map) => tree.packed[map as usize].blocks(),
                 Placement::Absent => 0,
             },
             _ => loose.get(&unit.inode).copied().unwrap_or(0),
@@ -283,6 +302,19 @@ impl Metadata<'_, '_, '_> {
             Content::File(_) if shape.layout == Layout::Inline => {
                 let start = inode.tail as usize;
                 rest.copy_from_slice(&self.writer.tails[start..start + rest.len()]);
+            }
+            Content::File(_) if shape.layout == Layout::Compressed => {
+                if let Placement::Packed(map) = inode.placement() {
+                    let start = shape.inode_len + shape.xattr_len;
+                    let index = &mut rest[start.next_multiple_of(MAP_ALIGN) - start..];
+                    let map = &tree.packed[map as usize];
+                    let at = map.emit(index);
+                    if map.inline_len > 0 {
+                        let start = inode.tail as usize;
+                        let len = usize::from(map.inline_len);
+                        index[at..].copy_from_slice(&self.writer.tails[start..start + len]);
+                    }
+                }
             }
             Content::File(_) if shape.layout == Layout::Chunk => {
                 if let Placement::Sparse(map) = inode.placement() {

@@ -1,11 +1,18 @@
 //! Reader of finished images: looks files up and reads them.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Mutex, PoisonError},
+};
 
 use dock2uni_format::erofs::{
-    self, BLOCK, BLOCK_BITS, COMPACT_LEN, ChunkInfo, DirBlock, EXTENDED_LEN, FileType, Inode,
-    Layout, Superblock, Time, XattrBody, XattrEntry, inode_len,
+    self, BLOCK, BLOCK_BITS, COMPACT_LEN, ChunkInfo, DirBlock, EXTENDED_LEN, Extent, FileType,
+    Inode, LCLUSTER_INDEX_LEN, Layout, MAP_ALIGN, MAP_HEADER_LEN, MapHeader, Stored, Superblock,
+    Time, XattrBody, XattrEntry, inode_len,
 };
+use dock2uni_format::lz4;
 
 /// Symbolic links followed for one path, as in Linux.
 const MAX_LINKS: u32 = 40;
@@ -125,6 +132,26 @@ pub struct Reader<R> {
     source: R,
     start: u64,
     superblock: Superblock,
+    /// The extent that was decoded last: who reads on needs it again.
+    decoded: Mutex<Decoded>,
+}
+
+/// A compressed extent's contents.
+#[derive(Debug, Default)]
+struct Decoded {
+    /// The file's inode number and the extent's first block in it.
+    of: Option<(u64, u64)>,
+    bytes: Vec<u8>,
+}
+
+/// Where bytes of a file are.
+enum Place {
+    /// Nowhere: so many zeros.
+    Hole(u64),
+    /// At this position of the image, so many.
+    At(u64, u64),
+    /// In this compressed extent, whose bytes lie at a position, so many.
+    In(Extent, u64, usize),
 }
 
 impl<R: ReadAt> Reader<R> {
@@ -133,7 +160,7 @@ impl<R: ReadAt> Reader<R> {
         let mut block = vec![0; BLOCK];
         source.read_exact_at(&mut block, start)?;
         let superblock = Superblock::parse(&block)?;
-        Ok(Reader { source, start, superblock })
+        Ok(Reader { source, start, superblock, decoded: Mutex::default() })
     }
 
     /// What the image is in.
@@ -254,34 +281,43 @@ impl<R: ReadAt> Reader<R> {
         let mut done = 0;
         while done < want {
             let at = offset + done as u64;
-            let (place, run) = self.map(node, at)?;
-            let take = run.min((want - done) as u64) as usize;
-            let part = &mut buffer[done..done + take];
-            match place {
-                Some(place) => self.read(part, place)?,
-                None => part.fill(0),
-            }
-            done += take;
+            let part = &mut buffer[done..want];
+            // Bounded by the buffer's length.
+            let bound = |run: u64| run.min(part.len() as u64) as usize;
+            done += match self.place(node, at)? {
+                Place::At(place, run) => {
+                    let take = bound(run);
+                    self.read(&mut part[..take], place)?;
+                    take
+                }
+                Place::Hole(run) => {
+                    let take = bound(run);
+                    part[..take].fill(0);
+                    take
+                }
+                Place::In(extent, place, len) => {
+                    self.decode(node, &extent, (place, len), at, part)?
+                }
+            };
         }
         Ok(want)
     }
 
-    /// Where byte `at` of a file lies in the image (`None`: in a hole), and how many bytes from
-    /// there on lie together. `at` is below the file's size.
-    pub fn map(&self, node: &Node, at: u64) -> Result<(Option<u64>, u64), ReadError> {
+    /// Where byte `at` of a file lies. `at` is below the file's size.
+    fn place(&self, node: &Node, at: u64) -> Result<Place, ReadError> {
         let inode = &node.inode;
         let bounds = || ReadError::Bounds(node.nid);
         let left = inode.size.checked_sub(at).ok_or_else(bounds)?;
         let blocks = u64::from(inode.u) << BLOCK_BITS;
         match inode.layout {
-            Layout::Plain => Ok((Some(blocks.saturating_add(at)), left)),
+            Layout::Plain => Ok(Place::At(blocks.saturating_add(at), left)),
             Layout::Inline => {
                 let whole = inode.size - inode.tail_len() as u64;
                 if at < whole {
-                    return Ok((Some(blocks.saturating_add(at)), whole - at));
+                    return Ok(Place::At(blocks.saturating_add(at), whole - at));
                 }
                 let tail = self.after_inode(node)? + inode.xattr_len() as u64;
-                Ok((Some(tail + (at - whole)), left))
+                Ok(Place::At(tail + (at - whole), left))
             }
             Layout::Chunk => {
                 let info = ChunkInfo::parse(inode.u)?;
@@ -294,10 +330,72 @@ impl<R: ReadAt> Reader<R> {
                 self.read(&mut element[..len], place)?;
                 let within = at & ((1 << info.bits) - 1);
                 let place = info.block(&element[..len])?;
-                let place = place.map(|block| (u64::from(block) << BLOCK_BITS) + within);
-                Ok((place, left.min((1 << info.bits) - within)))
+                let run = left.min((1 << info.bits) - within);
+                Ok(match place {
+                    Some(block) => Place::At((u64::from(block) << BLOCK_BITS) + within, run),
+                    None => Place::Hole(run),
+                })
+            }
+            Layout::Compressed => {
+                let map = self.after_inode(node)? + inode.xattr_len() as u64;
+                let map = map.next_multiple_of(MAP_ALIGN as u64);
+                let mut header = [0; MAP_HEADER_LEN];
+                self.read(&mut header, map)?;
+                let header = MapHeader::parse(&header)?;
+                let indexes = map + MAP_HEADER_LEN as u64;
+                let total = inode.size.div_ceil(BLOCK as u64);
+                let extent = Extent::find(header, at >> BLOCK_BITS, total, |index| {
+                    let mut bytes = [0; LCLUSTER_INDEX_LEN];
+                    // Numbers of blocks have 52 bits.
+                    let place = indexes.saturating_add(index * LCLUSTER_INDEX_LEN as u64);
+                    self.read(&mut bytes, place).map(|()| bytes)
+                })?;
+                let within = at % BLOCK as u64;
+                let place = |block: u32| u64::from(block) << BLOCK_BITS;
+                Ok(match extent.stored {
+                    Stored::Plain(block) => {
+                        Place::At(place(block) + within, left.min(BLOCK as u64 - within))
+                    }
+                    Stored::Blocks(block, blocks) => {
+                        Place::In(extent, place(block), usize::from(blocks) * BLOCK)
+                    }
+                    Stored::Inline => {
+                        let at = indexes.saturating_add(total * LCLUSTER_INDEX_LEN as u64);
+                        Place::In(extent, at, usize::from(header.inline_len))
+                    }
+                })
             }
         }
+    }
+
+    /// Copies bytes of a compressed extent, which lies at `place`, from byte `at` of the file on.
+    /// Returns their number.
+    fn decode(
+        &self,
+        node: &Node,
+        extent: &Extent,
+        (place, len): (u64, usize),
+        at: u64,
+        out: &mut [u8],
+    ) -> Result<usize, ReadError> {
+        let start = extent.first << BLOCK_BITS;
+        // Extents and what they are stored in are bounded.
+        let size = (node.inode.size - start).min(extent.count << BLOCK_BITS) as usize;
+        let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if decoded.of != Some((node.nid, extent.first)) {
+            let mut stored = vec![0; len];
+            self.read(&mut stored, place)?;
+            decoded.of = None;
+            decoded.bytes.resize(size, 0);
+            lz4::decode(padded(&stored), &mut decoded.bytes)
+                .map_err(|lz4::Damaged| erofs::Error::Compression)?;
+            decoded.of = Some((node.nid, extent.first));
+        }
+        // Where the extent was found to be.
+        let bytes = &decoded.bytes[(at - start) as usize..];
+        let take = bytes.len().min(out.len());
+        out[..take].copy_from_slice(&bytes[..take]);
+        Ok(take)
     }
 
     /// All of a file.
@@ -382,6 +480,12 @@ impl<R: ReadAt> Reader<R> {
         }
         Ok(None)
     }
+}
+
+/// What the zeros before an extent's bytes leave of them; they start with something else.
+fn padded(stored: &[u8]) -> &[u8] {
+    let zeros = stored.iter().position(|&byte| byte != 0);
+    &stored[zeros.unwrap_or(stored.len())..]
 }
 
 fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> + '_ {

@@ -6,7 +6,13 @@ use dock2uni_format::erofs::{
     BLOCK, BLOCK_BITS, EXTENDED_LEN, Time, XATTR_HEADER_LEN, XattrEntry, xattr_entry_len,
 };
 
-use super::{metadata, out::Out};
+use super::{
+    Compression,
+    encoder::Encoder,
+    metadata,
+    out::Out,
+    packing::{Packed, PackedMap, Packing},
+};
 use crate::rootfs::{
     error::Stop,
     tree::{InodeId, MAX_BLOCKS, NONE, SparseMap, Tree},
@@ -28,6 +34,8 @@ pub(crate) struct Writer<'f> {
     /// Inodes that were written before their number of names was known.
     pub(super) early: Vec<InodeId>,
     pub(super) shared: metadata::SharedXattrs,
+    /// Compresses regular files, if that was asked for.
+    pub(super) encoder: Option<Encoder>,
 }
 
 /// A finished image.
@@ -47,7 +55,13 @@ pub(crate) struct Identity {
 impl<'f> Writer<'f> {
     /// An image in `file` from byte `start` on, of at most `max_bytes`. At most about `max_tails`
     /// bytes of tails wait in memory.
-    pub fn new(file: &'f File, start: u64, max_bytes: u64, max_tails: usize) -> Result<Self, Stop> {
+    pub fn new(
+        file: &'f File,
+        start: u64,
+        max_bytes: u64,
+        max_tails: usize,
+        compression: Option<Compression>,
+    ) -> Result<Self, Stop> {
         let mut out = Out::new(file, start);
         // Block 0 is written last.
         out.zeros(BLOCK as u64).map_err(Stop::Write)?;
@@ -61,6 +75,7 @@ impl<'f> Writer<'f> {
             nids: Vec::new(),
             early: Vec::new(),
             shared: metadata::SharedXattrs::default(),
+            encoder: compression.map(|Compression::Lz4| Encoder::new()),
         })
     }
 
@@ -77,8 +92,10 @@ impl<'f> Writer<'f> {
         let fits = EXTENDED_LEN as u64 + (header + xattrs) as u64 + tail <= BLOCK as u64;
         let block = self.block();
         let tail = if fits { tail } else { 0 };
-        let tail_at = if tail > 0 { self.tails.len() as u32 } else { NONE };
-        Ok(FileWriter { writer: self, block, aligned: size - tail, tail_at })
+        let packing = self.encoder.as_ref().and_then(|_| Packing::new(size, header + xattrs));
+        // Tails are bounded to 32 bits.
+        let tail_at = self.tails.len() as u32;
+        Ok(FileWriter { writer: self, block, size, tail, tail_at, packing })
     }
 
     /// Starts a sparse file of `size` bytes, holes included.
@@ -127,25 +144,62 @@ impl<'f> Writer<'f> {
 pub(crate) struct FileWriter<'w, 'f> {
     writer: &'w mut Writer<'f>,
     block: u32,
-    /// Bytes that still go to blocks; those after them are the tail.
-    aligned: u64,
+    /// Bytes that have not been written yet.
+    size: u64,
+    /// The last of them, which don't go to blocks.
+    tail: u64,
+    /// Where the bytes that don't go to blocks start among the tails.
     tail_at: u32,
+    packing: Option<Packing>,
+}
+
+/// Where the contents of a file went.
+pub(crate) enum Written {
+    /// To blocks from this one on.
+    Blocks(u32),
+    /// To these extents.
+    Packed(PackedMap),
 }
 
 impl FileWriter<'_, '_> {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        if let (Some(packing), Some(encoder)) = (&mut self.packing, &mut self.writer.encoder) {
+            return packing.write(bytes, encoder, &mut self.writer.out);
+        }
+        self.plain(bytes)
+    }
+
+    fn plain(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         // Bounded by the slice's length.
-        let take = self.aligned.min(bytes.len() as u64) as usize;
+        let take = self.size.saturating_sub(self.tail).min(bytes.len() as u64) as usize;
         self.writer.out.write(&bytes[..take]).map_err(Stop::Write)?;
-        self.aligned -= take as u64;
+        self.size -= bytes.len() as u64;
         self.writer.tails.extend_from_slice(&bytes[take..]);
         Ok(())
     }
 
-    /// First block, and place of the tail or [`NONE`].
-    pub fn end(self) -> Result<(u32, u32), Stop> {
+    /// Where everything went, and the place among the tails of what did not go to blocks or
+    /// [`NONE`].
+    pub fn end(mut self) -> Result<(Written, u32), Stop> {
+        let tail_at = self.tail_at;
+        if let (Some(packing), Some(encoder)) = (self.packing.take(), &mut self.writer.encoder) {
+            match packing.end(encoder, &mut self.writer.out)? {
+                Packed::Yes(extents, inline) => {
+                    self.writer.tails.extend_from_slice(&inline);
+                    // Less than a block.
+                    let inline_len = inline.len() as u16;
+                    let map = PackedMap { block: self.block, extents, inline_len };
+                    let tail_at = if inline_len > 0 { tail_at } else { NONE };
+                    return Ok((Written::Packed(map), tail_at));
+                }
+                Packed::No(rest) => {
+                    self.size = rest.len() as u64;
+                    self.plain(&rest)?;
+                }
+            }
+        }
         self.writer.out.align().map_err(Stop::Write)?;
-        Ok((self.block, self.tail_at))
+        Ok((Written::Blocks(self.block), if self.tail > 0 { tail_at } else { NONE }))
     }
 }
 

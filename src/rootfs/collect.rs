@@ -17,10 +17,10 @@ use super::{
     layer::Stream,
     select::Selection,
     tar::{self, Entry, Kind},
-    tree::{Inode, InodeId, NONE, NodeId, Placement, Tree, mode},
+    tree::{Inode, InodeId, MAX_MAPS, NONE, NodeId, Placement, Tree, mode},
     xattr::XattrSet,
 };
-use crate::erofs::Writer;
+use crate::erofs::{Writer, Written};
 
 /// An upper layer has something other than a directory here, or a whiteout: nothing of lower
 /// layers is seen here or below.
@@ -270,9 +270,17 @@ impl Collector<'_, '_> {
                 let len = bytes.len();
                 reader.consume(len);
             }
-            let (block, tail) = file.end()?;
+            let (written, tail) = file.end()?;
+            let placement = match written {
+                Written::Blocks(block) => Placement::Blocks(block),
+                Written::Packed(map) => {
+                    let index = map_index(self.tree.packed.len())?;
+                    self.tree.packed.push(map);
+                    Placement::Packed(index)
+                }
+            };
             let inode = &mut self.tree.inodes[id.index()];
-            inode.set_placement(Placement::Blocks(block));
+            inode.set_placement(placement);
             inode.tail = tail;
             return if tail == NONE { Ok(()) } else { self.writer.pend(self.tree, id) };
         };
@@ -297,8 +305,7 @@ impl Collector<'_, '_> {
             }
         }
         let map = file.end()?;
-        // There are fewer maps than entries.
-        let index = self.tree.sparse.len() as u32;
+        let index = map_index(self.tree.sparse.len())?;
         self.tree.sparse.push(map);
         self.tree.inodes[id.index()].set_placement(Placement::Sparse(index));
         Ok(())
@@ -345,6 +352,12 @@ impl Collector<'_, '_> {
             }
         }
     }
+}
+
+/// Number of the map that is made after `made` others.
+fn map_index(made: usize) -> Result<u32, Stop> {
+    // What is below the limit fits 32 bits.
+    (made < MAX_MAPS).then_some(made as u32).ok_or(Stop::Limit("mapped files", MAX_MAPS as u64))
 }
 
 /// Splits a path into components relative to the root, resolving `.` and `..` as written; `None`

@@ -17,15 +17,20 @@ pub struct Limits {
     pub sparse_segments: usize,
 }
 
+impl Limits {
+    /// What applies if nothing else is said.
+    pub const DEFAULT: Limits = Limits {
+        entries: 4_000_000,
+        layer_bytes: 256 << 30,
+        image_bytes: 1 << 40,
+        path_bytes: 4096,
+        xattr_bytes: 32 << 20,
+        sparse_segments: 1 << 20,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            entries: 4_000_000,
-            layer_bytes: 256 << 30,
-            image_bytes: 1 << 40,
-            path_bytes: 4096,
-            xattr_bytes: 32 << 20,
-            sparse_segments: 1 << 20,
-        }
+        Limits::DEFAULT
     }
 }

@@ -58,7 +58,7 @@ pub use self::{
     tree::Tree,
 };
 use crate::{
-    erofs::{Identity, ReadError, Reader, Writer, verity},
+    erofs::{Compression, Identity, ReadError, Reader, Writer, verity},
     source::{
         self, Opener,
         image::{Digest, Layer},
@@ -78,11 +78,13 @@ pub struct Options {
     /// Bytes of small files and ends of files held in memory before they are written apart from
     /// the other metadata.
     pub tail_memory: usize,
+    /// How files are compressed, if they are.
+    pub compression: Option<Compression>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { limits: Limits::default(), threads: 0, tail_memory: 16 << 20 }
+        Options { limits: Limits::default(), threads: 0, tail_memory: 16 << 20, compression: None }
     }
 }
 
@@ -182,8 +184,9 @@ pub fn build_with(
     let mut tree = Tree::bounded(&options.limits);
     let unnamed = |stop| failure(layers.last(), "", 0, stop);
     let limits = options.limits;
-    let mut writer =
-        Writer::new(out, start, limits.image_bytes, options.tail_memory).map_err(unnamed)?;
+    let writer =
+        Writer::new(out, start, limits.image_bytes, options.tail_memory, options.compression);
+    let mut writer = writer.map_err(unnamed)?;
     if layers.len() > usize::from(u16::MAX) {
         return Err(unnamed(Stop::Limit("layers", u64::from(u16::MAX))));
     }
@@ -205,7 +208,7 @@ pub fn build_with(
     let reread_layers = fetch_missing(layers, &ops, options, open, &mut collector, left)?;
     let counts = collector.counts;
     drop(ops);
-    let uuid = uuid(layers, selection);
+    let uuid = uuid(layers, selection, options.compression);
     let finished = writer.finish(&tree, live, Identity { uuid }).map_err(unnamed)?;
     let (verity, len) = verity::append(out, start, finished.len, uuid)
         .map_err(|source| unnamed(Stop::Write(source)))?;
@@ -367,7 +370,11 @@ fn threads(options: &Options) -> usize {
 }
 
 /// A UUID of the custom kind (RFC 9562, version 8) that follows from the layers' contents.
-fn uuid(layers: &[Layer], selection: Option<&Selection>) -> [u8; 16] {
+fn uuid(
+    layers: &[Layer],
+    selection: Option<&Selection>,
+    compression: Option<Compression>,
+) -> [u8; 16] {
     let mut hasher = Sha256::new();
     hasher.update(FORMAT);
     for layer in layers {
@@ -375,6 +382,9 @@ fn uuid(layers: &[Layer], selection: Option<&Selection>) -> [u8; 16] {
     }
     if let Some(selection) = selection {
         hasher.update(selection.fingerprint());
+    }
+    if let Some(compression) = compression {
+        hasher.update(compression.name());
     }
     let digest: [u8; 32] = hasher.finalize().into();
     let mut uuid = [0; 16];

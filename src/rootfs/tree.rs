@@ -14,6 +14,7 @@ use super::{
     Limits,
     xattr::{XattrSet, XattrTable},
 };
+use crate::erofs::PackedMap;
 
 /// "No such index" in the packed fields below.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -108,6 +109,7 @@ impl Inode {
     pub(crate) fn placement(&self) -> Placement {
         match self.b {
             NONE => Placement::Absent,
+            b if b & PACKED == PACKED => Placement::Packed(b & !PACKED),
             b if b & SPARSE != 0 => Placement::Sparse(b & !SPARSE),
             b => Placement::Blocks(b),
         }
@@ -117,6 +119,7 @@ impl Inode {
         self.b = match placement {
             Placement::Absent => NONE,
             Placement::Sparse(map) => map | SPARSE,
+            Placement::Packed(map) => map | PACKED,
             Placement::Blocks(block) => block,
         };
     }
@@ -124,6 +127,10 @@ impl Inode {
 
 /// Marks a sparse map in `Inode::b`. Block addresses stay below it: 2^31 blocks are 8 TiB.
 const SPARSE: u32 = 1 << 31;
+/// Marks a compressed file's map in `Inode::b`.
+const PACKED: u32 = 3 << 30;
+/// So many maps of either kind there can be.
+pub(crate) const MAX_MAPS: usize = (1 << 30) - 1;
 /// First block address that an image may not reach.
 pub(crate) const MAX_BLOCKS: u32 = SPARSE;
 
@@ -136,6 +143,8 @@ pub(crate) enum Placement {
     Blocks(u32),
     /// By this sparse map.
     Sparse(u32),
+    /// Compressed, by this map.
+    Packed(u32),
 }
 
 /// What a file holds.
@@ -186,6 +195,8 @@ pub struct Tree {
     pub(crate) inodes: Vec<Inode>,
     targets: Vec<u8>,
     pub(crate) sparse: Vec<SparseMap>,
+    /// Compressed files; see [`Placement::Packed`].
+    pub(crate) packed: Vec<PackedMap>,
     /// The attributes that [`Inode::xattrs`] refers to.
     pub xattrs: XattrTable,
     /// Bounds: nodes and inodes each, bytes of names and targets each.
@@ -226,6 +237,7 @@ impl Default for Tree {
             inodes: Vec::new(),
             targets: Vec::new(),
             sparse: Vec::new(),
+            packed: Vec::new(),
             xattrs: XattrTable::default(),
             max_items: MAX_ITEMS,
             max_text: MAX_TEXT,

@@ -210,8 +210,9 @@ fn run(said: &Said) -> Result<(), Failure> {
         // It is not wanted.
         _ => return Ok(()),
     }
+    let compression = task.options.compression().map_err(internal)?;
     // A root with files left out is made of the layers.
-    let image = match pipeline::has_root(&image, &store) && !task.options.slim {
+    let image = match pipeline::has_root(&image, compression, &store) && !task.options.slim {
         true => image,
         false => source::resolve(&reference, &options, &store, said).map_err(of_source)?,
     };
@@ -252,6 +253,7 @@ fn make(task: &Task, image: &Image, store: &Store, said: &Said) -> Result<Outcom
     let overrides = options.overrides().map_err(|error| usage(causes::line(&error)))?;
     let outputs = outputs(&options.formats().map_err(usage)?, &task.files);
     let place = options.place().map_err(usage)?;
+    let compression = options.compression().map_err(usage)?;
     let trials = task.trials.as_ref();
     if options.boots() && trials.is_none() {
         return Err(usage(NO_TRIALS.to_owned()));
@@ -271,14 +273,17 @@ fn make(task: &Task, image: &Image, store: &Store, said: &Said) -> Result<Outcom
         let (kept, slimmed) = slim.map_err(|failed| of_trial(failed, said))?;
         (selection, outcome.slimmed) = (Some(kept), Some(slimmed));
     }
-    let root = RootOptions { selection: selection.as_ref(), ..RootOptions::default() };
+    let selection = selection.as_ref();
+    let root = RootOptions { selection, compression, ..RootOptions::default() };
     let disk = DiskOptions { place, root, ..DiskOptions::default() };
     let made = pipeline::disks(image, store, &overrides, &outputs, &disk, said);
     let made = made.map_err(of_pipeline)?;
     let mut reports = Vec::new();
     if options.report {
         said.progress("reporting", 0, 0);
-        let report = report(image, store, &overrides)?;
+        // A slim one was chosen from the whole root, which lies there as it is.
+        let root = roots::path(image, compression.filter(|_| selection.is_none()), store);
+        let report = report(image, &root.map_err(|error| of_io(store.root(), error))?, &overrides)?;
         outcome.verdict =
             serde_json::to_value(report.verdict).ok().and_then(|v| v.as_str().map(str::to_owned));
         let path = task.files.join("report.json");
@@ -323,11 +328,10 @@ fn outputs(formats: &[Format], dir: &Path) -> Vec<Output> {
 /// The report, from the image's root, which the disks were made of.
 fn report(
     image: &Image,
-    store: &Store,
+    root: &Path,
     overrides: &crate::config::Overrides,
 ) -> Result<plan::Report, Failure> {
-    let root = roots::path(image, store).map_err(|error| of_io(store.root(), error))?;
-    let file = File::open(&root).map_err(|error| of_io(&root, error))?;
+    let file = File::open(root).map_err(|error| of_io(root, error))?;
     plan::report_on(image, overrides, &file, 0).map_err(|error| Failure {
         hint: error.hint().map(str::to_owned),
         text: causes::line(&error),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Overrides};
 use crate::disk::{Format, Place};
+use crate::erofs::Compression;
 use crate::source::digest::Hasher;
 use crate::source::{Digest, Name};
 
@@ -19,6 +20,9 @@ pub struct Options {
     /// Where the kernel finds the root: `disk` or `memory`; by the format if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
+    /// How the root's files are compressed: `lz4`; not at all if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compress: Option<String>,
     /// In place of the image's entrypoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<String>,
@@ -93,6 +97,14 @@ impl Options {
         }
     }
 
+    /// How the root is compressed.
+    ///
+    /// # Errors
+    /// If there is no such method.
+    pub fn compression(&self) -> Result<Option<Compression>, String> {
+        self.compress.as_deref().map(str::parse).transpose()
+    }
+
     /// The options as the planner takes them.
     ///
     /// # Errors
@@ -120,6 +132,7 @@ impl Options {
     pub fn check(&self) -> Result<(), String> {
         let formats = self.formats()?;
         self.place()?;
+        self.compression()?;
         if self.verify && !formats.iter().any(|format| format.qemu().is_some()) {
             return Err(
                 "QEMU reads none of the `formats`: add `raw`, or leave `verify` away".into()
@@ -408,6 +421,8 @@ mod tests {
         assert_eq!(options.check(), Ok(()));
         options.formats = vec!["floppy".into()];
         assert!(options.check().is_err());
+        options = Options { compress: Some("zip".into()), ..Options::default() };
+        assert!(options.check().unwrap_err().contains("lz4"));
         options = Options { root: Some("moon".into()), ..Options::default() };
         assert!(options.check().unwrap_err().contains("moon"));
         let env = [("A=B".to_owned(), "x".to_owned())].into();

@@ -287,6 +287,7 @@ fn what_fails_for_a_while_is_tried_again() {
         out: dir.path().join("out"),
         formats: vec![Format::Qcow2],
         place: None,
+        compression: None,
         jobs: 1,
         retries: 2,
         retry_delay: Duration::from_millis(1),

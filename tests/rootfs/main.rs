@@ -6,6 +6,7 @@ mod common;
 
 mod apply;
 mod archive;
+mod compressed;
 mod hostile;
 mod image;
 mod peers;

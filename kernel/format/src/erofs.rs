@@ -19,24 +19,32 @@
 //!     size is a multiple of 4096 has no tail.
 //!   - [`Layout::Chunk`]: an array of block addresses, one for each chunk of the file
 //!     ([`ChunkInfo`]); [`NULL_ADDR`] is a hole.
+//!   - [`Layout::Compressed`]: a [`MapHeader`] and an index for each block of the file, from which
+//!     [`Extent`]s are found.
 //! - A directory is a file of 4,096-byte [`DirBlock`]s (the last may be shorter), sorted by name
 //!   as bytes over the whole directory, `.` and `..` included and sorted like any other name.
 //! - A symlink is a file that holds its target.
 //! - For device nodes [`Inode::u`] is the device number ([`decode_dev`]).
 //!
 //! # What dock2uni writes
-//! Blocks of 4 KiB, no compression, `meta_blkaddr` 0, the root inode in block 0. Symlinks,
+//! Blocks of 4 KiB, `meta_blkaddr` 0, the root inode in block 0. Symlinks,
 //! small directories and file tails are inline wherever they fit. A regular file's whole blocks
-//! are contiguous and block aligned except in chunk-based (sparse) files, whose chunks are.
+//! are contiguous and block aligned except in chunk-based (sparse) files, whose chunks are, and in
+//! compressed ones, which there are on request only (LZ4; [`Extent`] says in which form).
 //! A compact inode has the superblock's build time as mtime.
 
 mod chunk;
+mod compressed;
 mod dir;
 mod inode;
 mod superblock;
 mod xattr;
 
 pub use chunk::{ChunkInfo, INDEX_LEN, MAP_LEN, NULL_ADDR};
+pub use compressed::{
+    CONFIG_LEN, EXTENT_MAX, Extent, LCLUSTER_INDEX_LEN, MAP_ALIGN, MAP_HEADER_LEN, MapHeader,
+    PCLUSTER_MAX, Stored, emit_config,
+};
 pub use dir::{DIRENT_LEN, DirBlock, Dirent, FileType, emit_dir_block};
 pub use inode::{
     COMPACT_LEN, EXTENDED_LEN, Inode, Layout, Time, decode_dev, encode_dev, inode_len,
@@ -69,7 +77,7 @@ pub enum Error {
     BlockSize(u8),
     /// Incompatible features that are not supported: the unknown bits.
     Features(u32),
-    /// An inode data layout that is not supported (compressed ones): the number found.
+    /// An inode data layout that is not supported: the number found.
     Layout(u16),
     /// A directory block whose offsets or names do not add up.
     Dirent,
@@ -77,6 +85,8 @@ pub enum Error {
     Xattr,
     /// A chunk format with unknown bits or an impossible size: the field found.
     Chunk(u16),
+    /// A compressed file of a form that is not supported, or that is damaged.
+    Compression,
 }
 
 impl Error {
@@ -92,6 +102,7 @@ impl Error {
             Error::Dirent => "malformed directory block",
             Error::Xattr => "malformed extended attributes",
             Error::Chunk(_) => "malformed chunk format",
+            Error::Compression => "malformed or unsupported compression",
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - [`syscalls`]: their names, in traces of the one and reports of the other.
 //! - [`erofs`]: the on-disk structures of the read-only root filesystem.
 //! - [`verity`]: where its hash tree lies.
+//! - [`lz4`]: how its files may be compressed.
 //!
 //! Both sides are built from one source tree and travel in one image, so the
 //! formats need no negotiation; the version in the record catches a mix-up.
@@ -18,6 +19,7 @@ extern crate alloc;
 pub mod control;
 pub mod erofs;
 pub mod ksyms;
+pub mod lz4;
 pub mod record;
 pub mod relocs;
 pub mod status;

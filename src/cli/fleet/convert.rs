@@ -46,6 +46,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
         out: args.output.clone(),
         formats,
         place: args.root.map(Into::into),
+        compression: args.compress,
         jobs: jobs(args.jobs),
         retries: args.retries,
         retry_delay: Duration::from_secs(2),

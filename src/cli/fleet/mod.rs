@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use super::args::{AccelType, MachineType, RootPlace, SourceArgs};
 use super::{Failure, exit, size};
 use crate::disk::Format;
+use crate::erofs::Compression;
 use crate::fleet::export as export_target;
 use crate::fleet::{self, Inputs, Source, compose};
 
@@ -185,6 +186,9 @@ pub struct ConvertArgs {
     /// Where the kernel finds the root filesystem [default: by the format]
     #[arg(long, value_enum)]
     root: Option<RootPlace>,
+    /// Compress the files of the root filesystems: lz4
+    #[arg(long, value_name = "METHOD", value_parser = str::parse::<Compression>)]
+    compress: Option<Compression>,
     /// Conversions side by side [default: processors, 8 at most]
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Error, Order, Report};
 use crate::disk::{Format, Place};
+use crate::erofs::Compression;
 use crate::guest;
 use crate::source::{Digest, Image};
 
@@ -18,7 +19,12 @@ const VERSION: &str = "dock2uni fleet disk 1";
 const NAME_MAX: usize = 100;
 
 /// The key of a disk, the format aside: what follows from these is the same to the byte.
-pub fn of(image: &Image, order: &Order, place: Option<Place>, kernel: &[u8]) -> String {
+pub fn of(
+    image: &Image,
+    order: &Order,
+    (place, compression): (Option<Place>, Option<Compression>),
+    kernel: &[u8],
+) -> String {
     let Order { overrides, mounts, variables, .. } = order;
     // Serialising a structure of texts and numbers does not fail.
     let options = serde_json::to_vec(&(overrides, mounts, variables)).unwrap_or_default();
@@ -34,7 +40,8 @@ pub fn of(image: &Image, order: &Order, place: Option<Place>, kernel: &[u8]) -> 
         &Digest::of(kernel).0,
         &Digest::of(guest::STAGE2).0,
         &Digest::of(guest::EFI).0,
-        &[place.map_or(0, |place| 1 + place as u8)],
+        &[place.map_or(0, |place| 1 + place as u8)
+            | compression.map_or(0, |how| (1 + how as u8) << 4)],
         &options,
     ] {
         key.update((part.len() as u64).to_le_bytes());

@@ -32,8 +32,9 @@ use super::plan::{Item, Problem, Verdict};
 use super::up::baked::{self, Baked};
 use super::{Image, Severity, Workload};
 use crate::config::Overrides;
-use crate::convert::{self, DiskOptions, Output};
+use crate::convert::{self, DiskOptions, Output, RootOptions};
 use crate::disk::{Format, Place};
+use crate::erofs::Compression;
 use crate::pipeline::{self, Watch};
 use crate::source::{self, Store};
 use crate::{causes, guest};
@@ -109,6 +110,8 @@ pub struct Options {
     pub formats: Vec<Format>,
     /// Where the kernel finds the root; by the format if `None`.
     pub place: Option<Place>,
+    /// How roots are compressed, if they are.
+    pub compression: Option<Compression>,
     /// Conversions side by side, at least one.
     pub jobs: usize,
     /// How often something that fails for a while is tried again.
@@ -233,7 +236,8 @@ pub fn convert(
             unready.insert(index, problem);
             continue;
         }
-        let key = key::of(&image, order, options.place, kernel);
+        let how = (options.place, options.compression);
+        let key = key::of(&image, order, how, kernel);
         match by_key.get(&key) {
             Some(&task) => tasks[task].orders.push(index),
             None => {
@@ -273,7 +277,8 @@ pub fn convert(
         *nth += 1;
     }
     order.sort_unstable();
-    let shared = Shared::new(&options.out.join(".work"), tasks.iter().map(|t| &t.image), store)
+    let work = options.out.join(".work");
+    let shared = Shared::new(&work, tasks.iter().map(|t| &t.image), options.compression, store)
         .map_err(Error::io("create", &options.out))?;
     let queue = Queue::new(order.into_iter().map(|(_, at)| at), options);
     let ended = Mutex::new((outcomes, None));
@@ -428,7 +433,7 @@ fn make(
     if !missing.is_empty() {
         let watch = observer.start(name);
         let mut image = task.image.clone();
-        if !pipeline::has_root(&image, store) {
+        if !pipeline::has_root(&image, options.compression, store) {
             image = images.fetch(&task.order.image, &image.manifest.to_string(), &*watch)?;
             baked::add(&mut image, &task.order.files, store).map_err(|error| Problem {
                 text: causes::line(&error),
@@ -439,8 +444,9 @@ fn make(
             substituted.map_err(|error| problem(pipeline::failed(error.into(), &image, store)))?;
         }
         let Order { overrides, mounts, variables, .. } = task.order;
-        let disk =
-            DiskOptions { place: options.place, mounts, variables, ..DiskOptions::default() };
+        let root = RootOptions { compression: options.compression, ..RootOptions::default() };
+        let place = options.place;
+        let disk = DiskOptions { place, root, mounts, variables, ..DiskOptions::default() };
         let made = pipeline::disks(&image, store, overrides, &missing, &disk, &*watch);
         made.map_err(|error| {
             let bad = matches!(&error, pipeline::Error::Convert(convert::Error::Rootfs(error))

@@ -99,6 +99,7 @@ mod tests {
             out: "x".into(),
             formats: Vec::new(),
             place: None,
+            compression: None,
             jobs: 3,
             retries: 2,
             retry_delay: Duration::from_millis(1),

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use crate::atomic::Aside;
 use crate::rootfs;
 use crate::source::{Compression, Digest, Image, Layer, Store};
-use crate::{pipeline, roots};
+use crate::{erofs, pipeline, roots};
 
 /// The layers, and where their streams are.
 pub struct Shared {
@@ -28,13 +28,14 @@ impl Shared {
     pub fn new<'a>(
         dir: &Path,
         images: impl Iterator<Item = &'a Image>,
+        compression: Option<erofs::Compression>,
         store: &Store,
     ) -> io::Result<Shared> {
         fs::create_dir_all(dir)?;
         let mut users: BTreeMap<Digest, usize> = BTreeMap::new();
         let mut roots: BTreeMap<Digest, BTreeSet<Vec<Digest>>> = BTreeMap::new();
         for image in images {
-            if pipeline::has_root(image, store) {
+            if pipeline::has_root(image, compression, store) {
                 continue;
             }
             let root: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id).collect();

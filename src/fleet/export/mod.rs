@@ -267,6 +267,7 @@ pub fn export(
             out: settings.out.clone(),
             formats: vec![format],
             place: None,
+            compression: None,
             jobs: settings.jobs,
             retries: 4,
             retry_delay: std::time::Duration::from_secs(2),

@@ -355,7 +355,7 @@ impl One<'_> {
     fn root_with(&self, image: &mut source::Image, plain: PathBuf) -> Result<PathBuf, Error> {
         let missing = image.layers.iter().any(|layer| !layer.path.exists());
         if missing {
-            let path = roots::path(image, self.store).map_err(Error::io("create", &plain))?;
+            let path = roots::path(image, None, self.store).map_err(Error::io("create", &plain))?;
             if path.exists() {
                 return Ok(path);
             }

@@ -26,6 +26,9 @@ pub enum Layout {
     /// Block addresses by chunk after the inode's xattrs; [`Inode::u`] is a
     /// [`ChunkInfo`](super::ChunkInfo).
     Chunk,
+    /// Compressed, with an index for each block after the inode's xattrs; [`Inode::u`] is the number
+    /// of blocks that the data takes.
+    Compressed,
 }
 
 /// One inode in either on-disk form.
@@ -64,6 +67,7 @@ impl Inode {
         let format = u16_at(bytes, 0)?;
         let layout = match format >> 1 & 7 {
             0 => Layout::Plain,
+            1 => Layout::Compressed,
             2 => Layout::Inline,
             4 => Layout::Chunk,
             _ => return Err(Error::Layout(format)),
@@ -131,6 +135,7 @@ impl Inode {
         let compact = self.fits_compact();
         let layout = match self.layout {
             Layout::Plain => 0u16,
+            Layout::Compressed => 1,
             Layout::Inline => 2,
             Layout::Chunk => 4,
         };
@@ -214,6 +219,7 @@ mod tests {
             ),
             (Inode { layout: Layout::Chunk, ..sample() }, COMPACT_LEN),
             (Inode { layout: Layout::Plain, ..sample() }, COMPACT_LEN),
+            (Inode { layout: Layout::Compressed, ..sample() }, COMPACT_LEN),
         ];
         for (inode, len) in cases {
             let mut bytes = [0xff; EXTENDED_LEN];
@@ -228,10 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn compressed_layouts_are_refused() {
+    fn layouts_that_are_not_known_are_refused() {
         let mut bytes = [0; 32];
-        bytes[0] = 1 << 1;
-        assert_eq!(Inode::parse(&bytes), Err(Error::Layout(2)));
+        // Compact indexes.
+        bytes[0] = 3 << 1;
+        assert_eq!(Inode::parse(&bytes), Err(Error::Layout(6)));
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub const SUPERBLOCK_OFFSET: usize = 1024;
 /// Length of the superblock without extension slots, in bytes.
 pub const SUPERBLOCK_LEN: usize = 128;
 const MAGIC: u32 = 0xe0f5_e1e2;
+/// LZ4 among the algorithms that the volume's files are compressed with.
+const LZ4: u16 = 1;
 
 /// Features that a reader may ignore.
 pub mod compat {
@@ -19,8 +21,16 @@ pub mod compat {
 
 /// Features that a reader must know.
 pub mod incompat {
+    /// Compressed bytes are preceded by zeros rather than followed.
+    pub const ZERO_PADDING: u32 = 1 << 0;
+    /// Parameters of compression follow the superblock, and extents may take several blocks.
+    pub const COMPR_CFGS: u32 = 1 << 1;
     /// Chunk-based files.
     pub const CHUNKED_FILE: u32 = 1 << 2;
+    /// Inline extents.
+    pub const ZTAILPACKING: u32 = 1 << 4;
+    /// All that compressed files need.
+    pub const COMPRESSED: u32 = ZERO_PADDING | COMPR_CFGS | ZTAILPACKING;
 }
 
 /// The fields of the superblock that are used here; all others are zero when emitted.
@@ -64,9 +74,12 @@ impl Superblock {
             return Err(Error::Checksum);
         }
         let feature_incompat = u32_at(sb, 80)?;
-        let unknown = feature_incompat & !incompat::CHUNKED_FILE;
+        let unknown = feature_incompat & !(incompat::CHUNKED_FILE | incompat::COMPRESSED);
         if unknown != 0 {
             return Err(Error::Features(unknown));
+        }
+        if feature_incompat & incompat::COMPR_CFGS != 0 && u16_at(sb, 84)? & !LZ4 != 0 {
+            return Err(Error::Compression);
         }
         Ok(Superblock {
             feature_compat,
@@ -100,6 +113,9 @@ impl Superblock {
         put(sb, 48, &self.uuid);
         put(sb, 64, &self.volume_name);
         put(sb, 80, &self.feature_incompat.to_le_bytes());
+        if self.feature_incompat & incompat::COMPR_CFGS != 0 {
+            put(sb, 84, &LZ4.to_le_bytes());
+        }
         let sum = checksum(sb);
         put(sb, 4, &sum.to_le_bytes());
     }
@@ -161,9 +177,12 @@ mod tests {
         assert_eq!(Superblock::parse(&block[..4000]), Err(Error::Truncated));
         block[4095] ^= 1;
         assert_eq!(Superblock::parse(&block), Err(Error::Checksum));
-        let other = Superblock { feature_incompat: 3, ..sample() };
+        let other = Superblock { feature_incompat: 0x29, ..sample() };
         other.emit_block(&mut block);
-        assert_eq!(Superblock::parse(&block), Err(Error::Features(3)));
+        assert_eq!(Superblock::parse(&block), Err(Error::Features(0x28)));
+        let other = Superblock { feature_incompat: incompat::COMPRESSED, ..sample() };
+        other.emit_block(&mut block);
+        assert_eq!(Superblock::parse(&block), Ok(other));
         block[SUPERBLOCK_OFFSET + 12] = 9;
         assert_eq!(Superblock::parse(&block), Err(Error::BlockSize(9)));
     }

@@ -1,5 +1,6 @@
 //! Contents of files.
 
+use super::packed::Packed;
 use super::source::read_run;
 use super::{Image, Node, damaged};
 use crate::arch::PAGE_SIZE;
@@ -15,6 +16,8 @@ enum Place {
     Hole,
     /// At this byte of the image; only the file's own bytes of it count.
     At(u64),
+    /// In a compressed extent.
+    In(Packed),
 }
 
 impl Image {
@@ -47,6 +50,7 @@ impl Image {
                 let within = position & ((1 << info.bits) - 1);
                 Ok(Place::At(u64::from(block) * BLOCK as u64 + within))
             }
+            Layout::Compressed => Ok(self.extent(node, index)?.map_or_else(Place::In, Place::At)),
         }
     }
 
@@ -69,6 +73,10 @@ impl Image {
             let piece = &mut out[done..done + n];
             match self.place(node, at / BLOCK as u64)? {
                 Place::Hole => piece.fill(0),
+                Place::In(packed) => {
+                    let copy = &mut |_, frame: PageRef| frame.read(within as usize, piece);
+                    self.unpack(node, &packed, at / BLOCK as u64, false, copy)?;
+                }
                 Place::At(start) => {
                     let from = start + within;
                     if from + n as u64 > self.len() {
@@ -92,6 +100,11 @@ impl Image {
         let start = match self.place(node, index)? {
             Place::Hole => return PageRef::alloc(true),
             Place::At(start) => start,
+            Place::In(packed) => {
+                let mut page = Err(Errno::EIO);
+                self.unpack(node, &packed, index, false, &mut |_, frame| page = Ok(frame))?;
+                return page;
+            }
         };
         let whole = start % BLOCK as u64 == 0 && start + BLOCK as u64 <= self.len();
         if whole && !self.source.in_place() {
@@ -158,6 +171,11 @@ impl Pager for FilePager {
         count: usize,
         sink: &mut dyn FnMut(u64, PageRef),
     ) -> Result<()> {
+        if self.node.inode.layout == Layout::Compressed
+            && let Place::In(packed) = self.image.place(&self.node, index)?
+        {
+            return self.image.unpack(&self.node, &packed, index, true, sink);
+        }
         let run = self.image.run(&self.node, index, count as u64);
         if self.in_place() {
             sink(index, self.read_page(index)?);
@@ -184,11 +202,12 @@ impl Pager for FilePager {
         // Only whole blocks are read ahead.
         match self.image.place(&self.node, index)? {
             Place::At(start) => self.image.source.check(start, page),
-            Place::Hole => Ok(()),
+            // An extent is checked before it is decoded.
+            Place::Hole | Place::In(_) => Ok(()),
         }
     }
 
     fn in_place(&self) -> bool {
-        self.image.source.in_place()
+        self.node.inode.layout != Layout::Compressed && self.image.source.in_place()
     }
 }

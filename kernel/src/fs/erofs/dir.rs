@@ -41,8 +41,8 @@ impl Image {
     fn dir_block(&self, dir: &Node, index: u64) -> Result<Cow<'_, [u8]>> {
         let offset = index * BLOCK as u64;
         let len = (dir.inode.size - offset).min(BLOCK as u64) as usize;
-        // In place where the block is in one piece, which only chunk-based directories could break.
-        if dir.inode.layout != Layout::Chunk
+        // In place where the block is in one piece: directories of ours always are.
+        if matches!(dir.inode.layout, Layout::Plain | Layout::Inline)
             && let Some(start) = self.dir_start(dir, index)
         {
             return self.bytes(start, len);

@@ -3,11 +3,12 @@
 //!
 //! An image is untrusted: every offset and length in it is checked where it is used. Damage is
 //! EUCLEAN, a failing or too short device is EIO, and so is a block that does not have the hash that
-//! the boot record vouches for. The format itself is in [`dock2uni_format::erofs`].
+//! the boot record vouches for, or does not decompress. The format itself is in [`dock2uni_format::erofs`].
 
 mod blake2b;
 mod data;
 mod dir;
+mod packed;
 mod source;
 mod verity;
 mod xattr;
@@ -21,11 +22,13 @@ use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dock2uni_format::erofs::{self as format, BLOCK, EXTENDED_LEN, Inode, Superblock};
+use packed::Decoder;
 
 /// An open image.
 pub struct Image {
     source: Source,
     sb: Superblock,
+    decoder: Decoder,
 }
 
 /// An inode with the position it was read from.
@@ -49,7 +52,7 @@ fn damaged(_error: format::Error) -> Errno {
 
 impl Image {
     /// Reads and checks the superblock. EINVAL if there is none or it needs features we lack;
-    /// EUCLEAN if it is damaged; EIO if the source ends before the image does.
+    /// EUCLEAN if it is damaged; EIO if the source ends before the image does; ENOMEM.
     pub fn open(source: Source) -> Result<Arc<Image>> {
         let block = source.bytes(0, BLOCK)?;
         let sb = Superblock::parse(&block).map_err(|error| match error {
@@ -60,7 +63,8 @@ impl Image {
         if u64::from(sb.blocks) * BLOCK as u64 > source.len() {
             return Err(Errno::EIO);
         }
-        Ok(Arc::new(Image { source, sb }))
+        let decoder = Decoder::new(sb.feature_incompat & format::incompat::COMPR_CFGS != 0)?;
+        Ok(Arc::new(Image { source, sb, decoder }))
     }
 
     /// The superblock.

@@ -356,3 +356,148 @@ fn blocks_are_checked_against_the_hash_tree_when_they_are_used() {
         assert_eq!(image.unwrap().read_file(&node, last, &mut block), Err(Errno::EIO));
     }
 }
+
+/// A compressed file of a text of 20 bytes again and again: two extents in blocks, one block as it is,
+/// and the last extent beside the inode. With the blocks that the extents lie in.
+fn compressed() -> (Vec<u8>, Vec<u8>) {
+    use format::{Extent, Layout, MapHeader, Stored, incompat};
+    let text = b"all work and no play";
+    let contents = |len: usize| -> Vec<u8> { text.iter().copied().cycle().take(len).collect() };
+    // The text as literals, a copy of it up to the last five bytes, and these.
+    let encode = |data: &[u8]| {
+        let mut out = std::vec![0xff, 5];
+        out.extend_from_slice(&data[..20]);
+        out.extend_from_slice(&[20, 0]);
+        let more = data.len() - 25 - 4 - 15;
+        out.extend(std::iter::repeat_n(255, more / 255));
+        out.extend([(more % 255) as u8, 0x50]);
+        out.extend_from_slice(&data[data.len() - 5..]);
+        out
+    };
+    let rotated = |first: usize, len: usize| contents(first + len)[first..].to_vec();
+    let size = 70 * BLOCK + 1000;
+    let extents = [
+        Extent { first: 0, count: 64, stored: Stored::Blocks(2, 2) },
+        Extent { first: 64, count: 1, stored: Stored::Plain(4) },
+        Extent { first: 65, count: 4, stored: Stored::Blocks(5, 1) },
+        Extent { first: 69, count: 2, stored: Stored::Inline },
+    ];
+    let mut image = std::vec![0; 7 * BLOCK];
+    let mut inline_len = 0;
+    for extent in extents {
+        let first = extent.first as usize * BLOCK;
+        let len = (size - first).min(extent.count as usize * BLOCK);
+        let data = rotated(first, len);
+        let packed = encode(&data);
+        match extent.stored {
+            Stored::Plain(block) => {
+                image[block as usize * BLOCK..][..BLOCK].copy_from_slice(&data);
+            }
+            Stored::Blocks(block, blocks) => {
+                let end = (block as usize + usize::from(blocks)) * BLOCK;
+                image[end - packed.len()..end].copy_from_slice(&packed);
+            }
+            Stored::Inline => {
+                let at = BLOCK + EXTENDED_LEN + format::MAP_HEADER_LEN + 71 * 8;
+                image[at..at + packed.len()].copy_from_slice(&packed);
+                inline_len = packed.len() as u16;
+            }
+        }
+        let at = BLOCK + EXTENDED_LEN + format::MAP_HEADER_LEN + extent.first as usize * 8;
+        extent.emit(&mut image[at..]);
+    }
+    let inode = Inode {
+        layout: Layout::Compressed,
+        xattr_icount: 0,
+        mode: 0o100_644,
+        nlink: 1,
+        size: size as u64,
+        u: 4,
+        ino: 1,
+        uid: 0,
+        gid: 0,
+        mtime: Some(format::Time::default()),
+    };
+    inode.emit(&mut image[BLOCK..]);
+    MapHeader { inline_len }.emit(&mut image[BLOCK + EXTENDED_LEN..]);
+    let sb = Superblock {
+        feature_incompat: incompat::COMPRESSED,
+        blocks: 7,
+        root_nid: 128,
+        ..Superblock::default()
+    };
+    sb.emit_block(image.first_chunk_mut().unwrap());
+    (image, contents(size))
+}
+
+#[test]
+fn compressed_files_are_decoded_where_they_are_used() {
+    use crate::io::IoDst;
+    let (bytes, contents) = compressed();
+    let (with_tree, verity) = with_tree(bytes.clone());
+    let size = contents.len() as u64;
+    let [memory, disk] = checked(&with_tree, &verity).map(Result::unwrap);
+    for image in [open(bytes).unwrap(), memory, disk] {
+        let node = image.node(128).unwrap();
+        let mut all = std::vec![0; contents.len()];
+        image.read_file(&node, 0, &mut all).unwrap();
+        assert!(all == contents);
+        let mut page = [1; BLOCK];
+        image.read_page(&node, 70).unwrap().read(0, &mut page);
+        assert!(page[..1000] == contents[70 * BLOCK..] && page[1000..] == [0; BLOCK - 1000]);
+        let pager = Arc::new(FilePager::new(image.clone(), node));
+        let cache = crate::mm::PageCache::backed(size, pager);
+        // From the middle of an extent: the pages before come along.
+        let mut dst = IoDst::kernel(&mut page);
+        assert_eq!(cache.read_at(10 * BLOCK as u64, &mut dst), Ok(BLOCK));
+        let mut there = 0;
+        cache.peek_range(0, 71, |_, _, _| there += 1);
+        // Those of an image with a hash tree are seen when they have been asked for.
+        assert_eq!(there, if image.source.checks() { 1 } else { 64 });
+        let mut dst = IoDst::kernel(&mut all);
+        let mut at = 0;
+        while dst.remaining() > 0 {
+            at += cache.read_at(at, &mut dst).unwrap() as u64;
+        }
+        assert!(all == contents);
+    }
+}
+
+#[test]
+fn damaged_extents_are_errors_and_never_a_panic() {
+    let (bytes, _) = compressed();
+    let mut page = [0; BLOCK];
+    // A distance that reaches before the start, in an extent in blocks and in the one beside the
+    // inode; the other extents stay readable.
+    let inline_at = BLOCK + EXTENDED_LEN + format::MAP_HEADER_LEN + 71 * 8;
+    let zeros = bytes[2 * BLOCK..].iter().position(|&byte| byte != 0).unwrap();
+    for (at, broken, fine) in [(2 * BLOCK + zeros, 10, 66), (inline_at, 69, 10)] {
+        let mut bad = bytes.clone();
+        bad[at + 22..at + 24].copy_from_slice(&[21, 0]);
+        let image = open(bad).unwrap();
+        let node = image.node(128).unwrap();
+        let offset = |index: u64| index * BLOCK as u64;
+        assert_eq!(image.read_file(&node, offset(broken), &mut page), Err(Errno::EIO));
+        assert_eq!(image.read_file(&node, offset(fine), &mut page), Ok(()));
+        let pager = Arc::new(FilePager::new(image.clone(), node));
+        let cache = crate::mm::PageCache::backed(70 * BLOCK as u64, pager);
+        assert_eq!(cache.get_page(broken, false).err(), Some(Errno::EIO));
+        assert!(cache.get_page(fine, false).is_ok());
+    }
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    for _ in 0..300 {
+        let mut bad = bytes.clone();
+        for _ in 0..8 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = BLOCK + (random >> 33) as usize % (bad.len() - BLOCK);
+            bad[at] = (random >> 13) as u8;
+        }
+        let image = open(bad).unwrap();
+        let Ok(node) = image.node(128) else { continue };
+        for index in [0, 1, 63, 64, 65, 69, 70] {
+            if index * (BLOCK as u64) < node.inode.size {
+                let _ = image.read_page(&node, index);
+            }
+        }
+    }
+}
