@@ -301,19 +301,22 @@ fn look(
 /// A workload and its image's report together.
 fn item(workload: &Workload, report: &Report) -> Item {
     let mut reasons: Vec<Reason> = own_reasons(workload);
+    // A volume may have the data already whose making would ask for variables.
+    let mounted = !workload.mounts.is_empty();
+    let blocks = |finding: &report::Finding| {
+        finding.severity == report::Severity::Blocker
+            && !(mounted && finding.id == report::VARIABLE)
+    };
     reasons.extend(report.findings.iter().map(|finding| Reason {
-        severity: match finding.severity {
-            report::Severity::Blocker => Severity::Blocker,
-            report::Severity::Note => Severity::Warning,
-        },
+        severity: if blocks(finding) { Severity::Blocker } else { Severity::Warning },
         text: finding.text.clone(),
         advice: finding.advice.clone(),
     }));
     reasons.sort_by(|a, b| b.severity.cmp(&a.severity));
     let of_image = match report.verdict {
         report::Verdict::Runs => Verdict::Runs,
-        report::Verdict::RunsWithNotes => Verdict::RunsWithNotes,
-        report::Verdict::WontRun => Verdict::WontRun,
+        report::Verdict::WontRun if report.findings.iter().any(blocks) => Verdict::WontRun,
+        _ => Verdict::RunsWithNotes,
     };
     let limit = workload.resources.memory.map(|bytes| bytes.div_ceil(1 << 20));
     Item {

@@ -9,9 +9,10 @@ use super::elf::{Closure, How, Missing};
 use super::packages::{self, Database, Manager};
 use super::report::{
     Finding, Memory, MissingCall, Needs, Object, Packages, Program, Report, Runs, Runtime,
-    Severity, Step, Syscalls, Verdict,
+    Severity, Step, Syscalls, VARIABLE, Verdict,
 };
 use super::root::{Root, base, show};
+use super::shell::Refusal;
 use super::start::Role;
 use super::syscalls::{self, Calls};
 use super::{Plan, needs};
@@ -68,6 +69,7 @@ pub(super) fn compose(
         configuration(record, &mut report.needs, &mut findings);
     }
     commands(plan, &mut findings);
+    variables(plan, &mut findings);
     libraries(plan, running, &mut findings);
     report.syscalls = system_calls(calls, &mut findings);
     features(plan, running, root, &mut report.needs, &mut findings);
@@ -219,6 +221,35 @@ fn commands(plan: &Plan, findings: &mut Findings) {
             "the image's command is a shell, which ends at once without a terminal".into(),
             Some("give it a command, or a terminal with `-it`"),
         );
+    }
+}
+
+/// Scripts that refuse to go on without variables. One that is certain to come there, with the image's
+/// files and no others, keeps it from running, unless what is mounted decides: data that are there already
+/// ask for nothing.
+fn variables(plan: &Plan, findings: &mut Findings) {
+    let mounted = plan.record.as_ref().is_some_and(|record| !record.mounts.is_empty());
+    let refusals = &plan.started.refusals;
+    let certain = |refusal: &Refusal| (refusal.certain || refusal.fresh) && !mounted;
+    for (script, refusal) in refusals {
+        // The same script may be walked for several users.
+        if !certain(refusal) && refusals.iter().any(|(_, other)| certain(other)) {
+            continue;
+        }
+        let fresh = refusal.fresh && !refusal.certain;
+        let certain = certain(refusal);
+        let names: Vec<String> = refusal.variables.iter().map(|name| format!("`{name}`")).collect();
+        let (what, may) = (names.join(" or "), if certain { "ends" } else { "may end" });
+        let unless = if fresh { ", unless its data are there already" } else { "" };
+        let status = refusal.status;
+        let text = format!("`{script}` {may} with {status} because {what} is not set{unless}");
+        let first = refusal.variables.first().map_or("NAME", String::as_str);
+        findings.push(Finding {
+            severity: if certain { Severity::Blocker } else { Severity::Note },
+            id: VARIABLE.to_owned(),
+            text,
+            advice: Some(format!("set it with `-e {first}=...`")),
+        });
     }
 }
 

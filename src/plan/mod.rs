@@ -43,7 +43,7 @@ use std::io;
 
 use dock2uni_format::record::Record;
 
-pub use report::{Finding, Report, Severity, Verdict};
+pub use report::{Finding, Report, Severity, VARIABLE, Verdict};
 
 use self::elf::{Builder, Closure, How};
 use self::modules::Runtime;

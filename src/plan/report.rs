@@ -34,6 +34,9 @@ pub enum Severity {
     Note,
 }
 
+/// Kind of a finding: a script ends because a variable is not set.
+pub const VARIABLE: &str = "variable";
+
 /// One reason for the verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {

@@ -9,14 +9,16 @@ use std::rc::Rc;
 
 use super::expand;
 use super::parse::{Command, Item, List, Pipeline, Word, parse, plain};
+use super::refusal::{self, Refusal};
 use super::test;
 
 /// Commands that are walked over before a script counts as too long.
 const FUEL: u32 = 20_000;
 /// Functions and sourced files within one another.
-const MAX_CALLS: u32 = 24;
+const MAX_CALLS: usize = 24;
 /// Commands that are remembered.
 const MAX_RUNS: usize = 512;
+const MAX_REFUSALS: usize = 16;
 
 /// A text, if it is known.
 pub type Value = Option<String>;
@@ -70,6 +72,8 @@ pub struct Outcome {
     pub sourced: BTreeSet<String>,
     /// Absolute paths that it names.
     pub mentions: BTreeSet<String>,
+    /// Where it ends, without success, for want of variables.
+    pub refusals: Vec<Refusal>,
     /// Whether all of it was understood and walked.
     pub complete: bool,
 }
@@ -92,14 +96,32 @@ pub struct Start {
 /// Walks a script.
 pub fn walk(text: &str, start: &Start, world: &dyn World) -> Outcome {
     let (list, complete) = parse(text);
+    let mut outcome = pass(&list, complete, start, world, false);
+    if outcome.refusals.iter().any(|refusal| !refusal.certain) {
+        let fresh = pass(&list, complete, start, world, true).refusals;
+        for refusal in &mut outcome.refusals {
+            refusal.fresh |= fresh.iter().any(|other| {
+                other.certain
+                    && (other.status, &other.variables) == (refusal.status, &refusal.variables)
+            });
+        }
+    }
+    outcome
+}
+
+/// One walk. `absent`: what the image does not have is not there, unless the script may have made it.
+fn pass(list: &List, complete: bool, start: &Start, world: &dyn World, absent: bool) -> Outcome {
     let mut walk = Walk {
         world,
         name: start.name.clone(),
         uid: start.uid,
         outcome: Outcome { complete, ..Outcome::default() },
         functions: BTreeMap::new(),
+        frames: Vec::new(),
+        guards: Vec::new(),
+        inner: 0,
+        absent,
         fuel: FUEL,
-        calls: 0,
     };
     let mut state = State {
         vars: start.env.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
@@ -109,7 +131,7 @@ pub fn walk(text: &str, start: &Start, world: &dyn World) -> Outcome {
         certain: true,
         flow: Flow::On,
     };
-    walk.list(&list, &mut state, false);
+    walk.list(list, &mut state, false);
     walk.outcome
 }
 
@@ -204,8 +226,33 @@ pub(super) struct Walk<'a> {
     pub uid: Option<u32>,
     outcome: Outcome,
     functions: BTreeMap<String, Rc<List>>,
+    /// Names of the functions that are being run, `source` for sourced files.
+    pub frames: Vec<String>,
+    /// Variables whose emptiness has led to where the walk is, innermost conditions last.
+    guards: Vec<Vec<String>>,
+    /// Shells within the script's own, whose end is not the script's.
+    inner: u32,
+    /// Whether files that the image does not have are taken not to be there.
+    absent: bool,
     fuel: u32,
-    calls: u32,
+}
+
+/// Programs that make no files but those that they are told to by name.
+const TAME: &[&str] = &[
+    "awk", "basename", "cat", "chgrp", "chmod", "chown", "cut", "date", "dirname", "env", "expr",
+    "find", "getent", "grep", "gosu", "head", "hostname", "id", "locale", "ls", "mkdir", "rm",
+    "sed", "seq", "sleep", "sort", "stat", "su-exec", "tail", "tr", "uname", "wc", "whoami",
+];
+
+/// Whether a command may make a file at a path.
+fn may_make(argv: &[Value], path: &str) -> bool {
+    let Some(Some(program)) = argv.first() else { return true };
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let named = |word: &Value| match word {
+        Some(word) => word.trim_end_matches('/') == path,
+        None => true,
+    };
+    !TAME.contains(&name) || argv[1..].iter().any(named)
 }
 
 /// Builtins that change nothing which is followed here.
@@ -232,7 +279,7 @@ impl Walk<'_> {
         if item.background {
             // It runs in a shell of its own.
             let mut own = state.clone();
-            self.and_or(item, &mut own, true);
+            self.within(|walk| walk.and_or(item, &mut own, true));
             return Some(true);
         }
         self.and_or(item, state, beside)
@@ -240,12 +287,16 @@ impl Walk<'_> {
 
     fn and_or(&mut self, item: &Item, state: &mut State, beside: bool) -> Option<bool> {
         let mut status = self.pipeline(&item.first, state, beside);
+        let mut tests = vec![&item.first];
         for (and, pipeline) in &item.rest {
             if state.flow != Flow::On {
                 break;
             }
             match status {
-                Some(known) if known == *and => status = self.pipeline(pipeline, state, beside),
+                Some(known) if known == *and => {
+                    let guard = refusal::empty(tests.iter().copied(), state);
+                    status = self.guarded(guard, |walk| walk.pipeline(pipeline, state, beside));
+                }
                 Some(_) => {}
                 None => {
                     let mut other = state.clone();
@@ -258,6 +309,7 @@ impl Walk<'_> {
                     status = second.filter(|known| known != and);
                 }
             }
+            tests.push(pipeline);
         }
         status
     }
@@ -268,7 +320,7 @@ impl Walk<'_> {
             commands => {
                 for command in commands {
                     let mut own = state.clone();
-                    self.command(command, &mut own, beside);
+                    self.within(|walk| walk.command(command, &mut own, beside));
                 }
                 None
             }
@@ -301,7 +353,7 @@ impl Walk<'_> {
             Command::Group(list) => self.list(list, state, beside),
             Command::Subshell(list) => {
                 let mut own = state.clone();
-                self.list(list, &mut own, beside)
+                self.within(|walk| walk.list(list, &mut own, beside))
             }
             Command::Function { name, body } => {
                 self.functions.insert(name.clone(), body.clone());
@@ -309,6 +361,32 @@ impl Walk<'_> {
             }
             Command::Test(words) => test::double(self, words, state),
             Command::Opaque => None,
+        }
+    }
+
+    /// Something in a shell of its own.
+    fn within<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
+        self.inner += 1;
+        let result = what(self);
+        self.inner -= 1;
+        result
+    }
+
+    /// Something that happens because variables are empty.
+    fn guarded<T>(&mut self, empty: Vec<String>, what: impl FnOnce(&mut Self) -> T) -> T {
+        self.guards.push(empty);
+        let result = what(self);
+        self.guards.pop();
+        result
+    }
+
+    /// The script ends here for want of `variables`.
+    pub fn refuse(&mut self, variables: Vec<String>, status: u8, state: &State) {
+        let certain = state.certain;
+        let refusal = Refusal { variables, status, certain, fresh: certain };
+        let refusals = &mut self.outcome.refusals;
+        if self.inner == 0 && refusals.len() < MAX_REFUSALS && !refusals.contains(&refusal) {
+            refusals.push(refusal);
         }
     }
 
@@ -337,8 +415,14 @@ impl Walk<'_> {
             return status;
         }
         match status {
-            Some(true) => self.list(body, state, beside),
-            Some(false) => self.if_command(rest, otherwise, state, beside),
+            Some(known) => {
+                let tests = condition.iter().flat_map(Item::pipelines);
+                let guard = refusal::empty(tests, state);
+                self.guarded(guard, |walk| match known {
+                    true => walk.list(body, state, beside),
+                    false => walk.if_command(rest, otherwise, state, beside),
+                })
+            }
             None => {
                 let mut other = state.clone();
                 let certain = state.certain;
@@ -477,7 +561,7 @@ impl Walk<'_> {
         beside: bool,
     ) -> Option<bool> {
         if let Some(body) = self.functions.get(name).cloned() {
-            return self.call(&body, &argv[1..], whole, state, beside);
+            return self.call(name, &body, &argv[1..], whole, state, beside);
         }
         let argument = |index: usize| argv.get(index).cloned().flatten();
         match name {
@@ -499,6 +583,11 @@ impl Walk<'_> {
                 None
             }
             "exit" => {
+                let status = argument(1).and_then(|text| text.parse::<u8>().ok());
+                let guard = self.guards.iter().rev().find(|guard| !guard.is_empty());
+                if let (Some(status @ 1..), Some(guard)) = (status, guard) {
+                    self.refuse(guard.clone(), status, state);
+                }
                 state.flow = Flow::End;
                 None
             }
@@ -593,24 +682,25 @@ impl Walk<'_> {
 
     fn call(
         &mut self,
+        name: &str,
         body: &Rc<List>,
         args: &[Value],
         whole: bool,
         state: &mut State,
         beside: bool,
     ) -> Option<bool> {
-        if self.calls >= MAX_CALLS {
+        if self.frames.len() >= MAX_CALLS {
             self.outcome.complete = false;
             return None;
         }
-        self.calls += 1;
+        self.frames.push(name.to_owned());
         let saved = std::mem::replace(&mut state.args, whole.then(|| args.to_vec()));
         let status = self.list(&body.clone(), state, beside);
         state.args = saved;
         if state.flow == Flow::Return {
             state.flow = Flow::On;
         }
-        self.calls -= 1;
+        self.frames.pop();
         status
     }
 
@@ -627,11 +717,11 @@ impl Walk<'_> {
             self.outcome.sourced.insert(path);
             Some(text)
         });
-        let Some(text) = text.filter(|_| self.calls < MAX_CALLS) else {
+        let Some(text) = text.filter(|_| self.frames.len() < MAX_CALLS) else {
             state.murky = true;
             return None;
         };
-        self.calls += 1;
+        self.frames.push("source".to_owned());
         let (list, complete) = parse(&text);
         self.outcome.complete &= complete;
         let given = args.len() > 1;
@@ -646,21 +736,22 @@ impl Walk<'_> {
         if state.flow == Flow::Return {
             state.flow = Flow::On;
         }
-        self.calls -= 1;
+        self.frames.pop();
         status
     }
 
     fn eval(&mut self, args: &[Value], state: &mut State, beside: bool) -> Option<bool> {
         let text: Option<Vec<String>> = args.iter().cloned().collect();
-        let Some(text) = text.filter(|_| self.calls < MAX_CALLS) else {
+        let Some(text) = text.filter(|_| self.frames.len() < MAX_CALLS) else {
             state.murky = true;
             return None;
         };
-        self.calls += 1;
+        // No frame that a script sees, but one all the same.
+        self.frames.push("eval".to_owned());
         let (list, complete) = parse(&text.join(" "));
         self.outcome.complete &= complete;
         let status = self.list(&list, state, beside);
-        self.calls -= 1;
+        self.frames.pop();
         status
     }
 
@@ -671,6 +762,11 @@ impl Walk<'_> {
         if self.outcome.runs.len() < MAX_RUNS {
             self.outcome.runs.push(Run { argv, whole, certain: state.certain, how });
         }
+    }
+
+    /// Whether there is certainly no file at a path that the image has nothing at.
+    pub fn is_absent(&self, path: &str) -> bool {
+        self.absent && !self.outcome.runs.iter().any(|run| may_make(&run.argv, path))
     }
 
     /// Remembers an absolute path.
@@ -703,7 +799,7 @@ impl Walk<'_> {
         };
         let Some(words) = simple else {
             let mut own = state.clone();
-            self.list(body, &mut own, false);
+            self.within(|walk| walk.list(body, &mut own, false));
             return None;
         };
         let argv: Option<Vec<String>> = self.fields(&words, state)?.into_iter().collect();

@@ -2,6 +2,7 @@
 
 use super::eval::{State, Value, Walk};
 use super::parse::{Part, Word};
+use super::refusal;
 
 /// Longest text that is kept.
 const MAX_TEXT: usize = 64 << 10;
@@ -89,8 +90,15 @@ fn value(walk: &mut Walk<'_>, part: &Part, state: &State) -> Value {
 }
 
 fn variable(walk: &Walk<'_>, name: &str, state: &State) -> Value {
+    if let Some(index) = name.strip_prefix("FUNCNAME[").and_then(|rest| rest.strip_suffix(']')) {
+        return frame(walk, index);
+    }
     let name = name.strip_suffix("[0]").unwrap_or(name);
     if let Some(name) = name.strip_prefix('#').filter(|name| !name.is_empty()) {
+        if name == "FUNCNAME[@]" || name == "FUNCNAME[*]" {
+            let depth = walk.frames.len();
+            return Some(if depth > 0 { depth + 1 } else { 0 }.to_string());
+        }
         if name == "@" || name == "*" {
             return state.args.as_ref().map(|args| args.len().to_string());
         }
@@ -125,6 +133,17 @@ fn variable(walk: &Walk<'_>, name: &str, state: &State) -> Value {
     }
 }
 
+/// A name on bash's stack of functions, the script itself (`main`) being the lowest.
+fn frame(walk: &Walk<'_>, index: &str) -> Value {
+    let index: usize = index.parse().ok()?;
+    let depth = walk.frames.len();
+    Some(match depth.checked_sub(index) {
+        Some(0) if depth > 0 => "main".to_owned(),
+        Some(at @ 1..) => walk.frames[at - 1].clone(),
+        _ => String::new(),
+    })
+}
+
 /// `${name op argument}`
 fn operated(walk: &mut Walk<'_>, name: &str, op: &str, argument: &Word, state: &State) -> Value {
     let is_set = match name.parse::<usize>() {
@@ -149,7 +168,12 @@ fn operated(walk: &mut Walk<'_>, name: &str, op: &str, argument: &Word, state: &
             Some(false) => Some(String::new()),
             None => None,
         },
-        ":?" | "?" => current,
+        ":?" | "?" => {
+            if present == Some(false) && refusal::is_environment(name) {
+                walk.refuse(vec![name.to_owned()], 1, state);
+            }
+            current
+        }
         "#" | "##" | "%" | "%%" => {
             let pattern = pattern(walk, argument, state)?;
             Some(strip(&current?, &pattern, op))

@@ -3,6 +3,7 @@
 mod eval;
 mod expand;
 mod parse;
+mod refusal;
 mod test;
 
 #[cfg(test)]
@@ -10,3 +11,4 @@ mod tests;
 
 pub use eval::{How, Outcome, Run, Start, Value, World, walk};
 pub use expand::matches;
+pub use refusal::Refusal;

@@ -179,7 +179,7 @@ impl Terms<'_, '_> {
         let there = self.walk.world.kind(&path);
         match (operator, there) {
             ("-e" | "-f" | "-d" | "-s" | "-x" | "-r" | "-w" | "-L" | "-h" | "-S" | "-p", None) => {
-                None
+                self.walk.is_absent(&path).then_some(false)
             }
             ("-e" | "-r" | "-w", Some(_)) => Some(true),
             ("-f", Some(kind)) => Some(kind == 'f'),

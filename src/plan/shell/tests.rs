@@ -156,10 +156,73 @@ fi
 "#;
     let outcome = walk(script, &start(&["postgres"], 0), &Files(&[]));
     assert!(outcome.complete);
-    assert_eq!(execs(&outcome), ["maybe gosu postgres /entrypoint.sh postgres"]);
+    assert_eq!(execs(&outcome), ["gosu postgres /entrypoint.sh postgres"]);
     let outcome = walk(script, &start(&["-c", "x=1"], 999), &Files(&[]));
-    assert_eq!(execs(&outcome), ["maybe postgres -c x=1"]);
+    assert_eq!(execs(&outcome), ["postgres -c x=1"]);
     assert!(outcome.mentions.contains("/docker-entrypoint-initdb.d/"));
+}
+
+#[test]
+fn scripts_that_want_variables_are_found_out() {
+    let refusals = |script: &str, env: &[(&str, &str)]| {
+        let mut start = start(&["db"], 0);
+        start.env.extend(env.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        let outcome = walk(script, &start, &Files(&[]));
+        let show = |refusal: &super::Refusal| {
+            let how = match (refusal.certain, refusal.fresh) {
+                (true, _) => "",
+                (false, true) => "fresh ",
+                (false, false) => "maybe ",
+            };
+            format!("{how}{} {}", refusal.status, refusal.variables.join(" "))
+        };
+        outcome.refusals.iter().map(show).collect::<Vec<_>>()
+    };
+    // The shape of the postgres image's.
+    let script = r#"
+verify() {
+	if [ -z "$PASSWORD" ] && [ 'trust' != "$AUTH" ]; then
+		cat >&2 <<-'EOE'
+			Error: superuser password is not specified.
+		EOE
+		exit 1
+	fi
+}
+if [ "$1" = db ] && [ ! -s "$DATA/VERSION" ]; then verify; fi
+exec "$@"
+"#;
+    // What is not in the image may be there when it runs.
+    assert_eq!(refusals(script, &[("DATA", "/data")]), ["fresh 1 PASSWORD"]);
+    let made = |command: &str| refusals(&format!("{command}\n{script}"), &[("DATA", "/data")]);
+    assert_eq!(made("mkdir -p $DATA; find $DATA -type d"), ["fresh 1 PASSWORD"]);
+    assert_eq!(made("mkdir -p $DATA/VERSION"), ["maybe 1 PASSWORD"]);
+    assert_eq!(made("initdb"), ["maybe 1 PASSWORD"]);
+    assert_eq!(refusals(script, &[("DATA", "/data"), ("PASSWORD", "x")]), [""; 0]);
+    assert_eq!(refusals(script, &[("DATA", "/data"), ("AUTH", "trust")]), [""; 0]);
+    // Where the data are is known only when it runs: the mariadb image.
+    let script = r#"
+fail() { echo "$@" >&2; exit 3; }
+DATA=$(db --print-datadir)
+if [ ! -d "$DATA" ]; then
+	if [ -z "${ROOT_PASSWORD+set}${ROOT_PASSWORD_FILE:-}" ]; then fail 'no password'; fi
+fi
+"#;
+    assert_eq!(refusals(script, &[]), ["maybe 3 ROOT_PASSWORD ROOT_PASSWORD_FILE"]);
+    assert_eq!(refusals(script, &[("ROOT_PASSWORD", "x")]), [""; 0]);
+    let through = "var=KEY; [ -n \"${!var:-}\" ] || { echo no; exit 2; }; exec db";
+    assert_eq!(refusals(through, &[]), ["2 KEY"]);
+    assert_eq!(refusals(": \"${LICENCE:?must be accepted}\"; exec db", &[]), ["1 LICENCE"]);
+    assert_eq!(refusals("if [[ -n $KEY ]]; then exec a; else exit 1; fi", &[]), ["1 KEY"]);
+    // What ends well, what ends another shell, what asks for something else.
+    for script in [
+        "[ -n \"$KEY\" ] || exit 0",
+        "( [ -n \"$KEY\" ] || exit 1 ) || :",
+        "x=$([ -n \"$KEY\" ] || exit 1)",
+        "[ -e /etc/db.conf ] || exit 1",
+        "[ -n \"$local\" ] || exit 1",
+    ] {
+        assert_eq!(refusals(script, &[]), [""; 0], "{script}");
+    }
 }
 
 #[test]

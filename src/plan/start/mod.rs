@@ -11,7 +11,7 @@ use dock2uni_format::record::Record;
 
 use self::runtime::{Language, Subject};
 use crate::plan::root::{Found, Root, base, join, show};
-use crate::plan::shell::{self, How, Outcome, Value, World};
+use crate::plan::shell::{self, How, Outcome, Refusal, Value, World};
 
 /// Commands that are followed in all, and steps on the way of one.
 const MAX_TASKS: usize = 256;
@@ -93,6 +93,8 @@ pub struct Started {
     pub mentions: BTreeSet<String>,
     /// What could not be followed, in words.
     pub unclear: Vec<String>,
+    /// Scripts on the way to the main program that end for want of variables.
+    pub refusals: Vec<(String, Refusal)>,
 }
 
 #[derive(Clone)]
@@ -360,6 +362,13 @@ impl Follower<'_, '_> {
     fn outcome(&mut self, outcome: Outcome, name: &str, task: &Task) {
         if !outcome.complete {
             self.unclear(format!("the script `{name}` was not understood to its end"));
+        }
+        if task.role == Role::Main {
+            for mut refusal in outcome.refusals {
+                refusal.certain &= task.certain;
+                refusal.fresh &= task.certain;
+                self.started.refusals.push((name.to_owned(), refusal));
+            }
         }
         let last = outcome.runs.iter().rposition(|run| run.how != How::Background);
         let execs = outcome.runs.iter().any(|run| run.how == How::Exec);
