@@ -62,7 +62,7 @@ pub fn get(port: u16, limit: Duration) -> Result<(), String> {
     }
 }
 
-/// Requests per second by wrk. An answer of another status is an error. Connections that failed or
+/// Requests per second by wrk, which waits for an answer for `patience` seconds. An answer of another status is an error. Connections that failed or
 /// timed out are not in the rate; how many they were is said, for either guest may drop some.
 pub fn wrk(
     who: &str,
@@ -70,9 +70,11 @@ pub fn wrk(
     keep_alive: bool,
     connections: u32,
     seconds: u64,
+    patience: u64,
 ) -> Result<f64, String> {
     let mut command = Command::new("wrk");
     command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
+    command.args(["--timeout", &format!("{patience}s")]);
     if !keep_alive {
         command.args(["-H", "Connection: close"]);
     }

@@ -224,5 +224,5 @@ fn requests(
 ) -> Result<[f64; 2], String> {
     let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
     http::wait_for_200(vm.port, Duration::from_secs(120))?;
-    vm.rate(|| http::wrk(guest.name, vm.port, keep_alive, connections, options.seconds))
+    vm.rate(|| http::wrk(guest.name, vm.port, keep_alive, connections, options.seconds, 2))
 }

@@ -6,7 +6,7 @@ use crate::{Case, fastest, ok};
 pub const CASES: &[Case] = &[
     ("pipe, 1 byte, same process", pipe_alone),
     ("pipe, 64 KiB, same process", pipe_alone_large),
-    ("pipe, round trip", pipe_trips),
+    ("pipe, round trip of 2 processes", pipe_trips),
     ("pipe, 64 KiB to a peer", pipe_stream),
     ("pipe, create and close", pipe_create),
     ("unix stream, 1 byte, same process", unix_alone),

@@ -1,6 +1,6 @@
 //! Calls, switches, processes and threads.
 
-use crate::peer::{Peer, wait};
+use crate::peer::wait;
 use crate::{Case, fastest, ok};
 use std::ffi::CString;
 use std::ptr::{null, null_mut};
@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 pub const CASES: &[Case] = &[
     ("getppid", getppid),
     ("clock_gettime", clock_gettime),
-    ("switch, sched_yield, 2 processes", yields),
-    ("switch, futex, 2 threads", futexes),
+    ("futex, round trip of 2 threads", futexes),
     ("thread: create, join", threads),
     ("fork, exit, wait", fork),
     ("fork, exit, wait, with 64 MiB", fork_large),
@@ -32,20 +31,6 @@ fn clock_gettime() -> f64 {
     fastest(|count| {
         for _ in 0..count {
             unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-        }
-    })
-}
-
-/// A turn of both: two switches on one CPU.
-fn yields() -> f64 {
-    let _peer = Peer::start(|| {
-        loop {
-            unsafe { libc::sched_yield() };
-        }
-    });
-    fastest(|count| {
-        for _ in 0..count {
-            unsafe { libc::sched_yield() };
         }
     })
 }
