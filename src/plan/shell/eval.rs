@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::expand;
-use super::parse::{Command, Item, List, Pipeline, Word, parse, plain};
+use super::parse::{Command, Item, List, Pipeline, Script, Word, parse, plain};
 use super::refusal::{self, Refusal};
 use super::test;
 
@@ -95,10 +95,10 @@ pub struct Start {
 
 /// Walks a script.
 pub fn walk(text: &str, start: &Start, world: &dyn World) -> Outcome {
-    let (list, complete) = parse(text);
-    let mut outcome = pass(&list, complete, start, world, false);
+    let script = parse(text);
+    let mut outcome = pass(&script, start, world, false);
     if outcome.refusals.iter().any(|refusal| !refusal.certain) {
-        let fresh = pass(&list, complete, start, world, true).refusals;
+        let fresh = pass(&script, start, world, true).refusals;
         for refusal in &mut outcome.refusals {
             refusal.fresh |= fresh.iter().any(|other| {
                 other.certain
@@ -110,17 +110,18 @@ pub fn walk(text: &str, start: &Start, world: &dyn World) -> Outcome {
 }
 
 /// One walk. `absent`: what the image does not have is not there, unless the script may have made it.
-fn pass(list: &List, complete: bool, start: &Start, world: &dyn World, absent: bool) -> Outcome {
+fn pass(script: &Script, start: &Start, world: &dyn World, absent: bool) -> Outcome {
     let mut walk = Walk {
         world,
         name: start.name.clone(),
         uid: start.uid,
-        outcome: Outcome { complete, ..Outcome::default() },
+        outcome: Outcome { complete: script.complete, ..Outcome::default() },
         functions: BTreeMap::new(),
         frames: Vec::new(),
         guards: Vec::new(),
         inner: 0,
         absent,
+        writes: script.writes.clone(),
         fuel: FUEL,
     };
     let mut state = State {
@@ -131,7 +132,7 @@ fn pass(list: &List, complete: bool, start: &Start, world: &dyn World, absent: b
         certain: true,
         flow: Flow::On,
     };
-    walk.list(list, &mut state, false);
+    walk.list(&script.list, &mut state, false);
     walk.outcome
 }
 
@@ -234,6 +235,8 @@ pub(super) struct Walk<'a> {
     inner: u32,
     /// Whether files that the image does not have are taken not to be there.
     absent: bool,
+    /// What the scripts write to, as in [`Script`].
+    writes: Vec<Option<String>>,
     fuel: u32,
 }
 
@@ -722,14 +725,13 @@ impl Walk<'_> {
             return None;
         };
         self.frames.push("source".to_owned());
-        let (list, complete) = parse(&text);
-        self.outcome.complete &= complete;
+        let script = self.read(&text);
         let given = args.len() > 1;
         let saved = state.args.clone();
         if given {
             state.args = Some(args[1..].to_vec());
         }
-        let status = self.list(&list, state, beside);
+        let status = self.list(&script.list, state, beside);
         if given {
             state.args = saved;
         }
@@ -740,6 +742,13 @@ impl Walk<'_> {
         status
     }
 
+    fn read(&mut self, text: &str) -> Script {
+        let script = parse(text);
+        self.outcome.complete &= script.complete;
+        self.writes.extend_from_slice(&script.writes);
+        script
+    }
+
     fn eval(&mut self, args: &[Value], state: &mut State, beside: bool) -> Option<bool> {
         let text: Option<Vec<String>> = args.iter().cloned().collect();
         let Some(text) = text.filter(|_| self.frames.len() < MAX_CALLS) else {
@@ -748,9 +757,8 @@ impl Walk<'_> {
         };
         // No frame that a script sees, but one all the same.
         self.frames.push("eval".to_owned());
-        let (list, complete) = parse(&text.join(" "));
-        self.outcome.complete &= complete;
-        let status = self.list(&list, state, beside);
+        let script = self.read(&text.join(" "));
+        let status = self.list(&script.list, state, beside);
         self.frames.pop();
         status
     }
@@ -766,7 +774,11 @@ impl Walk<'_> {
 
     /// Whether there is certainly no file at a path that the image has nothing at.
     pub fn is_absent(&self, path: &str) -> bool {
-        self.absent && !self.outcome.runs.iter().any(|run| may_make(&run.argv, path))
+        let name = path.trim_end_matches('/').rsplit('/').next();
+        let written = |write: &Option<String>| write.is_none() || write.as_deref() == name;
+        self.absent
+            && !self.writes.iter().any(written)
+            && !self.outcome.runs.iter().any(|run| may_make(&run.argv, path))
     }
 
     /// Remembers an absolute path.

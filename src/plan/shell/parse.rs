@@ -1,9 +1,10 @@
 //! A reader of shell scripts: the grammar of POSIX (XCU 2.10) with the parts of bash that container
 //! entrypoints use.
 //!
-//! Written for planning, not for execution: redirections are read and forgotten. It never recurses
-//! deeper than [`MAX_DEPTH`], whatever the input, since scripts come from strangers; that is why no
-//! parser of a shell is used here, which would be trusted with its own scripts.
+//! Written for planning, not for execution: of redirections only the files that they write to are
+//! kept. It never recurses deeper than [`MAX_DEPTH`], whatever the input, since scripts come from
+//! strangers; that is why no parser of a shell is used here, which would be trusted with its own
+//! scripts.
 
 use std::rc::Rc;
 
@@ -81,15 +82,38 @@ pub enum Part {
     Arithmetic,
 }
 
+/// A script that has been read.
+#[derive(Debug)]
+pub struct Script {
+    /// Its commands.
+    pub list: List,
+    /// Whether it was read to its end.
+    pub complete: bool,
+    /// Last components of the files that its redirections write to; `None` where one depends on a
+    /// variable.
+    pub writes: Vec<Option<String>>,
+}
+
 /// Reads a script. What cannot be read ends it early: the commands before count, and the result
 /// says so.
-pub fn parse(text: &str) -> (List, bool) {
+pub fn parse(text: &str) -> Script {
+    let text = text.as_bytes();
     let mut parser =
-        Parser { text: text.as_bytes(), at: 0, depth: 0, heredocs: Vec::new(), broken: false };
+        Parser { text, at: 0, depth: 0, heredocs: Vec::new(), writes: Vec::new(), broken: false };
     let list = parser.list(&[]);
     parser.blanks();
     let complete = !parser.broken && parser.at >= parser.text.len();
-    (list, complete)
+    Script { list, complete, writes: parser.writes }
+}
+
+/// The last component of the path that a word becomes, if its text says it.
+fn file_name(word: &Word) -> Option<String> {
+    let (last, before) = word.split_last()?;
+    let Part::Text { text, .. } = last else { return None };
+    match text.rsplit_once('/') {
+        Some((_, name)) => Some(name.to_owned()),
+        None => before.is_empty().then(|| text.clone()),
+    }
 }
 
 struct Parser<'a> {
@@ -98,6 +122,8 @@ struct Parser<'a> {
     depth: usize,
     /// Ends of here-documents that start at the next line, and whether tabs before them count not.
     heredocs: Vec<(String, bool)>,
+    /// As in [`Script`].
+    writes: Vec<Option<String>>,
     broken: bool,
 }
 
@@ -563,6 +589,13 @@ impl Parser<'_> {
         self.at += len + operator.len();
         self.blanks();
         let target = self.word();
+        // `2>&1` and `>&-` name no file.
+        let copy = operator == ">&"
+            && matches!(&target[..], [Part::Text { text, .. }]
+                if text == "-" || text.bytes().all(|byte| byte.is_ascii_digit()));
+        if matches!(operator, ">" | ">>" | ">|" | "<>" | ">&") && !copy {
+            self.writes.push(file_name(&target));
+        }
         if operator == "<<" || operator == "<<-" {
             let end = target.iter().map(text_of).collect();
             self.heredocs.push((end, operator == "<<-"));
@@ -689,9 +722,12 @@ impl Parser<'_> {
             at: 0,
             depth: self.depth + 1,
             heredocs: Vec::new(),
+            writes: Vec::new(),
             broken: self.depth >= MAX_DEPTH,
         };
-        inner.list(&[])
+        let list = inner.list(&[]);
+        self.writes.append(&mut inner.writes);
+        list
     }
 
     fn plain_character(&mut self, word: &mut Word, quoted: bool) {

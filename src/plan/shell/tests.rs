@@ -197,6 +197,18 @@ exec "$@"
     assert_eq!(made("mkdir -p $DATA; find $DATA -type d"), ["fresh 1 PASSWORD"]);
     assert_eq!(made("mkdir -p $DATA/VERSION"), ["maybe 1 PASSWORD"]);
     assert_eq!(made("initdb"), ["maybe 1 PASSWORD"]);
+    // Redirections make files as well.
+    for written in ["/data/VERSION", "\"$DATA/VERSION\"", "\"$FILE\"", "$(mktemp)"] {
+        for operator in [">", ">>", ">|", "&>", ">&", "1<>"] {
+            let command = format!("echo 1 {operator} {written}");
+            assert_eq!(made(&command), ["maybe 1 PASSWORD"], "{command}");
+        }
+    }
+    let outer = "write() { x=$(echo 1 > $DATA/VERSION); }; write";
+    assert_eq!(made(outer), ["maybe 1 PASSWORD"]);
+    for harmless in ["echo 1 > \"$DATA/other\" 2>&1", "echo 1 2>/dev/null 3>&-", "cat < $FILE"] {
+        assert_eq!(made(harmless), ["fresh 1 PASSWORD"], "{harmless}");
+    }
     assert_eq!(refusals(script, &[("DATA", "/data"), ("PASSWORD", "x")]), [""; 0]);
     assert_eq!(refusals(script, &[("DATA", "/data"), ("AUTH", "trust")]), [""; 0]);
     // Where the data are is known only when it runs: the mariadb image.
