@@ -200,12 +200,14 @@ fn extend(out: &mut Vec<u8>, len: usize) {
 
 fn length(encoded: &[u8], at: &mut usize, nibble: u8) -> usize {
     let mut len = usize::from(nibble);
-    while nibble == 15 {
-        let more = encoded[*at];
-        *at += 1;
-        len += usize::from(more);
-        if more != 255 {
-            break;
+    if nibble == 15 {
+        loop {
+            let more = encoded[*at];
+            *at += 1;
+            len += usize::from(more);
+            if more != 255 {
+                break;
+            }
         }
     }
     len
