@@ -2,13 +2,24 @@
 
 pub mod registry;
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use dock2uni::source::image::{Compression, Digest, Layer};
 use serde_json::Value;
 
 /// Any error, as a text for a person.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Ends a program: says what went wrong, if anything did.
+pub fn end(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Ticks of `/proc/*/stat` in a second: fixed by Linux's ABI.
 const TICKS: u64 = 100;

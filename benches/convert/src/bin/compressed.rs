@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use bench_convert::{Result, layers};
+use bench_convert::{Result, end, layers};
 use dock2uni::erofs::Compression;
 use dock2uni::rootfs::{self, Options};
 
@@ -14,13 +14,7 @@ use dock2uni::rootfs::{self, Options};
 const ROUNDS: usize = 3;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end(run())
 }
 
 fn run() -> Result<()> {

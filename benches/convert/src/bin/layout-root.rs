@@ -2,17 +2,11 @@
 
 use std::{fs::File, path::PathBuf, process::ExitCode, time::Instant};
 
-use bench_convert::{Result, layers};
+use bench_convert::{Result, end, layers};
 use dock2uni::rootfs;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end(run())
 }
 
 fn run() -> Result<()> {

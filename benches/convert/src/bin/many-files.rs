@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use bench_convert::Result;
+use bench_convert::{Result, end};
 use dock2uni::source::digest::Hasher;
 use serde_json::{Value, json};
 
@@ -20,13 +20,7 @@ fn main() -> ExitCode {
         eprintln!("usage: many-files LAYOUT N");
         return 2.into();
     };
-    match make(&layout, files) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end(make(&layout, files))
 }
 
 /// Hashes what passes through.
