@@ -22,6 +22,16 @@ pub enum Answer {
     Bytes(String),
     /// Nothing was said, but the connection was kept.
     Accepts,
+    /// The connection was taken, and closed on an opening of another protocol, as brokers do.
+    Closes,
+}
+
+/// How one connection went.
+enum Heard {
+    Said(Answer),
+    /// It was open until it was written to.
+    Closed,
+    Refused,
 }
 
 impl std::fmt::Display for Answer {
@@ -30,6 +40,9 @@ impl std::fmt::Display for Answer {
             Answer::Http(line) | Answer::Text(line) => f.write_str(line),
             Answer::Bytes(hex) => write!(f, "bytes {hex}"),
             Answer::Accepts => f.write_str("accepts connections"),
+            Answer::Closes => {
+                f.write_str("accepts connections, and closes them on what is not its protocol")
+            }
         }
     }
 }
@@ -51,34 +64,40 @@ fn opening(port: u16) -> &'static [u8] {
 }
 
 /// Asks until there is an answer; `None` if there is none before the deadline. The port is known to
-/// be listened on, so a connection that stays open is one that was accepted.
+/// be listened on, so a connection that stays open is one that was accepted. One that is closed on
+/// being written to may have met a server that was about to end: that counts the second time.
 pub fn ask(address: SocketAddr, guest: u16, deadline: Instant) -> Option<Answer> {
+    let mut closed = false;
     while Instant::now() < deadline {
-        if let Some(answer) = once(address, guest) {
-            return Some(answer);
+        match once(address, guest) {
+            Heard::Said(answer) => return Some(answer),
+            Heard::Closed if closed => return Some(Answer::Closes),
+            heard => closed = matches!(heard, Heard::Closed),
         }
         thread::sleep(PAUSE);
     }
     None
 }
 
-fn once(address: SocketAddr, guest: u16) -> Option<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, REPLY).ok()?;
-    stream.set_read_timeout(Some(BANNER)).ok()?;
+fn once(address: SocketAddr, guest: u16) -> Heard {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, REPLY) else { return Heard::Refused };
     let mut bytes = vec![0; 512];
-    match stream.read(&mut bytes) {
-        Ok(0) => return None,
-        Ok(len) => return Some(answer(&bytes[..len])),
+    let mut read = |stream: &mut TcpStream, patience| {
+        stream.set_read_timeout(Some(patience))?;
+        stream.read(&mut bytes).map(|len| (len > 0).then(|| answer(&bytes[..len])))
+    };
+    match read(&mut stream, BANNER) {
+        Ok(Some(answer)) => return Heard::Said(answer),
         Err(error) if is_timeout(&error) => {}
-        Err(_) => return None,
+        Ok(None) | Err(_) => return Heard::Refused,
     }
-    stream.write_all(opening(guest)).ok()?;
-    stream.set_read_timeout(Some(REPLY)).ok()?;
-    match stream.read(&mut bytes) {
-        Ok(0) => None,
-        Ok(len) => Some(answer(&bytes[..len])),
-        Err(error) if is_timeout(&error) => Some(Answer::Accepts),
-        Err(_) => None,
+    if stream.write_all(opening(guest)).is_err() {
+        return Heard::Refused;
+    }
+    match read(&mut stream, REPLY) {
+        Ok(Some(answer)) => Heard::Said(answer),
+        Err(error) if is_timeout(&error) => Heard::Said(Answer::Accepts),
+        Ok(None) | Err(_) => Heard::Closed,
     }
 }
 
@@ -124,10 +143,17 @@ mod tests {
             let len = second.read(&mut bytes).unwrap();
             assert!(bytes[..len].starts_with(b"GET / "));
             second.write_all(b"HTTP/1.0 404 Not Found\r\n\r\n").unwrap();
+            drop(second);
+            // A broker, which knows only its own protocol.
+            for _ in 0..2 {
+                let (mut broker, _) = listener.accept().unwrap();
+                assert!(broker.read(&mut bytes).unwrap() > 0);
+            }
         });
         let deadline = Instant::now() + Duration::from_secs(30);
         assert_eq!(ask(address, 80, deadline), Some(Answer::Text("220 ready".into())));
         assert_eq!(ask(address, 80, deadline), Some(Answer::Http("HTTP/1.0 404 Not Found".into())));
+        assert_eq!(ask(address, 80, deadline), Some(Answer::Closes));
         assert_eq!(ask(address, 80, Instant::now()), None);
     }
 }
