@@ -17,6 +17,8 @@ pub const TIME_WAIT: u64 = 60_000_000_000;
 /// Most tombstones kept; the oldest goes first (Linux: tcp_max_tw_buckets).
 const MAX_TOMBS: usize = 16 * 1024;
 const SHARDS: usize = 32;
+/// Room that an empty table keeps, in entries.
+const SPARE: usize = 32;
 
 /// A four-tuple in a form that hashes and compares fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,7 +158,7 @@ impl Table {
     pub fn remove(&self, conn: &Arc<Conn>) {
         let hash = conn.key.hash(self.secret);
         let is_it = |entry: &Entry| matches!(entry, Entry::Conn(other) if Arc::ptr_eq(other, conn));
-        let removed = self.shard(hash).lock().find_entry(hash, is_it).ok().map(|it| it.remove().0);
+        let removed = self.take(hash, is_it);
         drop(removed);
     }
 
@@ -189,9 +191,19 @@ impl Table {
     fn bury_key(&self, since: u64, key: &Key) {
         let hash = key.hash(self.secret);
         let is_it = |entry: &Entry| matches!(entry, Entry::Tomb(tomb) if tomb.key == *key && tomb.since == since);
-        if let Ok(entry) = self.shard(hash).lock().find_entry(hash, is_it) {
-            entry.remove();
+        self.take(hash, is_it);
+    }
+
+    /// Takes an entry out. A table that has become much too large for what is left gives memory
+    /// back: a flood of connections leaves nothing behind.
+    fn take(&self, hash: u64, is_it: impl FnMut(&Entry) -> bool) -> Option<Entry> {
+        let mut shard = self.shard(hash).lock();
+        let (entry, _) = shard.find_entry(hash, is_it).ok()?.remove();
+        if shard.capacity() > SPARE.max(8 * shard.len()) {
+            let (room, secret) = (2 * shard.len(), self.secret);
+            shard.shrink_to(room, |entry| entry.key().hash(secret));
         }
+        Some(entry)
     }
 
     /// Removes the tombstones whose time is over.
@@ -203,6 +215,10 @@ impl Table {
                 return;
             }
             tombs.pop_front();
+            if tombs.capacity() > SPARE.max(8 * tombs.len()) {
+                let room = 2 * tombs.len();
+                tombs.shrink_to(room);
+            }
             drop(tombs);
             self.bury_key(since, &key);
         }
@@ -266,5 +282,34 @@ impl Table {
         let count = among.clone().count();
         let choice = if count > 1 { key.hash(!self.secret) as usize % count } else { 0 };
         among.nth(choice).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{IpAddr, Ipv4Addr};
+
+    #[test]
+    fn tables_give_memory_back_once_time_wait_is_over() {
+        let table = Table::new(7);
+        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
+        for number in 0..MAX_TOMBS as u32 {
+            let peer = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
+            let key = Key::new(local, SocketAddr::new(peer, 4000));
+            let (hash, since) = (key.hash(table.secret), u64::from(number));
+            let tomb = Entry::Tomb(Tomb { key, last: LastSegment::default(), since });
+            let rehash = |entry: &Entry| entry.key().hash(table.secret);
+            table.shard(hash).lock().insert_unique(hash, tomb, rehash);
+            table.tombs.lock().push_back((since, key));
+        }
+        // All but the last hundred.
+        table.expire(TIME_WAIT + MAX_TOMBS as u64 - 101);
+        assert_eq!(table.tombs(), 100);
+        let left: usize = table.shards.iter().map(|shard| shard.lock().len()).sum();
+        assert_eq!(left, 100);
+        let room: usize = table.shards.iter().map(|shard| shard.lock().capacity()).sum();
+        assert!(room <= SHARDS * 2 * SPARE, "{room}");
+        assert!(table.tombs.lock().capacity() <= 1000);
     }
 }
