@@ -4,6 +4,7 @@
 //! dependencies but serde). Every value goes through the quoting of its language; names that
 //! systems restrict are brought into their form.
 
+mod cloud;
 pub(crate) mod quote;
 
 #[cfg(test)]
@@ -37,11 +38,11 @@ pub enum Target {
     Nomad,
     /// A shell script for a Proxmox VE node.
     Proxmox,
-    /// Terraform for Amazon EC2.
+    /// Terraform for Amazon EC2: an instance that is a host, by [`cloud`].
     TerraformAws,
     /// Terraform for Google Compute Engine.
     TerraformGoogle,
-    /// Terraform for Azure.
+    /// Terraform for Azure: a virtual machine that is a host, by [`cloud`].
     TerraformAzure,
 }
 
@@ -101,10 +102,10 @@ impl Target {
         const QEMU: &[Format] = &[Raw, Qcow2, Vmdk, Vhd, VhdDynamic, Vhdx, Vdi, Ami, Iso];
         match self {
             Target::Qemu | Target::Systemd | Target::Libvirt => QEMU,
+            // QEMU on a host there reads them.
+            Target::TerraformAws | Target::TerraformAzure => QEMU,
             Target::Nomad | Target::Proxmox => &[Raw, Qcow2, Vmdk, Ami, Iso],
-            Target::TerraformAws => &[Raw, Ami],
             Target::TerraformGoogle => &[Gce],
-            Target::TerraformAzure => &[Vhd],
             Target::Firecracker | Target::CloudHypervisor | Target::KubeVirt => &[],
         }
     }
@@ -210,6 +211,10 @@ struct Context<'a> {
     tap: &'a str,
     network: &'a str,
     uefi: bool,
+    /// Size of a host in a cloud, the image there, and the lines of the unit that runs it.
+    instance: &'static str,
+    host_image: String,
+    unit: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -245,14 +250,19 @@ pub fn render(target: Target, disk: &Disk, path: &Path, params: &Params) -> Resu
         ));
     }
     let record = disk.record()?;
-    let ports = ports(params, &record.ports);
+    let on_host = matches!(target, Target::TerraformAws | Target::TerraformAzure);
+    let ports = ports(params, &record.ports, on_host);
     let forward = |port: &Port| format!(",hostfwd={}::{}-:{}", port.proto, port.host, port.guest);
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let context = Context {
+    let cloud_name = quote::label(&params.name);
+    let mut context = Context {
         name: &params.name,
         unit_name: quote::restricted(&params.name, "-_"),
         k8s_name: quote::label(&params.name),
-        cloud_name: quote::label(&params.name),
+        instance: cloud::instance(target, params.cpus, params.memory),
+        host_image: format!("/var/lib/dock2uni/{cloud_name}.img"),
+        unit: Vec::new(),
+        cloud_name,
         image: path.display().to_string(),
         qemu_format: format.qemu().unwrap_or("raw"),
         memory: params.memory,
@@ -277,6 +287,14 @@ pub fn render(target: Target, disk: &Disk, path: &Path, params: &Params) -> Resu
         },
     );
     quote::add_filters(&mut environment);
+    environment.add_template("cloud-host", include_str!("../../templates/cloud-host.tf"))?;
+    if on_host {
+        let image = std::mem::replace(&mut context.image, context.host_image.clone());
+        let values = minijinja::Value::from(Serde(&context));
+        let unit = environment.render_str(Target::Systemd.text(), values)?;
+        context.unit = unit.lines().map(str::to_owned).collect();
+        context.image = image;
+    }
     let context = minijinja::Value::from(Serde(context));
     // The engine takes the last line's end away.
     Ok(environment.render_named_str(name, target.text(), context)? + "\n")
@@ -290,13 +308,15 @@ fn as_named(disk: &Disk, path: &Path) -> Format {
     }
 }
 
-fn ports(params: &Params, exposed: &[dock2uni_format::record::Port]) -> Vec<Port> {
+/// `low`: whether ports below 1024 can be had on the host.
+fn ports(params: &Params, exposed: &[dock2uni_format::record::Port], low: bool) -> Vec<Port> {
     let word = |proto: Proto| match proto {
         Proto::Tcp => Some("tcp"),
         Proto::Udp => Some("udp"),
         Proto::Sctp => None,
     };
-    let exposed = exposed.iter().map(|port| (high(port.port), port.port, port.proto));
+    let outside = |port: u16| if low { port } else { high(port) };
+    let exposed = exposed.iter().map(|port| (outside(port.port), port.port, port.proto));
     let all: Vec<_> =
         if params.ports.is_empty() { exposed.collect() } else { params.ports.clone() };
     all.into_iter()

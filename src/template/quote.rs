@@ -9,6 +9,9 @@ pub(crate) fn add_filters(environment: &mut Environment<'_>) {
     environment.add_filter("hcl", hcl);
     environment.add_filter("unit", unit);
     environment.add_filter("comment", comment);
+    environment.add_filter("truncated", |text: String, most: usize| -> String {
+        text.chars().take(most).collect()
+    });
 }
 
 fn sh(text: String) -> Result<String, Error> {

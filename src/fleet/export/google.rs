@@ -28,8 +28,9 @@ pub fn check_volume(workload: &Workload, mount: &Mount, target: Target) -> Resul
         Target::TerraformGoogle => Err(wrong(
             workload,
             format!("a volume is mounted at `{}`", mount.target),
-            "Google's disks are SCSI or NVMe, and the guest's kernel drives virtio ones: keep the data \
-             in a service of Google's, or export to another target",
+            "Google's disks are SCSI or NVMe, and the guest's kernel drives those of virtio-blk: keep the \
+             data in a service of Google's, or export to libvirt or nomad for a host there with nested \
+             virtualization",
         )),
         _ => Ok(()),
     }

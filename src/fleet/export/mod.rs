@@ -125,6 +125,14 @@ impl std::str::FromStr for Target {
 
     fn from_str(text: &str) -> Result<Target, String> {
         Target::ALL.into_iter().find(|target| target.name() == text).ok_or_else(|| {
+            if let "terraform-aws" | "terraform-azure" = text {
+                let cards = if text.ends_with("aws") { "EC2 (ENA)" } else { "Azure (netvsc, MANA)" };
+                return format!(
+                    "the network cards of {cards} are none that the guest's kernel drives. Export to \
+                     libvirt, nomad or terraform-libvirt for a host there with nested virtualization; \
+                     `dock2uni template {text}` makes such a host for a single image"
+                );
+            }
             let names: Vec<_> = Target::ALL.iter().map(|target| target.name()).collect();
             format!("a fleet is exported to {}", names.join(", "))
         })

@@ -123,7 +123,7 @@ fn check_target(
             what(),
             "the guest's kernel drives none of Google's disks, and an instance's metadata is shown to \
              whoever may see the instance: have the application fetch it from Secret Manager, or \
-             export to another target",
+             export to libvirt or nomad for a host there with nested virtualization",
         )),
         _ => Ok(()),
     }

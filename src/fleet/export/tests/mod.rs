@@ -341,6 +341,15 @@ fn what_a_target_has_no_counterpart_for_is_refused_by_name() {
 }
 
 #[test]
+fn clouds_whose_cards_are_not_driven_are_refused_with_a_way_out() {
+    for name in ["terraform-aws", "terraform-azure"] {
+        let error = name.parse::<Target>().unwrap_err();
+        assert!(error.contains("network cards"), "{error}");
+        assert!(error.contains(&format!("`dock2uni template {name}`")), "{error}");
+    }
+}
+
+#[test]
 fn volumes_and_machines_keep_their_identity() {
     let (first, _) = machines_for(Target::Libvirt, "").unwrap();
     let (second, _) = machines_for(Target::Libvirt, "").unwrap();
