@@ -1,6 +1,7 @@
 //! Slimming from end to end: a trace boot of the whole image, the choice ([`plan::slim`]), and a
 //! boot of what is left, which must answer as the whole did.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -106,12 +107,13 @@ pub fn slim(
         let texts: Vec<&str> = blockers.map(|finding| finding.text.as_str()).collect();
         return Err(Error::WontRun(texts.join("; ")));
     };
-    let boot = |path: &Path, what: &'static str, witness: bool| -> Result<Trial, Error> {
+    let boot = |path: &Path, what, witness, wanted: &BTreeSet<u16>| -> Result<Trial, Error> {
         let file = File::open(path).map_err(Error::Temporary)?;
         let mut record = record.clone();
         let uuid = Reader::open(&file, 0).map_err(plan::Error::from)?.superblock().uuid;
         record.root = Place::Disk { uuid };
-        let settings = Settings { witness, ..settings.clone() };
+        let wanted = settings.wanted.union(wanted).copied().collect();
+        let settings = Settings { witness, wanted, ..settings.clone() };
         let trial = trial::run(&Subject::root(path, record)?, &settings)?;
         match &trial.failure {
             Some(failure) => Err(Error::Unanswered {
@@ -126,9 +128,11 @@ pub fn slim(
         Some(trace) => trace,
         None => {
             say("booting the whole image to see what it uses");
-            boot(root, WHOLE, true)?.trace
+            boot(root, WHOLE, true, &BTreeSet::new())?.trace
         }
     };
+    // What answered before must do so again.
+    let answered = trace.answered.clone();
     let slim = choose(&plan, &files, &[trace], wishes);
     let dir = tempfile::tempdir_in(&settings.scratch).map_err(Error::Temporary)?;
     let path = dir.path().join("slim.erofs");
@@ -136,6 +140,6 @@ pub fn slim(
     let options = RootOptions { selection, limits: wishes.limits, ..RootOptions::default() };
     convert::root_image(image, &options, &path, &|_| {})?;
     say("booting the slim image to see that it works");
-    let trial = boot(&path, SLIM, false)?;
+    let trial = boot(&path, SLIM, false, &answered)?;
     Ok(Slimmed { slim, trial })
 }

@@ -87,6 +87,26 @@ fn a_conversion_is_verified_by_booting_it() {
     let expected = "error: port 81/tcp did not answer within 25 s; what is listened on: 8080\n  | ";
     assert!(err.starts_with(expected), "{err}");
 
+    // What an image only exposes need not answer: it is named.
+    fs::create_dir(desk.path().join("more")).unwrap();
+    let layout = go.strip_prefix("oci:").and_then(|go| go.strip_suffix(":latest")).unwrap();
+    fs::write(desk.path().join("more/Dockerfile"), "FROM go\nEXPOSE 5671 9000-9001\n").unwrap();
+    let context = format!("go=oci-layout://{layout}:latest");
+    let convert = ["convert", "more", "--build-context", &context, "--verify", "--accel", "tcg"];
+    let more = ["-o", "c.img", "--patience", "25"];
+    let (code, _, err) = run(&desk, &[&convert[..], &more].concat());
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("port 5671/tcp: nobody listens on it\n"), "{err}");
+    assert!(err.contains("HTTP/1.1 200 OK"), "{err}");
+    // With ports of the user's choice the others are not waited for.
+    let more = ["-o", "c.img", "--patience", "3600", "-p", "8080:8080", "--json", "-q"];
+    let (code, out, err) = run(&desk, &[&convert[..], &more].concat());
+    assert_eq!(code, 0, "{err}");
+    let made: Value = serde_json::from_str(&out).unwrap();
+    let silent = made["verified"]["ports"].as_array().unwrap().iter();
+    let silent = silent.filter(|port| port["answer"].is_null()).count();
+    assert_eq!(silent, 3, "{made:#}");
+
     // A program that ends is judged by its end.
     let hello = reference("hello-static");
     let (code, _, err) = run(&desk, &["convert", &hello, "--verify", "--accel", "tcg"]);

@@ -325,7 +325,8 @@ pub struct ConvertArgs {
     /// Paths to drop whatever else is found
     #[arg(long, value_name = "GLOB", requires = "slim")]
     pub drop: Vec<String>,
-    /// Boot what was made, wait for its ports or its health check, and say what answered
+    /// Boot what was made, wait for its ports or its health check, and say what answered. One of the
+    /// ports that the image exposes must, and all that `-p` names, which alone are waited for then
     #[arg(long)]
     pub verify: bool,
     #[command(flatten)]

@@ -29,7 +29,8 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
     }
     let outputs = outputs(&args.disk, &target)?;
     let signer = signer(&args.disk)?;
-    let trier = if args.verify { Some(Trier::new(&args.trial, &outputs)?) } else { None };
+    let trier = args.verify.then(|| Trier::new(&args.trial, &args.container, &outputs));
+    let trier = trier.transpose()?;
     // Before anything is fetched.
     guest::kernel().map_err(convert::Error::from)?;
     let store = Store::open_default()?;

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::time::Duration;
 
-use dock2uni_format::record::Root;
+use dock2uni_format::record::{Proto, Root};
 use serde_json::json;
 
-use super::args::{ConvertArgs, TraceArgs, TrialArgs};
+use super::args::{ContainerArgs, ConvertArgs, TraceArgs, TrialArgs};
 use super::progress::Display;
 use super::run::launcher;
 use super::target::{self, Target};
@@ -29,7 +29,7 @@ pub fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     let target = Target::detect(&args.reference, &args.build)?;
     let mut overrides = args.container.overrides()?;
     overrides.command.clone_from(&args.cmd);
-    let mut settings = settings(&args.trial)?;
+    let mut settings = settings(&args.trial, &args.container)?;
     settings.witness = true;
     settings.command.clone_from(&args.container.command);
     let store = Store::open_default()?;
@@ -62,16 +62,18 @@ pub fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     Ok(if trial.failure.is_some() { exit::UNVERIFIED } else { exit::OK })
 }
 
-fn settings(args: &TrialArgs) -> Result<Settings, Failure> {
+fn settings(args: &TrialArgs, container: &ContainerArgs) -> Result<Settings, Failure> {
     let qemu = qemu::find(args.qemu.as_deref())?;
     let memory = Store::open_default()?.root().join("kvm");
     let accel = accel::choose(&qemu, args.accel.map(Into::into), Some(&memory))?;
+    let wanted = container.published().into_iter().filter(|one| one.guest.proto == Proto::Tcp);
     Ok(Settings {
         qemu,
         accel,
         memory_mib: args.memory,
         cpus: args.cpus,
         patience: Duration::from_secs(args.patience),
+        wanted: wanted.map(|publish| publish.guest.port).collect(),
         settle: SETTLE,
         witness: false,
         command: Vec::new(),
@@ -91,7 +93,7 @@ pub fn slim(
     quiet: bool,
 ) -> Result<Slimmed, Failure> {
     let trace = args.trace.as_deref().map(Trace::read).transpose()?;
-    let settings = settings(&args.trial)?;
+    let settings = settings(&args.trial, &args.container)?;
     let root = roots::of(image, &args.source, store, display)?;
     display.clear();
     let wishes = Wishes {
@@ -148,7 +150,11 @@ pub struct Trier {
 
 impl Trier {
     /// Settles how, before anything is converted.
-    pub fn new(args: &TrialArgs, outputs: &[Output]) -> Result<Trier, Failure> {
+    pub fn new(
+        args: &TrialArgs,
+        container: &ContainerArgs,
+        outputs: &[Output],
+    ) -> Result<Trier, Failure> {
         let readable = outputs
             .iter()
             .enumerate()
@@ -160,7 +166,7 @@ impl Trier {
                 Some("add `raw` to `--format`, or leave `--verify` away"),
             ));
         };
-        Ok(Trier { settings: settings(args)?, which, format })
+        Ok(Trier { settings: settings(args, container)?, which, format })
     }
 
     /// Boots the file by its own boot code.

@@ -4,6 +4,7 @@
 //! configuration allows it, and the VM is confined ([`vmm::Config::confined`]): its ports are
 //! forwarded to loopback addresses, and nothing else leads in or out.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -121,6 +122,7 @@ impl Trials {
             memory_mib: self.memory_mib,
             cpus: self.cpus,
             patience: Duration::from_secs(self.patience),
+            wanted: BTreeSet::new(),
             settle: SETTLE,
             witness: false,
             command: Vec::new(),

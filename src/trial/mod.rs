@@ -5,6 +5,11 @@
 //! image has one. What has neither is tried by running: it ends well, or is still there after a
 //! while. The kernel tells which ports are listened on, so a probe never takes QEMU's own accepting
 //! of a connection for an answer.
+//!
+//! EXPOSE is a remark, not a promise: images expose ports that they listen on only if they are told to
+//! (rabbitmq those of TLS). So all exposed ports are waited for, but one answer is enough, and the silent
+//! ones are named. Ports that the user names ([`Settings::wanted`]) must answer, and the health check must
+//! pass; with either, the other ports are not waited for.
 
 pub mod probe;
 pub mod trace;
@@ -125,6 +130,8 @@ pub struct Settings {
     pub cpus: u32,
     /// How long it may take until everything has answered.
     pub patience: Duration,
+    /// TCP ports that must answer, among the exposed ones.
+    pub wanted: BTreeSet<u16>,
     /// How long what can't be asked must keep running to count as working.
     pub settle: Duration,
     /// Record what is used ([`Trial::trace`]).
@@ -147,8 +154,16 @@ pub struct Probed {
     pub port: u16,
     /// What answered; `None` if nothing did.
     pub answer: Option<Answer>,
+    /// Whether somebody listens on it.
+    pub listening: bool,
     /// Milliseconds from starting QEMU to the answer.
     pub after_ms: u64,
+}
+
+impl Probed {
+    fn new(port: u16) -> Probed {
+        Probed { port, answer: None, listening: false, after_ms: 0 }
+    }
 }
 
 /// What a trial has shown.
@@ -184,7 +199,8 @@ impl Trial {
                 Some(answer) => {
                     format!("port {}/tcp answered after {seconds:.1} s: {answer}", probed.port)
                 }
-                None => format!("port {}/tcp did not answer", probed.port),
+                None if probed.listening => format!("port {}/tcp did not answer", probed.port),
+                None => format!("port {}/tcp: nobody listens on it", probed.port),
             });
         }
         if let Some(health) = self.health {
@@ -280,7 +296,7 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
         silent: false,
         trial: Trial {
             started_ms: None,
-            ports: tcp.iter().map(|&port| Probed { port, answer: None, after_ms: 0 }).collect(),
+            ports: tcp.iter().map(|&port| Probed::new(port)).collect(),
             health: None,
             ended: None,
             ran: Duration::ZERO,
@@ -325,17 +341,23 @@ impl Course<'_> {
     fn wait(&mut self) {
         let deadline = self.begun + self.settings.patience;
         let mut settled: Option<Instant> = None;
+        // What must answer has answered: others have a moment for it.
+        let mut enough: Option<Instant> = None;
+        let asked = !self.trial.ports.is_empty() || self.expects_health;
+        let told = !self.settings.wanted.is_empty() || self.expects_health;
         loop {
             if self.silent || self.trial.failure.is_some() {
                 return;
             }
-            let asked = !self.trial.ports.is_empty() || self.expects_health;
             if asked && self.all_answered() {
                 return;
             }
-            let until = match settled {
-                Some(at) if !asked => at.min(deadline),
-                _ => deadline,
+            if told && self.works() {
+                enough.get_or_insert(Instant::now() + self.settings.settle);
+            }
+            let until = match if asked { enough } else { settled } {
+                Some(at) => at.min(deadline),
+                None => deadline,
             };
             match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
@@ -346,6 +368,7 @@ impl Course<'_> {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) if !asked && settled.is_some() => return,
+                Err(RecvTimeoutError::Timeout) if asked && self.works() => return,
                 Err(RecvTimeoutError::Timeout) => {
                     self.trial.failure = Some(self.what_is_missing());
                     return;
@@ -355,8 +378,21 @@ impl Course<'_> {
     }
 
     fn all_answered(&self) -> bool {
-        let healthy = !self.expects_health || self.trial.health == Some(Health::Healthy);
-        healthy && self.trial.ports.iter().all(|port| port.answer.is_some())
+        self.healthy() && self.trial.ports.iter().all(|port| port.answer.is_some())
+    }
+
+    /// Whether all that must answer has, and something of what may.
+    fn works(&self) -> bool {
+        let answered = |port: &Probed| port.answer.is_some();
+        let ports = &self.trial.ports;
+        let mut wanted = ports.iter().filter(|port| self.settings.wanted.contains(&port.port));
+        self.healthy()
+            && wanted.all(answered)
+            && (self.expects_health || ports.iter().any(answered))
+    }
+
+    fn healthy(&self) -> bool {
+        !self.expects_health || self.trial.health == Some(Health::Healthy)
     }
 
     fn what_is_missing(&self) -> String {
@@ -364,16 +400,18 @@ impl Course<'_> {
         if self.trial.started_ms.is_none() {
             return format!("the program did not start within {seconds} s");
         }
+        if !self.healthy() {
+            return format!("the health check did not pass within {seconds} s");
+        }
+        let wanted = &self.settings.wanted;
         let silent: Vec<String> = self
             .trial
             .ports
             .iter()
             .filter(|port| port.answer.is_none())
+            .filter(|port| wanted.is_empty() || wanted.contains(&port.port))
             .map(|port| format!("{}/tcp", port.port))
             .collect();
-        if silent.is_empty() {
-            return format!("the health check did not pass within {seconds} s");
-        }
         let mut text = format!("port {} did not answer within {seconds} s", silent.join(", "));
         if !self.listening.is_empty() {
             let ports: Vec<String> = self.listening.iter().map(u16::to_string).collect();
@@ -398,6 +436,8 @@ impl Course<'_> {
             }
             Event::Notice(Notice::Listens(port)) => {
                 self.listening.insert(port);
+                let exposed = self.trial.ports.iter_mut().find(|probed| probed.port == port);
+                exposed.into_iter().for_each(|probed| probed.listening = true);
                 self.ask(port);
             }
             Event::Notice(Notice::Used(how, path)) => self.trial.trace.used(how, path),
@@ -407,6 +447,7 @@ impl Course<'_> {
                 let port = &mut self.trial.ports[index];
                 port.answer = Some(answer);
                 port.after_ms = after.as_millis() as u64;
+                self.trial.trace.answered.insert(port.port);
             }
             Event::Ended(outcome) => {
                 self.silent = true;

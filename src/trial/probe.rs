@@ -56,6 +56,12 @@ fn opening(port: u16) -> &'static [u8] {
         11211 => b"version\r\n",
         // ZooKeeper's four letters.
         2181 => b"ruok",
+        // A query for the name servers of the root, behind its length (RFC 1035, 4.2.2).
+        53 => b"\0\x11\0\x01\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01",
+        // An anonymous bind (RFC 4511, 4.2).
+        389 => b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\0\x80\0",
+        // CONNECT of MQTT 3.1.1 with an empty client identifier.
+        1883 => b"\x10\x0c\0\x04MQTT\x04\x02\0\x3c\0\0",
         _ => {
             b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                User-Agent: dock2uni\r\nAccept: */*\r\n\r\n"

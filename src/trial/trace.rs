@@ -34,6 +34,8 @@ pub struct Trace {
     pub files: BTreeMap<Vec<u8>, Usage>,
     /// Names of system calls.
     pub calls: BTreeSet<String>,
+    /// Exposed TCP ports that answered.
+    pub answered: BTreeSet<u16>,
 }
 
 /// A trace as JSON. Paths are text: bytes other than printable ASCII are written `\xNN`.
@@ -47,6 +49,8 @@ struct Document {
     manifest: String,
     files: BTreeMap<String, Usage>,
     syscalls: BTreeSet<String>,
+    #[serde(default)]
+    answered: BTreeSet<u16>,
 }
 
 /// Why a trace cannot be used.
@@ -109,6 +113,7 @@ impl Trace {
             manifest: manifest.to_owned(),
             files: self.files.iter().map(|(path, usage)| (escape(path), *usage)).collect(),
             syscalls: self.calls.clone(),
+            answered: self.answered.clone(),
         };
         // Plain data: serialising it does not fail.
         serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
@@ -142,7 +147,7 @@ impl Trace {
             return Err(Error::Version { path: name, found: document.version });
         }
         let files = document.files.iter().map(|(path, usage)| (unescape(path), *usage)).collect();
-        Ok(Trace { files, calls: document.syscalls })
+        Ok(Trace { files, calls: document.syscalls, answered: document.answered })
     }
 }
 
@@ -157,6 +162,7 @@ mod tests {
         trace.used(Use::Seen, b"/a b\xff".to_vec());
         trace.used(Use::Executed, b"/x".to_vec());
         trace.called(257);
+        trace.answered.insert(80);
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("t.json");
         trace.write(&file, "nginx", "sha256:x").unwrap();
