@@ -317,8 +317,11 @@ fn system_calls(calls: &Calls, findings: &mut Findings) -> Syscalls {
         let from: Vec<String> = from.iter().cloned().collect();
         out.missing.push(MissingCall { name: name.clone(), from, by_program });
     }
+    // What Docker refuses to its containers, their programs do without: no word about these.
+    let noted =
+        |call: &&MissingCall| call.by_program && !syscalls::is_refused_in_containers(&call.name);
     let by_program: Vec<&str> =
-        out.missing.iter().filter(|call| call.by_program).map(|call| call.name.as_str()).collect();
+        out.missing.iter().filter(noted).map(|call| call.name.as_str()).collect();
     if !by_program.is_empty() {
         findings.note(
             "syscalls",

@@ -168,10 +168,13 @@ pub fn choose(plan: &Plan, root: &Root<'_>, traces: &[Trace], wishes: &Wishes) -
     }
     let code = judged.iter().filter(|(_, _, verdict)| verdict.is_ok()).map(|(path, ..)| path);
     let loaded = loaded_with(plan, root, code);
+    // A file with several names counts once.
+    let (mut seen, mut seen_kept) = (BTreeSet::new(), BTreeSet::new());
+    let mut left = Vec::new();
     for (path, node, verdict) in judged {
         let file_type = node.file_type();
         let size = if file_type == FileType::Regular { node.inode.size } else { 0 };
-        slim.bytes.0 += size;
+        slim.bytes.0 += if seen.insert(node.nid) { size } else { 0 };
         slim.files.0 += 1;
         let verdict = match verdict {
             Err(reason) if reason != ASKED && loaded.contains(&path) => {
@@ -182,6 +185,7 @@ pub fn choose(plan: &Plan, root: &Root<'_>, traces: &[Trace], wishes: &Wishes) -
         match verdict {
             Ok(reason) => {
                 slim.selection.keep(&path);
+                let size = if seen_kept.insert(node.nid) { size } else { 0 };
                 slim.bytes.1 += size;
                 slim.files.1 += 1;
                 kept.add(reason, size);
@@ -190,8 +194,11 @@ pub fn choose(plan: &Plan, root: &Root<'_>, traces: &[Trace], wishes: &Wishes) -
             Err(reason) if file_type == FileType::Symlink && reason != ASKED => {
                 links.push((path, reason));
             }
-            Err(reason) => dropped.add(reason, size),
+            Err(reason) => left.push((node.nid, reason, size)),
         }
+    }
+    for (nid, reason, size) in left {
+        dropped.add(reason, if seen_kept.insert(nid) { size } else { 0 });
     }
     for (path, reason) in links {
         let leads = root.find(&path).is_some_and(|found| {

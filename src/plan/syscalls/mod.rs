@@ -74,6 +74,65 @@ pub fn scan(closure: &Closure, root: &Root<'_>) -> Calls {
     calls
 }
 
+/// Calls that Docker's default seccomp profile refuses to containers without added capabilities
+/// (docs.docker.com, "Seccomp security profiles for Docker"), or that Linux has no longer. What runs
+/// there does without them.
+const REFUSED_IN_CONTAINERS: &[&str] = &[
+    "_sysctl",
+    "acct",
+    "add_key",
+    "bpf",
+    "clock_settime",
+    "create_module",
+    "delete_module",
+    "fanotify_init",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "get_kernel_syms",
+    "get_mempolicy",
+    "init_module",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "ioperm",
+    "iopl",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "lookup_dcookie",
+    "mbind",
+    "mount_setattr",
+    "move_mount",
+    "move_pages",
+    "name_to_handle_at",
+    "nfsservctl",
+    "open_by_handle_at",
+    "open_tree",
+    "perf_event_open",
+    "pivot_root",
+    "query_module",
+    "quotactl",
+    "quotactl_fd",
+    "reboot",
+    "request_key",
+    "set_mempolicy",
+    "setns",
+    "settimeofday",
+    "swapoff",
+    "swapon",
+    "uselib",
+    "userfaultfd",
+    "vhangup",
+];
+
+/// Whether no ordinary container may make a call either.
+pub fn is_refused_in_containers(name: &str) -> bool {
+    REFUSED_IN_CONTAINERS.binary_search(&name).is_ok()
+}
+
 /// Whether a file is many programs in one, of which few are used.
 pub fn is_multicall(path: &str) -> bool {
     matches!(base(path.as_bytes()), b"busybox" | b"toybox" | b"coreutils")
@@ -92,6 +151,15 @@ pub fn is_libc(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_containers_are_refused_is_sorted_and_real() {
+        assert!(REFUSED_IN_CONTAINERS.is_sorted());
+        for name in REFUSED_IN_CONTAINERS {
+            assert!(dock2uni_format::syscalls::number(name).is_some(), "{name}");
+        }
+        assert!(is_refused_in_containers("keyctl") && !is_refused_in_containers("read"));
+    }
 
     #[test]
     fn the_table_is_the_kernel_s() {
