@@ -8,6 +8,7 @@ mod browser;
 mod kills;
 mod kubernetes;
 mod load;
+mod operate;
 mod pages;
 mod postgres;
 mod push;

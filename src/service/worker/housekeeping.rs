@@ -121,8 +121,9 @@ fn retire(shared: &Shared, config: &Config) {
             guard: &config.guard,
             store: &store,
         };
-        let old = shared.queue.old_results(age).unwrap_or_default();
-        for outcome in old {
+        let old = shared.queue.old_results(age);
+        let old = old.inspect_err(|error| tracing::warn!(%error, "old results stay"));
+        for outcome in old.unwrap_or_default() {
             // Removed first: while its row is there nobody makes it anew, only to have it removed.
             let done = publisher.remove(&outcome).map_err(|error| error.to_string());
             let done = done.and_then(|()| {
