@@ -161,6 +161,103 @@ fn a_registrys_catalogue_lists_and_manifests_are_sources_too() {
     assert_eq!(verdict(&all, "default/pod/p/c"), "wont-run");
 }
 
+/// What `helm template` prints: comments, empty documents, hooks, several kinds in one stream.
+const HELM: &str = r#"---
+# Source: shop/templates/config.yaml
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, labels: {helm.sh/chart: shop-1.2.3}}
+data: {MODE: fast}
+---
+# Source: shop/templates/off.yaml
+---
+# Source: shop/templates/web.yaml
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  template:
+    spec:
+      initContainers:
+        - {name: prepare, image: 'REGISTRY/a/shell:1', command: [sh, -c, 'true']}
+        - {name: proxy, image: 'REGISTRY/a/shell:1', restartPolicy: Always, command: [sleep, '9']}
+      containers:
+        - name: web
+          image: 'REGISTRY/a/shell:1'
+          command: [sleep, '1000']
+          envFrom: [{configMapRef: {name: settings}}]
+          resources: {limits: {memory: 96Mi, cpu: 500m}}
+---
+apiVersion: v1
+kind: List
+items:
+  - {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db},
+     spec: {serviceName: db, template: {spec: {containers: [{name: db, image: 'REGISTRY/a/shell:1'}]}}}}
+  - {apiVersion: apps/v1, kind: DaemonSet, metadata: {name: agent},
+     spec: {template: {spec: {containers: [{name: agent, image: 'REGISTRY/a/shell:1'}]}}}}
+  - {apiVersion: batch/v1, kind: Job, metadata: {name: once},
+     spec: {template: {spec: {containers: [{name: once, image: 'REGISTRY/a/shell:1'}]}}}}
+  - {apiVersion: batch/v1, kind: CronJob, metadata: {name: nightly},
+     spec: {schedule: '0 3 * * *', jobTemplate: {spec: {template: {spec: {
+       containers: [{name: nightly, image: 'REGISTRY/a/shell:1'}]}}}}}}
+---
+# Source: shop/templates/tests/test.yaml
+apiVersion: v1
+kind: Pod
+metadata: {name: check, annotations: {helm.sh/hook: test}}
+spec:
+  containers: [{name: check, image: 'REGISTRY/a/shell:1', command: [/no/such/program]}]
+"#;
+
+#[test]
+fn what_helm_prints_is_read_from_standard_input_as_from_a_directory() {
+    if !can_boot() {
+        return;
+    }
+    let lab = Lab::new(&[("busybox", "a/shell:1")]);
+    let text = HELM.replace("REGISTRY", &lab.registry.addr.to_string());
+    let mut child = dock2uni()
+        .args(["fleet", "plan", "--json", "-"])
+        .current_dir(lab.path())
+        .env("DOCK2UNI_STORE", lab.path().join("store"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(7), "the hook's program is missing: {plan:#}");
+    let all = verdicts(&plan);
+    let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "default/deployment/web/prepare",
+            "default/deployment/web/proxy",
+            "default/deployment/web/web",
+            "default/statefulset/db/db",
+            "default/daemonset/agent/agent",
+            "default/job/once/once",
+            "default/cronjob/nightly/nightly",
+            "default/pod/check/check",
+        ]
+    );
+    assert_eq!(verdict(&all, "default/pod/check/check"), "wont-run");
+    let web = &plan["items"][2];
+    assert_eq!((&web["memory_mib"], &web["workload"]["replicas"]), (&96.into(), &2.into()));
+    assert!(web["workload"]["env"].to_string().contains("fast"), "{web:#}");
+
+    // The same documents as files of a directory.
+    fs::create_dir(lab.path().join("chart")).unwrap();
+    for (number, document) in text.split("---\n").enumerate() {
+        fs::write(lab.path().join(format!("chart/{number:02}.yaml")), document).unwrap();
+    }
+    let (code, again) = lab.plan(&["chart"]);
+    assert_eq!((code, verdicts(&again)), (7, all));
+}
+
 #[test]
 fn mistakes_are_usage_errors_that_name_the_place() {
     let dir = tempfile::tempdir().unwrap();
