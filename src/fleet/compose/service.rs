@@ -17,18 +17,39 @@ use crate::fleet::{
 use dock2uni_format::record::Proto;
 
 /// Keys that share something between containers, or reach past the container into the host.
-const BLOCKERS: [(&str, &str); 4] = [
+const BLOCKERS: &[(&str, &str)] = &[
+    ("credential_spec", "credentials of Windows have no counterpart"),
     ("devices", "a VM has no devices of the host; pass them through in the VMM's configuration"),
+    ("use_api_socket", "there is no Docker daemon in the VM: give it one over the network"),
     ("gpus", "a VM has no GPU of the host; leave this workload a container"),
     ("volumes_from", "volumes of another container can't be shared with a VM; name the volumes"),
     ("models", "models run by Docker itself have no counterpart; run the model as a service"),
 ];
+/// Keys without a counterpart that the application may miss.
+const MISSED: &[(&str, &str)] = &[
+    ("external_links", "links to containers of other projects: publish their ports, and name them"),
+    ("group_add", "further groups: the program has those that its user has in the image"),
+    ("post_start", "commands that Docker runs once it has started: have the entrypoint run them"),
+    ("pre_stop", "commands that Docker runs before it stops: have the application do it"),
+];
 /// Keys that are dropped with a word.
-const DROPPED: [(&str, &str); 12] = [
+const DROPPED: &[(&str, &str)] = &[
+    ("blkio_config", "weights of disks: the VMM can have them"),
     ("cap_add", "capabilities: the guest's kernel serves one application, which has all it needs"),
+    ("cgroup", "control groups: the VM's size is the limit"),
     ("cgroup_parent", "control groups: the VM's size is the limit"),
     ("cpuset", "CPU sets: pin the VM in the VMM's configuration"),
+    ("device_cgroup_rules", "rules for devices: a VM has none of the host's"),
     ("dns", "DNS servers: the VM's network says them"),
+    ("dns_opt", "options of the resolver: the VM's network says them"),
+    ("dns_search", "search domains: the VM's network says them"),
+    ("isolation", "kinds of isolation: the VM is the boundary"),
+    ("mac_address", "an Ethernet address: the VM gets one of its own"),
+    ("oom_kill_disable", "exemptions when memory runs out: give the VM what it needs"),
+    ("oom_score_adj", "turns when memory runs out: give the VM what it needs"),
+    ("pids_limit", "limits of processes: the VM's size is the limit"),
+    ("read_only", "a read-only root: what is written to it is gone with the VM"),
+    ("runtime", "another container runtime: the VM is one"),
     ("init", "an init process: the guest's kernel reaps orphans itself"),
     ("logging", "logging drivers: the VM writes to its console"),
     ("security_opt", "security options: the VM is the boundary"),
@@ -38,6 +59,15 @@ const DROPPED: [(&str, &str); 12] = [
     ("ulimits", "ulimits: the guest's defaults apply"),
     ("userns_mode", "user namespaces: the VM is the boundary"),
 ];
+
+/// The other keys that the Compose Specification has for services: read, or of no effect on a VM.
+const UNDERSTOOD: &str = "annotations attach build cap_drop command configs container_name cpu_count \
+    cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus depends_on deploy \
+    develop domainname entrypoint env_file environment expose extends extra_hosts healthcheck hostname \
+    image ipc label_file labels links mem_limit mem_reservation mem_swappiness memswap_limit \
+    network_mode networks pid platform ports privileged profiles pull_policy pull_refresh_after \
+    restart scale secrets stdin_open stop_grace_period stop_signal tmpfs tty user uts volumes \
+    working_dir";
 
 /// Every enabled service as a workload, in the order of their names.
 pub fn workloads(project: &Project, options: &Options) -> Result<Vec<Workload>, Error> {
@@ -68,7 +98,34 @@ pub fn workloads(project: &Project, options: &Options) -> Result<Vec<Workload>, 
         }
         found.push(workload);
     }
+    // Other names of services: those of their containers, and those that links give them.
+    let mut names: Vec<(String, String)> = Vec::new();
+    for name in &enabled {
+        let service = &project.services[*name];
+        let file = service.file.display().to_string();
+        let place = place(&file, name);
+        let own = yaml::opt_text(&service.value, "container_name", &place)?;
+        names.extend(own.map(|own| ((*name).to_owned(), own)));
+        for link in yaml::texts(&service.value, "links", &place)? {
+            names.extend(link.split_once(':').map(|(to, name)| (to.to_owned(), name.to_owned())));
+        }
+    }
+    for (service, name) in names.into_iter().filter(|(service, name)| service != name) {
+        let known = found.iter_mut().find(|workload| workload.name == service);
+        known.into_iter().for_each(|workload| also_called(workload, &name));
+    }
     Ok(found)
+}
+
+/// Adds a name that others on its networks know a workload by.
+fn also_called(workload: &mut Workload, name: &str) {
+    let all = workload.networks.get_or_insert_with(|| {
+        let network = "default".to_owned();
+        vec![Attachment { network, aliases: Vec::new(), internal: false }]
+    });
+    for attachment in all.iter_mut().filter(|one| !one.aliases.iter().any(|known| known == name)) {
+        attachment.aliases.push(name.to_owned());
+    }
 }
 
 fn place<'a>(file: &'a str, name: &str) -> Place<'a> {
@@ -136,6 +193,10 @@ fn image(value: &Value, service: &Service, place: &Place<'_>) -> Result<Image, E
     }
     match reference {
         Some(reference) if !reference.is_empty() => Ok(Image::Reference(reference)),
+        _ if value.get("provider").is_some() => Err(place.key("provider").error(
+            "a plugin of Docker Compose provides it, and no container: give it a `profiles` of its own, \
+             and others their reference to it by `environment`",
+        )),
         _ => Err(place.error("neither `image` nor `build` says what to run")),
     }
 }
@@ -336,6 +397,18 @@ fn mounts(
 ) -> Result<(), Error> {
     for item in yaml::list(value, "volumes", place)? {
         let place = place.key("volumes");
+        if let Some(kind @ ("image" | "cluster" | "npipe")) =
+            item.get("type").and_then(Value::as_str)
+        {
+            let target = yaml::opt_text(item, "target", &place)?.unwrap_or_default();
+            workload.note(
+                Severity::Blocker,
+                format!(
+                    "a mount of type `{kind}` at `{target}` has no counterpart: copy the files in"
+                ),
+            );
+            continue;
+        }
         let mut mount = match item {
             Value::String(text) => short_mount(text, &service.directory, &place)?,
             item => long_mount(item, &service.directory, &place)?,
@@ -348,6 +421,8 @@ fn mounts(
         }
         if mount.kind == MountKind::Volume {
             mount.origin = volume_name(project, &mount.source, &place)?.map(Origin::Volume);
+            let of_driver = project.declared.get("volumes").and_then(|all| all.get(&mount.source));
+            driver(of_driver.unwrap_or(&Value::Null), &mount.source, &place, workload)?;
         }
         if mount.kind == MountKind::Host {
             host_mount(&mount, workload);
@@ -387,6 +462,29 @@ fn mounts(
             let origin = origin(project, key, &source, service, &place)?;
             workload.mounts.push(Mount { kind, source, target, read_only: true, origin, mode });
         }
+    }
+    Ok(())
+}
+
+/// What makes a declared volume, where that is more than a directory of Docker's own.
+fn driver(
+    declared: &Value,
+    name: &str,
+    place: &Place<'_>,
+    workload: &mut Workload,
+) -> Result<(), Error> {
+    let driver = yaml::opt_text(declared, "driver", &place.key(name))?;
+    let options = declared.get("driver_opts").and_then(Value::as_object);
+    let plain = driver.as_deref().is_none_or(|driver| matches!(driver, "local" | "default"));
+    if !plain || options.is_some_and(|options| !options.is_empty()) {
+        let driver = driver.unwrap_or_else(|| "local".to_owned());
+        workload.note(
+            Severity::Warning,
+            format!(
+                "the volume `{name}` is what the driver `{driver}` makes of its options: the VM gets an \
+                 empty disk in its place"
+            ),
+        );
     }
     Ok(())
 }
@@ -689,12 +787,27 @@ fn boundaries(value: &Value, place: &Place<'_>, workload: &mut Workload) -> Resu
     };
     for (key, text) in BLOCKERS {
         if given(key) {
-            workload.note(Severity::Blocker, text);
+            workload.note(Severity::Blocker, *text);
+        }
+    }
+    for (key, text) in MISSED {
+        if given(key) {
+            workload.note(Severity::Warning, format!("not carried over: {text}"));
         }
     }
     for (key, text) in DROPPED {
         if given(key) {
             workload.note(Severity::Info, format!("not carried over: {text}"));
+        }
+    }
+    let listed = |key: &str| {
+        let mut tables = BLOCKERS.iter().chain(MISSED).chain(DROPPED);
+        key.starts_with("x-") || tables.any(|(known, _)| *known == key)
+    };
+    for key in value.as_object().into_iter().flat_map(|map| map.keys()) {
+        if !listed(key) && !UNDERSTOOD.split_whitespace().any(|known| known == key) {
+            let text = format!("`{key}` is no key that Compose has here: it is left out");
+            workload.note(Severity::Warning, text);
         }
     }
     if yaml::flag(value, "privileged", place)? {

@@ -199,9 +199,42 @@ services:
 }
 
 #[test]
+fn no_key_is_left_out_without_a_word() {
+    let files = Files::new(&[(
+        "c.yaml",
+        r#"
+services:
+  a: {image: i, container_name: shop-a, read_only: true, post_start: [{command: ./x}], comand: y}
+  b: {image: i, links: ["a:database", a], x-own: 1, use_api_socket: true, pids_limit: 3}
+  c: {image: i, volumes: ["nfs:/n", "own:/o", {type: image, source: x, target: /x}]}
+volumes: {nfs: {driver_opts: {type: nfs, o: addr=10.0.0.1}}, own: {driver: local}}
+"#,
+    )]);
+    let all = files.read(&["c.yaml"], &Options::default()).unwrap();
+    let notes = |index: usize, severity| {
+        let notes = all[index].notes.iter().filter(move |note| note.severity == severity);
+        notes.map(|note| note.text.clone()).collect::<Vec<_>>().join("\n")
+    };
+    let warnings = notes(0, Severity::Warning);
+    for expected in ["`comand` is no key", "Docker runs once it has started"] {
+        assert!(warnings.contains(expected), "{expected}: {warnings}");
+    }
+    assert!(notes(0, Severity::Info).contains("a read-only root"), "{:?}", all[0].notes);
+    assert!(notes(1, Severity::Blocker).contains("no Docker daemon"), "{:?}", all[1].notes);
+    assert_eq!(all[1].notes.len(), 2, "{:?}", all[1].notes);
+    // A container's own name and the names of links lead there as well.
+    assert_eq!(all[0].networks.as_ref().unwrap()[0].aliases, ["shop-a", "database"]);
+    assert_eq!(all[1].networks, None);
+    assert!(notes(2, Severity::Warning).starts_with("the volume `nfs` is what the driver `local`"));
+    assert!(notes(2, Severity::Blocker).contains("type `image` at `/x`"), "{:?}", all[2].notes);
+    assert_eq!(all[2].notes.len(), 2, "{:?}", all[2].notes);
+}
+
+#[test]
 fn errors_name_file_place_and_cause() {
     for (text, expected) in [
         ("services: {a: {}}", "services.a: neither `image` nor `build`"),
+        ("services: {a: {provider: {type: x}}}", "services.a.provider: a plugin of Docker Compose"),
         ("services: {a: {image: 'x:${T:?set T}'}}", "`T` is required: set T"),
         ("services: {a: {image: 'x$'}}", "services.a.image: a `$`"),
         ("services: {a: {image: i, ports: ['99999:1']}}", "services.a.ports: `99999`"),

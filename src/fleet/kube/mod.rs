@@ -56,7 +56,10 @@ pub fn workloads(documents: &[Document]) -> Result<Vec<Workload>, Error> {
         match kind(object) {
             "ConfigMap" => drop(cluster.config_maps.insert(key(), object)),
             "Secret" => drop(cluster.secrets.insert(key(), (file, object))),
-            "Service" => cluster.services.push((namespace(object), object)),
+            // Knative has another.
+            "Service" if object.get("apiVersion").is_some_and(|version| version == "v1") => {
+                cluster.services.push((namespace(object), object));
+            }
             _ => {}
         }
     }
@@ -130,6 +133,12 @@ fn schedule(object: &Value, top: &Place<'_>) -> Result<Schedule, Error> {
     })
 }
 
+/// Whether an object has a template of pods, whatever its kind.
+fn has_pods(object: &Value) -> bool {
+    let containers = object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+    containers.is_some_and(|all| all.iter().any(|one| one.get("image").is_some()))
+}
+
 fn of_object(file: &str, object: &Value, cluster: &Cluster<'_>) -> Result<Vec<Workload>, Error> {
     let (kind, spec) = match kind(object) {
         "Pod" => (Kind::Pod, ""),
@@ -139,6 +148,8 @@ fn of_object(file: &str, object: &Value, cluster: &Cluster<'_>) -> Result<Vec<Wo
         "ReplicaSet" | "ReplicationController" => (Kind::ReplicaSet, "/spec/template"),
         "Job" => (Kind::Job, "/spec/template"),
         "CronJob" => (Kind::CronJob, "/spec/jobTemplate/spec/template"),
+        // Operators' own kinds that hold pods as Deployments do: Rollout, DeploymentConfig, Knative's.
+        _ if has_pods(object) => (Kind::Deployment, "/spec/template"),
         _ => return Ok(Vec::new()),
     };
     let (name, namespace) = (name(object), namespace(object));
@@ -167,7 +178,29 @@ fn of_object(file: &str, object: &Value, cluster: &Cluster<'_>) -> Result<Vec<Wo
             .and_then(|count| u32::try_from(count).ok())
             .ok_or_else(|| top.key("spec.replicas").error("a number is expected here"))?,
     };
+    let known = matches!(
+        self::kind(object),
+        "Deployment"
+            | "Pod"
+            | "StatefulSet"
+            | "DaemonSet"
+            | "Job"
+            | "CronJob"
+            | "ReplicaSet"
+            | "ReplicationController"
+    );
     for workload in &mut workloads {
+        if !known {
+            let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+            workload.note(
+                Severity::Warning,
+                format!(
+                    "a `{}` of `{version}` is taken as a Deployment: what else its controller does is \
+                     not carried over",
+                    self::kind(object)
+                ),
+            );
+        }
         match kind {
             Kind::DaemonSet => {
                 workload.replicas = 0;

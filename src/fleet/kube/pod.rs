@@ -1,5 +1,7 @@
 //! Pods: one workload for each container.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{Cluster, env, files, service};
@@ -89,7 +91,9 @@ fn together(pod: &Value, workloads: &mut [Workload]) {
             );
         }
     }
-    if pod.get("shareProcessNamespace").and_then(Value::as_bool) == Some(true) && count > 1 {
+    if pod.get("shareProcessNamespace").and_then(Value::as_bool) == Some(true)
+        && count + sidecars > 1
+    {
         for workload in workloads.iter_mut() {
             workload.note(
                 Severity::Blocker,
@@ -147,7 +151,11 @@ fn container(
     cluster: &Cluster<'_>,
     place: &Place<'_>,
 ) -> Result<Workload, Error> {
+    // Knative's only container may have none.
+    let only = yaml::list(pod, "containers", place)?.len() == 1;
+    let own = || owner.prefix.rsplit('/').next().filter(|_| only).map(str::to_owned);
     let name = yaml::opt_text(item, "name", place)?
+        .or_else(own)
         .ok_or_else(|| place.error("a container has no `name`"))?;
     let image = yaml::opt_text(item, "image", place)?
         .filter(|image| !image.is_empty())
@@ -325,8 +333,10 @@ fn boundaries(pod: &Value, item: &Value, workload: &mut Workload) {
     if item.get("volumeDevices").and_then(Value::as_array).is_some_and(|all| !all.is_empty()) {
         workload.note(Severity::Warning, "raw block devices have to be attached by the VMM");
     }
-    let limits = item.pointer("/resources/limits").and_then(Value::as_object);
-    for key in limits.into_iter().flat_map(|limits| limits.keys()) {
+    let given = |kind| item.pointer(kind).and_then(Value::as_object).into_iter();
+    let all = given("/resources/limits").chain(given("/resources/requests"));
+    let all: BTreeSet<&String> = all.flat_map(|resources| resources.keys()).collect();
+    for key in all {
         // Device plugins register names with a domain: nvidia.com/gpu, amd.com/gpu.
         if key.contains('/') && !key.starts_with("hugepages-") {
             workload.note(Severity::Blocker, format!("it needs `{key}`, a device that a VM lacks"));
@@ -338,6 +348,32 @@ fn boundaries(pod: &Value, item: &Value, workload: &mut Workload) {
             Severity::Blocker,
             format!("it asks for `{arch}`: images for linux/amd64 are converted"),
         );
+    }
+    let hooks = item.get("lifecycle").and_then(Value::as_object);
+    for hook in
+        hooks.into_iter().flat_map(|hooks| hooks.keys()).filter(|hook| *hook != "stopSignal")
+    {
+        workload.note(
+            Severity::Warning,
+            format!("not carried over: what `{hook}` has the node do: have the image do it"),
+        );
+    }
+    let group = pod.pointer("/securityContext/fsGroup").and_then(Value::as_u64);
+    let on_disk = workload.mounts.iter().any(|mount| mount.kind == MountKind::Volume);
+    if let Some(group) = group.filter(|_| on_disk) {
+        workload.note(
+            Severity::Warning,
+            format!("not carried over: group {group} for the files of its volumes (`fsGroup`)"),
+        );
+    }
+    if flag(item, "/securityContext/readOnlyRootFilesystem") {
+        workload.note(
+            Severity::Info,
+            "not carried over: a read-only root: what is written to it is gone with the VM",
+        );
+    }
+    if pod.get("dnsConfig").is_some_and(|config| !config.is_null()) {
+        workload.note(Severity::Info, "not carried over: DNS settings: the VM's network says them");
     }
     let token = pod.get("automountServiceAccountToken").and_then(Value::as_bool);
     let account = pod.get("serviceAccountName").and_then(Value::as_str);

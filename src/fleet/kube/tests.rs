@@ -169,9 +169,35 @@ fn what_belongs_to_the_node_is_said() {
         let notes = pod(spec).notes;
         assert!(notes.iter().any(|note| note.severity == Severity::Blocker), "{spec}: {notes:?}");
     }
+    let notes = pod("securityContext: {fsGroup: 7}, dnsConfig: {nameservers: [1.1.1.1]}, \
+                     containers: [{name: c, image: i, lifecycle: {preStop: {exec: {command: [x]}}}, \
+                     securityContext: {readOnlyRootFilesystem: true}, \
+                     volumeMounts: [{name: v, mountPath: /v}]}], \
+                     volumes: [{name: v, persistentVolumeClaim: {claimName: v}}]")
+    .notes;
+    let texts: Vec<&str> = notes.iter().map(|note| note.text.as_str()).collect();
+    for expected in ["`preStop`", "group 7", "read-only root", "DNS settings"] {
+        assert!(texts.iter().any(|text| text.contains(expected)), "{expected}: {texts:?}");
+    }
     let notes = pod("hostNetwork: true, containers: [{name: c, image: i}]").notes;
     assert_eq!(notes.len(), 1);
     assert_eq!(notes[0].severity, Severity::Warning);
+}
+
+#[test]
+fn kinds_of_operators_that_hold_pods_are_read() {
+    let text = "{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {name: web}, spec: {replicas: 3, \
+                template: {spec: {containers: [{name: c, image: i}]}}}}\n---\n\
+                {apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: fn}, \
+                spec: {template: {spec: {containers: [{image: j}]}}}}\n---\n\
+                {apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{port: 80}]}}\n";
+    let all = read(text).unwrap();
+    let names: Vec<&str> = all.iter().map(|workload| workload.name.as_str()).collect();
+    assert_eq!(names, ["default/rollout/web/c", "default/service/fn/fn"]);
+    assert_eq!(all[0].replicas, 3);
+    let note = &all[0].notes[0];
+    assert_eq!(note.severity, Severity::Warning);
+    assert!(note.text.starts_with("a `Rollout` of `argoproj.io/v1alpha1`"), "{note:?}");
 }
 
 #[test]
