@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use common::layout::{ImageSpec, Layout, borrowed, programs, tar};
@@ -104,9 +105,13 @@ fn what_keeps_an_image_from_running_is_named() {
 /// What slimming keeps of an image, without a trace.
 fn slimmed(layout: &Layout, wishes: &Wishes) -> Slim {
     let desk = tempfile::tempdir().unwrap();
-    let store = Store::open(desk.path()).unwrap();
-    let reference = Reference::OciLayout { path: layout.path().into(), name: None };
-    let image = source::resolve(&reference, &Options::default(), &store, &Quiet).unwrap();
+    slimmed_of(layout.path(), &Store::open(desk.path()).unwrap(), wishes)
+}
+
+fn slimmed_of(layout: &Path, store: &Store, wishes: &Wishes) -> Slim {
+    let desk = tempfile::tempdir().unwrap();
+    let reference = Reference::OciLayout { path: layout.into(), name: None };
+    let image = source::resolve(&reference, &Options::default(), store, &Quiet).unwrap();
     let path = desk.path().join("root");
     convert::root_image(&image, &RootOptions::default(), &path, &|_| {}).unwrap();
     let file = File::open(&path).unwrap();
@@ -115,17 +120,74 @@ fn slimmed(layout: &Layout, wishes: &Wishes) -> Slim {
     choose(&plan, &root, &[], wishes)
 }
 
+/// Compiles in a directory, whose libraries it finds.
+fn compile(desk: &TempDir, name: &str, text: &str, options: &[&str]) -> Vec<u8> {
+    let source = desk.path().join("x.c");
+    fs::write(&source, text).unwrap();
+    let mut cc = Command::new("cc");
+    cc.current_dir(desk.path()).args(["-o", name, "x.c", "-L."]).args(options);
+    run(&mut cc);
+    fs::read(desk.path().join(name)).unwrap()
+}
+
+/// Java's libraries need libjvm.so, which its launcher loads from a directory of its own.
+#[test]
+fn libraries_that_are_loaded_by_then_are_not_missed_and_others_once() {
+    let desk = tempfile::tempdir().unwrap();
+    let shared = |needed: &'static str| {
+        ["-shared", "-fPIC", "-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", needed]
+    };
+    let library = |name: &str, needed: &'static str| {
+        let soname = format!("-Wl,-soname,{name}");
+        let options = [&shared(needed)[..], &[&soname]].concat();
+        compile(&desk, name, "int f(void) { return 1; }", &options)
+    };
+    let jvm = library("libjvm.so", "-lc");
+    library("libgone.so", "-lc");
+    let [one, two, three] =
+        [("libone.so", "-ljvm"), ("libtwo.so", "-lgone"), ("libthree.so", "-lgone")]
+            .map(|(name, needed)| library(name, needed));
+    compile(&desk, "java", "int main(void) { return 0; }", &[]);
+    let java = desk.path().join("java").display().to_string();
+    let mut files = programs(&[&java]);
+    let (_, program) = files.iter().find(|(path, _)| path.ends_with("/java")).cloned().unwrap();
+    for (path, bytes) in [
+        ("bin/java", program),
+        ("lib/libone.so", one),
+        ("lib/libtwo.so", two),
+        ("lib/libthree.so", three),
+        ("lib/server/libjvm.so", jvm),
+    ] {
+        files.push((format!("opt/jdk/{path}"), bytes));
+    }
+    let image = layout(json!({"Cmd": ["/opt/jdk/bin/java"]}), &borrowed(&files));
+    let store = tempfile::tempdir().unwrap();
+    let (_, report) = inspect(image.path().to_str().unwrap(), &[], &store);
+    let missing = report.findings.iter().filter(|finding| finding.id == "missing-library");
+    let texts: Vec<&str> = missing.map(|finding| finding.text.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "`/opt/jdk/lib/libthree.so` and one other file need libgone.so, which is not in the image"
+        ]
+    );
+}
+
+#[test]
+fn a_file_with_many_names_counts_once() {
+    let busybox = test_images::build("busybox").unwrap();
+    let store = tempfile::tempdir().unwrap();
+    let store = Store::open(store.path()).unwrap();
+    let slim = slimmed_of(&busybox, &store, &Wishes::default());
+    assert!(slim.files.0 > 200 && slim.bytes.0 < 8 << 20, "{:?} {:?}", slim.files, slim.bytes);
+    let kept: u64 = slim.kept.iter().map(|group| group.bytes).sum();
+    assert_eq!(kept, slim.bytes.1);
+}
+
 #[test]
 fn slim_images_keep_what_plugins_load() {
     let desk = tempfile::tempdir().unwrap();
-    let compile = |name: &str, text: &str, options: &[&str]| -> Vec<u8> {
-        let source = desk.path().join("x.c");
-        fs::write(&source, text).unwrap();
-        let mut cc = Command::new("cc");
-        cc.current_dir(desk.path()).args(["-o", name, "x.c", "-L."]).args(options);
-        run(&mut cc);
-        fs::read(desk.path().join(name)).unwrap()
-    };
+    let compile = |name: &str, text: &str, options: &[&str]| compile(&desk, name, text, options);
     let shared = ["-shared", "-fPIC"];
     let deep = compile("libdeep.so", "int deep(void) { return 1; }", &shared);
     let with_deep = [&shared[..], &["-ldeep"]].concat();

@@ -1,6 +1,6 @@
 //! From what was found to the report: findings, their weight, and the verdict.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dock2uni_format::erofs::FileType;
 use dock2uni_format::record::{Proto, Record};
@@ -268,10 +268,11 @@ fn libraries(plan: &Plan, running: &Closure, findings: &mut Findings) {
         .filter(|program| program.role == Role::Main)
         .map(|program| show(&program.found.path))
         .collect();
+    // One note for each library, however many miss it.
+    let mut optional: BTreeMap<(&str, &String), BTreeSet<&String>> = BTreeMap::new();
     let both = running.missing.iter().map(|missing| (missing, "missing-library"));
     let both = both.chain(running.unversioned.iter().map(|missing| (missing, "library-version")));
     for (Missing { what, needed_by, program }, id) in both {
-        let text = format!("`{needed_by}` needs {what}, which is not in the image");
         let blocks = if id == "missing-library" {
             leads.contains(program) && mains.contains(program)
         } else {
@@ -281,10 +282,20 @@ fn libraries(plan: &Plan, running: &Closure, findings: &mut Findings) {
             }) && !leads.is_empty()
         };
         if blocks {
+            let text = format!("`{needed_by}` needs {what}, which is not in the image");
             findings.blocker(id, text, Some("add the library that the program was built with"));
         } else {
-            findings.note(id, text, None);
+            optional.entry((id, what)).or_default().insert(needed_by);
         }
+    }
+    for ((id, what), by) in optional {
+        let first = by.first().map_or("", |first| first.as_str());
+        let others = match by.len() - 1 {
+            0 => " needs".to_owned(),
+            1 => " and one other file need".to_owned(),
+            others => format!(" and {others} other files need"),
+        };
+        findings.note(id, format!("`{first}`{others} {what}, which is not in the image"), None);
     }
     for (path, member) in &running.members {
         if member.object.isa > 2 && member.how == How::Start {

@@ -115,6 +115,7 @@ impl<'a, 'r> Builder<'a, 'r> {
     /// Ends.
     pub fn finish(mut self) -> Closure {
         self.check_versions();
+        self.forgive();
         self.closure
     }
 
@@ -197,6 +198,22 @@ impl<'a, 'r> Builder<'a, 'r> {
     /// Whether something of this name is loaded anyway: the loader matches DT_SONAME.
     fn is_loaded(&self, name: &str) -> bool {
         self.closure.members.values().any(|member| member.object.soname.as_deref() == Some(name))
+    }
+
+    /// What is loaded later meets libraries of that name that are loaded by then, wherever they were
+    /// found: Java's all need libjvm.so, which its launcher loads from a directory of its own.
+    fn forgive(&mut self) {
+        let members = &self.closure.members;
+        let there = members.values().filter(|member| member.how != How::Configured);
+        let sonames: BTreeSet<&str> =
+            there.filter_map(|member| member.object.soname.as_deref()).collect();
+        let later = |path: &str| {
+            let how = members.get(path.as_bytes()).map(|member| member.how);
+            matches!(how, Some(How::Dlopen | How::NameService | How::Extension))
+        };
+        self.closure.missing.retain(|missing| {
+            !(later(&missing.needed_by) && sonames.contains(missing.what.as_str()))
+        });
     }
 
     fn missing(&mut self, what: &str, needed_by: &str, program: &str) {
