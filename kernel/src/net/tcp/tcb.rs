@@ -528,13 +528,15 @@ impl Tcb {
         if self.peer_done() {
             return false;
         }
-        // Worth a segment: half the buffer, or the window was closed.
-        let (limit, _) = self.limits();
+        // Worth a segment: half the buffer where little was left, or the window was closed. What the
+        // window field can't say is no news.
+        let limit = self.limits().0.min(65535 << self.scale);
         let free = limit.saturating_sub(self.receive.len());
         let told =
             if before(self.rcv_nxt, self.edge) { self.edge.wrapping_sub(self.rcv_nxt) } else { 0 };
         let news = free.saturating_sub(told as usize);
-        if news >= limit / 2 || told < self.peer_mss && news >= self.peer_mss as usize {
+        let low = told as usize <= limit / 4;
+        if low && news >= limit / 2 || told < self.peer_mss && news >= self.peer_mss as usize {
             self.owed = Owed::Now;
         }
         self.owed == Owed::Now

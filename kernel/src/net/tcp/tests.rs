@@ -1,6 +1,7 @@
 //! Connections over links that lose, delay, reorder, repeat and damage.
 
 use super::{Conn, Listener, State, TcpOptions};
+use crate::io::IoDst;
 use crate::net::tests::{World, receive, send, state};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -175,6 +176,39 @@ fn a_reader_that_finds_nothing_acknowledges_and_another_waits() {
     assert_eq!(client.lock().queued(), 6);
     world.pass(2 * MILLI);
     assert_eq!(client.lock().queued(), 0);
+}
+
+#[test]
+fn answers_carry_the_acknowledgements_whether_windows_are_scaled_or_not() {
+    for scaled in [true, false] {
+        let mut world = World::new();
+        let (client, server) = connected(&mut world);
+        if !scaled {
+            for conn in [&client, &server] {
+                let mut inner = conn.lock();
+                (inner.scale, inner.peer_scale) = (0, 0);
+                inner.edge = inner.rcv_nxt.wrapping_add(65535);
+                inner.wnd = 65535;
+            }
+        }
+        let read = |conn: &Arc<Conn>| {
+            let mut inner = conn.lock();
+            let mut buf = [0; 100];
+            let (n, _) = inner.peek(0, &mut IoDst::kernel(&mut buf), false);
+            conn.after_read(inner, n, false);
+            n
+        };
+        let before = world.carried;
+        for _ in 0..50 {
+            send(&client, &[1; 36]);
+            world.settle();
+            assert_eq!(read(&server), 36);
+            send(&server, &[2; 5]);
+            world.settle();
+            assert_eq!(read(&client), 5);
+        }
+        assert_eq!(world.carried - before, 100, "{scaled}");
+    }
 }
 
 #[test]
