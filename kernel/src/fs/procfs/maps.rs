@@ -26,6 +26,12 @@ pub fn sizes(key: &Key) -> Stats {
     space.map_or_else(Stats::default, |space| space.stats())
 }
 
+/// Bytes of page tables.
+pub fn table_size(key: &Key) -> usize {
+    let space = find(key).ok().and_then(|task| task.mm());
+    space.map_or(0, |space| space.page_table_pages() * PAGE_SIZE)
+}
+
 /// Bytes of code mapped.
 pub fn text_size(key: &Key) -> u64 {
     let Some(space) = find(key).ok().and_then(|task| task.mm()) else { return 0 };

@@ -519,7 +519,7 @@ fn status(key: &Key, out: &mut Text) -> Result<()> {
         ("VmStk", kib(size.stack)),
         ("VmExe", kib(maps::text_size(key) as usize)),
         ("VmLib", 0),
-        ("VmPTE", kib(size.page_tables)),
+        ("VmPTE", kib(maps::table_size(key))),
         ("VmSwap", 0),
         ("HugetlbPages", 0),
     ] {

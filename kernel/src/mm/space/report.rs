@@ -59,7 +59,6 @@ pub struct Stats {
     pub data: usize,
     pub stack: usize,
     pub locked: usize,
-    pub page_tables: usize,
     pub minor_faults: usize,
     pub major_faults: usize,
 }
@@ -188,7 +187,6 @@ impl AddressSpace {
             .filter(|vma| vma.flags.contains(VmFlags::STACK))
             .map(|vma| vma.end - vma.start)
             .sum();
-        let tables = self.page_table_pages();
         let rss = self.pages.lock().rss;
         Stats {
             virtual_size: maps.total(),
@@ -200,13 +198,12 @@ impl AddressSpace {
             data: maps.data(),
             stack,
             locked: maps.locked(),
-            page_tables: tables * PAGE_SIZE,
             minor_faults: self.minor_faults.load(Relaxed),
             major_faults: self.major_faults.load(Relaxed),
         }
     }
 
-    /// Pages in page tables, those shared since fork among them.
+    /// Pages in page tables, those shared since fork among them. Walks all of them.
     pub fn page_table_pages(&self) -> usize {
         let pages = self.pages.lock();
         let (mut tables, mut at) = (1, 0);
