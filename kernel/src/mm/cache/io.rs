@@ -1,5 +1,6 @@
 //! read(2) and write(2) on a page cache.
 
+use super::slot::Slot;
 use super::{Found, MAX_LEN, PAGE, PageCache, index_of};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
@@ -7,30 +8,62 @@ use crate::io::{IoDst, IoSrc};
 use crate::mm::PageRef;
 use core::sync::atomic::Ordering;
 
+/// Pages that a read looks up at once.
+const BATCH: usize = 16;
+
 impl PageCache {
     /// Reads up to the end of the object; returns how many bytes.
     pub fn read_at(&self, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
         let mut at = offset;
         let end = self.len().min(offset.saturating_add(dst.remaining() as u64));
+        let mut pages = [const { None }; BATCH];
         while at < end {
-            let within = (at % PAGE) as usize;
-            let want = (PAGE_SIZE - within).min((end - at) as usize);
-            let moved = match self.readable(index_of(at)) {
-                Ok(Some(page)) => dst.write(bytes(&page, within, want)),
-                Ok(None) => dst.zero(want),
-                Err(errno) => Err(errno),
-            };
-            match moved {
-                Ok(moved) => at += moved as u64,
-                Err(errno) if at == offset => return Err(errno),
-                Err(_) => break,
+            let index = index_of(at);
+            let mut found = self.gather(index, index_of(end - 1) + 1, &mut pages);
+            if found == 0 {
+                match self.readable(index) {
+                    Ok(page) => pages[0] = page,
+                    Err(errno) if at == offset => return Err(errno),
+                    Err(_) => break,
+                }
+                found = 1;
             }
-            // A short move met a page that can't be written.
-            if moved != Ok(want) {
-                break;
+            for page in &mut pages[..found] {
+                let within = (at % PAGE) as usize;
+                let want = (PAGE_SIZE - within).min((end - at) as usize);
+                let moved = match page.take() {
+                    Some(page) => dst.write(bytes(&page, within, want)),
+                    None => dst.zero(want),
+                };
+                match moved {
+                    Ok(moved) => at += moved as u64,
+                    Err(errno) if at == offset => return Err(errno),
+                    Err(_) => {}
+                }
+                // A short move met a page that can't be written.
+                if moved != Ok(want) {
+                    return Ok((at - offset) as usize);
+                }
             }
         }
         Ok((at - offset) as usize)
+    }
+
+    /// Puts those of the pages `index..end` into `pages` that follow each other without a gap and can
+    /// be read as they are, all under one lock; returns how many.
+    fn gather(&self, index: u64, end: u64, pages: &mut [Option<PageRef>; BATCH]) -> usize {
+        let mut found = 0;
+        let end = end.min(index + BATCH as u64);
+        self.inner.lock().tree.range(index, end, &mut |at, value| {
+            let slot = Slot::from_value(value);
+            // Whoever uses a page first says so: that is for the slow way.
+            let as_it_is = at == index + found as u64 && slot.is_used() && !slot.is_unchecked();
+            if as_it_is && let Some(page) = slot.page() {
+                pages[found] = Some(page);
+                found += 1;
+            }
+        });
+        found
     }
 
     /// Writes, growing the object; ENOSPC if memory for it is exhausted. Calls that may grow it

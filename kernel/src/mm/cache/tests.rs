@@ -105,6 +105,7 @@ fn behaves_as_a_vector_of_bytes() {
                     }
                     5 => drop(cache.evict(3)),
                     _ => {
+                        let size = 9 * size;
                         let end = model.len().min(at as usize + size);
                         let want = model.get(at as usize..end).unwrap_or(&[]);
                         assert_eq!(read(&cache, at, size), want, "round {round}");
