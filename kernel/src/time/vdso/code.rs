@@ -42,29 +42,36 @@ d2u_vdso_start:
 4:
     .endm
 
+    /* Whole seconds of the nanoseconds in rax to rdx, by a reciprocal: division is slow, above all in
+       an emulator. floor(n / 10^9) = ((n >> 9) * ceil(2^75 / 5^9)) >> 75 for all 64-bit n. Leaves
+       what remains in rcx; spoils rax. */
+    .macro seconds
+    mov rcx, rax
+    shr rax, 9
+    movabs rdx, 0x44b82fa09b5a53
+    mul rdx
+    shr rdx, 11
+    imul rax, rdx, 1000000000
+    sub rcx, rax
+    .endm
+
     .globl d2u_vdso_clock_gettime
 d2u_vdso_clock_gettime:                 /* (edi: clock, rsi: struct timespec *) */
     lea r8, [rip + d2u_vdso_start - {back}]
     cmp edi, 11
     ja 8f
-    mov eax, 1
-    mov ecx, edi
-    shl eax, cl
-    test eax, 0x8f3                     /* clocks 0, 1, 4, 5, 6, 7, 11 */
-    jz 8f
+    mov eax, 0x8f3                      /* clocks 0, 1, 4, 5, 6, 7, 11 */
+    bt eax, edi
+    jnc 8f
     monotonic
     jc 8f
-    mov edx, 1
-    mov ecx, edi
-    shl edx, cl
-    test edx, 0x821                     /* wall clocks: 0, 5, 11 */
-    jz 5f
+    mov edx, 0x821                      /* wall clocks: 0, 5, 11 */
+    bt edx, edi
+    jnc 5f
     add rax, r9
-5:  xor edx, edx
-    mov ecx, 1000000000
-    div rcx
-    mov qword ptr [rsi], rax
-    mov qword ptr [rsi + 8], rdx
+5:  seconds
+    mov qword ptr [rsi], rdx
+    mov qword ptr [rsi + 8], rcx
     xor eax, eax
     ret
 8:  mov eax, 228
@@ -81,15 +88,11 @@ d2u_vdso_gettimeofday:                  /* (rdi: struct timeval *, rsi: struct t
     monotonic
     jc 8f
     add rax, r9
-    xor edx, edx
-    mov ecx, 1000000000
-    div rcx
-    mov qword ptr [rdi], rax
-    mov eax, edx
-    xor edx, edx
-    mov ecx, 1000
-    div ecx
-    mov qword ptr [rdi + 8], rax
+    seconds
+    mov qword ptr [rdi], rdx
+    imul rcx, rcx, 274877907            /* nanoseconds / 1000: ceil(2^38 / 1000) */
+    shr rcx, 38
+    mov qword ptr [rdi + 8], rcx
 6:  xor eax, eax
     ret
 8:  mov eax, 96
@@ -102,9 +105,8 @@ d2u_vdso_time:                          /* (rdi: time_t *) */
     monotonic
     jc 8f
     add rax, r9
-    xor edx, edx
-    mov ecx, 1000000000
-    div rcx
+    seconds
+    mov rax, rdx
     test rdi, rdi
     jz 5f
     mov qword ptr [rdi], rax
@@ -122,6 +124,7 @@ d2u_vdso_getcpu:
     .globl d2u_vdso_end
 d2u_vdso_end:
     .purgem monotonic
+    .purgem seconds
     .popsection
     "#,
     back = const super::IMAGE_OFFSET + CODE_OFFSET,
