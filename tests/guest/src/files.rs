@@ -12,6 +12,7 @@ cases![
     reads_writes_and_offsets,
     append_always_writes_at_the_end,
     vectors_and_positions,
+    reads_end_at_the_byte_that_has_no_place,
     holes_read_as_zero,
     rename_replaces_and_refuses,
     rename_flags_work,
@@ -170,6 +171,38 @@ fn vectors_and_positions() {
         fails!(pread(fd, a.as_mut_ptr().cast(), 1, -1), EINVAL);
         let (r, _w) = pipe();
         fails!(pread(r, a.as_mut_ptr().cast(), 1, 0), ESPIPE);
+    }
+}
+
+fn reads_end_at_the_byte_that_has_no_place() {
+    unsafe {
+        const PAGE: usize = 4096;
+        let bytes: Vec<u8> = (0..20 * PAGE).map(|at| (at * 7 + at / PAGE) as u8 | 1).collect();
+        let fd = open_at(&create("placed", &bytes), O_RDWR);
+        let private = MAP_PRIVATE | MAP_ANONYMOUS;
+        let map = mmap(null_mut(), 4 * PAGE, PROT_READ | PROT_WRITE, private, -1, 0);
+        assert_ne!(map, MAP_FAILED);
+        ok(mprotect(map.add(3 * PAGE), PAGE, PROT_NONE));
+        let room = std::slice::from_raw_parts_mut(map.cast::<u8>(), 3 * PAGE);
+        // Lengths around those at which copies change their ways, from places of every alignment.
+        let lengths = (1..=140).chain(505..=520).chain([PAGE - 1, PAGE, PAGE + 1, 3 * PAGE - 9]);
+        for (count, n) in lengths.enumerate() {
+            room.fill(0);
+            let to = 3 * PAGE - n;
+            let at = count * 397;
+            let got = pread(fd, room[to..].as_mut_ptr().cast(), 5 * PAGE, at as off_t);
+            assert_eq!(got, n as isize, "{n} bytes from {at}");
+            assert!(room[to..] == bytes[at..at + n], "{n} bytes from {at}");
+            assert!(room[..to].iter().all(|&byte| byte == 0), "{n} bytes from {at}");
+            // The other way, what can't be read ends a write.
+            let out = pwrite(fd, room[to..].as_ptr().cast(), 5 * PAGE, 64 * PAGE as off_t);
+            assert_eq!(out, n as isize, "{n} bytes written");
+            let mut back = vec![0; n];
+            assert_eq!(pread(fd, back.as_mut_ptr().cast(), n, 64 * PAGE as off_t), n as isize);
+            assert!(back == bytes[at..at + n], "{n} bytes written");
+        }
+        fails!(pread(fd, map.add(3 * PAGE), PAGE, 0), EFAULT);
+        munmap(map, 4 * PAGE);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::early::FreeMemory;
 use super::gdt::{IST_STACK, IST_STACKS};
-use super::{boot_info, cpu, fpu, paging, serial, speculation, trap, uaccess, user};
+use super::{boot_info, cpu, fpu, mem, paging, serial, speculation, trap, uaccess, user};
 use crate::debug;
 use core::cell::UnsafeCell;
 
@@ -28,6 +28,7 @@ pub(super) fn boot_cpu(start_info: usize, tsc: u64) -> ! {
         Err(why) => panic!("{why}"),
     };
     crate::log::configure(boot.cmdline());
+    mem::init();
     let mut free = FreeMemory::new(boot);
     // SAFETY: the boot CPU is alone and text is still writable.
     unsafe { uaccess::patch() };

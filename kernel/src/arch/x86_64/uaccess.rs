@@ -5,6 +5,7 @@
 //! byte up to the faulting one, so that the counts returned are exact.
 
 use super::insn::{cpuid, read_cr4, write_cr4};
+use super::mem;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,14 +38,26 @@ uaccess_copy:
 uaccess_stac0: .byte 0x90, 0x90, 0x90
     cmpq $64, %rdx
     jb 2f
-1:  movups (%rsi), %xmm0
-11: movups 16(%rsi), %xmm1
-12: movups 32(%rsi), %xmm2
-13: movups 48(%rsi), %xmm3
-14: movups %xmm0, (%rdi)
-15: movups %xmm1, 16(%rdi)
-16: movups %xmm2, 32(%rdi)
-17: movups %xmm3, 48(%rdi)
+    cmpq ${large}, %rdx
+    jb 1f
+    cmpb $0, {fast}(%rip)
+    jne 5f
+1:  movq (%rsi), %rcx
+40: movq %rcx, (%rdi)
+11: movq 8(%rsi), %rcx
+41: movq %rcx, 8(%rdi)
+12: movq 16(%rsi), %rcx
+42: movq %rcx, 16(%rdi)
+13: movq 24(%rsi), %rcx
+43: movq %rcx, 24(%rdi)
+14: movq 32(%rsi), %rcx
+44: movq %rcx, 32(%rdi)
+15: movq 40(%rsi), %rcx
+45: movq %rcx, 40(%rdi)
+16: movq 48(%rsi), %rcx
+46: movq %rcx, 48(%rdi)
+17: movq 56(%rsi), %rcx
+47: movq %rcx, 56(%rdi)
     addq $64, %rsi
     addq $64, %rdi
     subq $64, %rdx
@@ -69,6 +82,10 @@ uaccess_stac0: .byte 0x90, 0x90, 0x90
 4:  movq %rdx, %rax
 uaccess_clac0: .byte 0x90, 0x90, 0x90
     ret
+5:  movq %rdx, %rcx
+51: rep movsb
+52: movq %rcx, %rdx             /* what a fault has left */
+    jmp 3b
     EXTABLE 1b, 3b
     EXTABLE 11b, 3b
     EXTABLE 12b, 3b
@@ -77,6 +94,15 @@ uaccess_clac0: .byte 0x90, 0x90, 0x90
     EXTABLE 15b, 3b
     EXTABLE 16b, 3b
     EXTABLE 17b, 3b
+    EXTABLE 40b, 3b
+    EXTABLE 41b, 3b
+    EXTABLE 42b, 3b
+    EXTABLE 43b, 3b
+    EXTABLE 44b, 3b
+    EXTABLE 45b, 3b
+    EXTABLE 46b, 3b
+    EXTABLE 47b, 3b
+    EXTABLE 51b, 52b
     EXTABLE 21b, 3b
     EXTABLE 22b, 3b
     EXTABLE 31b, 4b
@@ -87,12 +113,13 @@ uaccess_clac0: .byte 0x90, 0x90, 0x90
     .globl uaccess_clear
 uaccess_clear:
 uaccess_stac1: .byte 0x90, 0x90, 0x90
-    xorps %xmm0, %xmm0
     xorl %ecx, %ecx
 1:  cmpq $32, %rsi
     jb 3f
-11: movups %xmm0, (%rdi)
-12: movups %xmm0, 16(%rdi)
+11: movq %rcx, (%rdi)
+12: movq %rcx, 8(%rdi)
+13: movq %rcx, 16(%rdi)
+14: movq %rcx, 24(%rdi)
     addq $32, %rdi
     subq $32, %rsi
     jmp 1b
@@ -107,6 +134,8 @@ uaccess_clac1: .byte 0x90, 0x90, 0x90
     ret
     EXTABLE 11b, 3b
     EXTABLE 12b, 3b
+    EXTABLE 13b, 3b
+    EXTABLE 14b, 3b
     EXTABLE 31b, 4b
 
     /* rdi: address, esi: expected, edx: new, rcx: where to put what was seen; returns 0, or 1 on a fault. */
@@ -154,6 +183,8 @@ uaccess_clac4: .byte 0x90, 0x90, 0x90
     jmp 2b
     EXTABLE 1b, 3b
 "#,
+    fast = sym mem::FAST_STRINGS,
+    large = const mem::LARGE,
     options(att_syntax)
 );
 
