@@ -247,6 +247,11 @@ fn a_million_requests_leave_nothing_behind() {
 }
 
 #[test]
+fn ten_thousand_connections_are_served_and_leave_nothing_behind() {
+    long_run(&["--connections", "10000"], "connections: 10000", Duration::from_secs(600));
+}
+
+#[test]
 fn every_case_holds_on_linux() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: many cases need root, as they have in the VM");

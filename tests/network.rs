@@ -1,6 +1,8 @@
 //! A VM on a network of the host: a tap device with several queues, and large frames both ways.
 
 mod common;
+#[path = "network/lease.rs"]
+mod lease;
 
 use std::process::Command;
 use std::time::Duration;

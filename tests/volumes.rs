@@ -1,6 +1,10 @@
 //! Volumes: what is written to them outlives the VM, however it ends, and Linux's tools agree.
 
 mod common;
+#[path = "volumes/strain.rs"]
+mod strain;
+#[path = "volumes/trouble.rs"]
+mod trouble;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +29,11 @@ struct Lab {
 
 impl Lab {
     fn new() -> Lab {
+        Lab::with(b"")
+    }
+
+    /// With a file `/big` besides.
+    fn with(big: &[u8]) -> Lab {
         let mut tar = tar::Builder::new(Vec::new());
         let mut add = |path: &str, kind, mode, uid, bytes: &[u8]| {
             let mut header = tar::Header::new_ustar();
@@ -50,6 +59,9 @@ impl Lab {
         add("etc/passwd", file, 0o644, 0, users);
         add("etc/group", file, 0o644, 0, b"root:x:0:\nnogroup:x:65534:\n");
         add("guest-tests", file, 0o755, 0, &fs::read(common::guest::program(true)).unwrap());
+        if !big.is_empty() {
+            add("big", file, 0o644, 0, big);
+        }
         let mut layout = Layout::new();
         let image = layout.image(&ImageSpec {
             layers: vec![(tar.into_inner().unwrap(), Compression::None)],

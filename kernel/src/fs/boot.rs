@@ -99,9 +99,9 @@ pub fn write_resolv_conf(servers: &[String], search: &[String]) -> Result<()> {
     write_replacing("/etc/resolv.conf", &text)
 }
 
-/// Writes a file even where the image has a link of that name (to a file of a resolver daemon, for
+/// Writes a file whole, even where the image has a link of that name (to a file of a resolver daemon, for
 /// instance).
-fn write_replacing(name: &str, text: &str) -> Result<()> {
+pub fn write_replacing(name: &str, text: &str) -> Result<()> {
     let resolver = Resolver::kernel()?;
     if let Ok(found) = resolver.find(name.as_bytes(), false)
         && found.path.dentry.kind() == Some(super::FileType::Symlink)

@@ -489,6 +489,10 @@ pub fn chown(who: &dyn Subject, path: &Path, uid: Option<u32>, gid: Option<u32>)
     // Programs that gain privileges lose that when they change hands.
     let mode = (access.mode & S_IFMT == S_IFREG).then(|| drop_privilege(access.mode));
     inode.change(&Change { uid, gid, mode, ..Change::default() })?;
+    const CAPABILITY: &[u8] = b"security.capability";
+    if let Ok(Some(_)) = inode.xattr(CAPABILITY) {
+        inode.remove_xattr(CAPABILITY)?;
+    }
     notify::named(&path.dentry, IN_ATTRIB);
     Ok(())
 }

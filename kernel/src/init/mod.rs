@@ -7,6 +7,7 @@ mod end;
 mod health;
 mod program;
 mod record;
+mod resolver;
 mod stop;
 
 use crate::arch::{self, BootInfo, cpu};
@@ -14,7 +15,6 @@ use crate::task::sched;
 use crate::{debug, error};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ops::Range;
 use dock2uni_format::record::Record;
 use dock2uni_format::status::Status;
@@ -102,14 +102,18 @@ fn await_network(record: &Record) {
     const PATIENCE: u64 = 2_000_000_000;
     if !crate::net::wait_configured(&record.net, PATIENCE) {
         debug!("boot: no IPv4 address");
-        return;
     }
-    let config = crate::net::stack().config();
-    let servers: Vec<String> = config.dns.iter().map(ToString::to_string).collect();
+    let stack = crate::net::stack();
+    let config = stack.config();
     let address = config.addresses.iter().find(|cidr| cidr.addr.is_ipv4());
     let address = address.map(|cidr| cidr.addr.to_string());
-    let written = crate::fs::boot::write_resolv_conf(&servers, &config.search)
+    let text = crate::net::resolv_conf();
+    let mut written = crate::fs::boot::write_replacing(resolver::FILE, &text)
         .and_then(|()| crate::fs::boot::write_hosts(record, address.as_deref()));
+    // What the user has chosen stays.
+    if stack.device().is_some() && !config.dns_fixed {
+        written = written.and_then(|()| resolver::follow(text));
+    }
     if let Err(why) = written {
         error!("/etc/resolv.conf and /etc/hosts can't be written: {why:?}");
     }

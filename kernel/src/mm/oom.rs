@@ -14,16 +14,26 @@ pub trait OomKiller: Send + Sync {
 }
 
 static KILLER: Once<&'static dyn OomKiller> = Once::new();
+static CLEANER: Once<fn() -> bool> = Once::new();
+
+/// Names what makes dirty pages of files clean, once: it waits until some are, and is false if there
+/// are none or none become so. Task context, no locks held but those of writers.
+pub fn set_cleaner(cleaner: fn() -> bool) {
+    let _ = CLEANER.set(cleaner);
+}
 
 /// Names the killer, once at boot.
 pub fn set_killer(killer: &'static dyn OomKiller) {
     let _ = KILLER.set(killer);
 }
 
-/// Frees memory by whatever it takes. ENOMEM if the caller must give up. Task context, no locks
-/// held.
-pub fn make_room() -> Result<()> {
-    if reclaim::reclaim(64) > 0 {
+/// Frees memory by whatever it takes, but for a program's `own` memory not by the last pages of files.
+/// ENOMEM if the caller must give up. Task context, no locks held.
+pub fn make_room(own: bool) -> Result<()> {
+    if !(own && super::cache::is_scarce()) && reclaim::reclaim(64) > 0 {
+        return Ok(());
+    }
+    if CLEANER.get().is_some_and(|clean| clean()) && reclaim::reclaim(64) > 0 {
         return Ok(());
     }
     match KILLER.get() {

@@ -7,7 +7,7 @@ use crate::fs::inode::mode::*;
 use crate::fs::perm::{self, cap};
 use crate::fs::walk::{self, Resolve};
 use crate::fs::{FileType, Path, ops};
-use crate::io::{check_user, put_user_slice};
+use crate::io::put_user_slice;
 use crate::task::current;
 use alloc::vec::Vec;
 use linux_raw_sys::general::*;
@@ -59,7 +59,6 @@ fn list(fd: i32, buf: usize, len: usize, record: Record<'_>) -> Result<usize> {
     let file = super::fs_path::file(fd)?;
     // The size is an int inside of Linux: nothing fits into a negative one.
     let room = usize::try_from(len as i32).unwrap_or(0).min(DENTS_MAX);
-    check_user(buf, room)?;
     let metadata = file.with_inode(|inode| inode.metadata());
     if metadata.nlink == 0 && FileType::of_mode(metadata.mode) == FileType::Directory {
         // Removed since it was opened.
@@ -80,9 +79,22 @@ fn list(fd: i32, buf: usize, len: usize, record: Record<'_>) -> Result<usize> {
     if out.is_empty() {
         return if full { Err(Errno::EINVAL) } else { Ok(0) };
     }
-    put_user_slice(buf, &out)?;
-    *pos = next_pos;
-    Ok(out.len())
+    if put_user_slice(buf, &out).is_ok() {
+        *pos = next_pos;
+        return Ok(out.len());
+    }
+    // The buffer ends early: the records that fit count.
+    let mut done = 0;
+    while let Some(header) = out.get(done + 8..done + 18) {
+        let len = usize::from(u16::from_ne_bytes([header[8], header[9]]));
+        if put_user_slice(buf + done, &out[done..done + len]).is_err() {
+            break;
+        }
+        let (next, _) = header.split_first_chunk().ok_or(Errno::EFAULT)?;
+        *pos = u64::from_ne_bytes(*next);
+        done += len;
+    }
+    if done > 0 { Ok(done) } else { Err(Errno::EFAULT) }
 }
 
 /// mkdir(2)

@@ -47,9 +47,16 @@ pub fn mmap(addr: usize, len: usize, prot: u32, flags: u32, fd: i32, offset: u64
     if flags & MAP_HUGETLB != 0 && flags & MAP_ANONYMOUS != 0 {
         return Err(Errno::ENOMEM);
     }
-    const INTERNAL: MapFlags = MapFlags::MAIN_STACK.union(MapFlags::VDSO);
+    const INTERNAL: MapFlags = MapFlags::MAIN_STACK.union(MapFlags::VDSO).union(MapFlags::MAY_LOCK);
     let mut map_flags = MapFlags::from_bits_truncate(flags & !MAP_TYPE) - INTERNAL;
     map_flags |= if shared { MapFlags::SHARED } else { MapFlags::PRIVATE };
+    if current().capable(CAP_IPC_LOCK) {
+        map_flags |= MapFlags::MAY_LOCK;
+    } else if map_flags.contains(MapFlags::LOCKED)
+        && current().process().rlimit(RLIMIT_MEMLOCK) == 0
+    {
+        return Err(Errno::EPERM);
+    }
     if map_flags.contains(MapFlags::GROWSDOWN) && shared {
         return Err(Errno::EINVAL);
     }

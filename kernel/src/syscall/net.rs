@@ -36,7 +36,10 @@ fn file(fd: i32) -> Result<Arc<File>> {
 }
 
 /// Calls `f` as the current task. Names are resolved only for those who need it.
-fn with_caller<R>(addr: Option<&Address>, f: impl FnOnce(&Caller<'_>) -> Result<R>) -> Result<R> {
+fn with_caller<R>(
+    addr: Option<&Address>,
+    f: impl FnOnce(&mut Caller<'_>) -> Result<R>,
+) -> Result<R> {
     let mut caller = Caller::current();
     match addr {
         Some(Address::Unix(UnixName::Path(_))) => {
@@ -46,9 +49,9 @@ fn with_caller<R>(addr: Option<&Address>, f: impl FnOnce(&Caller<'_>) -> Result<
             let resolver = Resolver { root, start, who: &*creds, resolve: Resolve::empty() };
             caller.resolver = Some(resolver);
             caller.umask = context.umask();
-            f(&caller)
+            f(&mut caller)
         }
-        _ => f(&caller),
+        _ => f(&mut caller),
     }
 }
 
@@ -145,7 +148,11 @@ pub fn bind(fd: i32, addr: usize, len: u32) -> Result<usize> {
     let file = file(fd)?;
     let socket = &socket::of(&file)?.socket;
     let address = get_address(addr, len)?;
-    with_caller(Some(&address), |who| socket.bind(who, &address))?;
+    let mode = file.with_inode(|inode| inode.access().mode);
+    with_caller(Some(&address), |who| {
+        who.umask |= !mode & 0o777;
+        socket.bind(who, &address)
+    })?;
     Ok(0)
 }
 

@@ -1,14 +1,17 @@
 //! Resource limits (getrlimit(2)).
 
 use crate::errno::{Errno, Result};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use linux_raw_sys::general as abi;
 
 /// No limit.
 pub const INFINITY: u64 = u64::MAX;
 /// Number of resources.
 pub const COUNT: usize = 16;
-/// Most descriptors a process may ever ask for (`/proc/sys/fs/nr_open`).
+/// Most descriptors of a process whatever its limits say.
 pub const NR_OPEN: u64 = 1 << 20;
+/// Most descriptors a process may ask for (`/proc/sys/fs/nr_open`).
+pub static NR_OPEN_NOW: AtomicU64 = AtomicU64::new(NR_OPEN);
 
 /// A soft and a hard limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +55,7 @@ impl Rlimits {
         if new.soft > new.hard {
             return Err(Errno::EINVAL);
         }
-        if resource == abi::RLIMIT_NOFILE && new.hard > NR_OPEN {
+        if resource == abi::RLIMIT_NOFILE && new.hard > NR_OPEN_NOW.load(Relaxed) {
             return Err(Errno::EPERM);
         }
         if new.hard > old.hard && !privileged {

@@ -50,6 +50,11 @@ pub fn main(cases: &[Case]) -> i32 {
         Some("--fuzz") => return crate::fuzz::main(&words[1..]),
         Some("--soak") => return crate::soak::main(&words[1..]),
         Some("--soak-child") => return 0,
+        Some("--connections") => return crate::crowd::main(&words[1..]),
+        Some("--directory" | "--large-file") => return crate::bulk::main(&words),
+        Some("--fill" | "--failing" | "--resolver") => return crate::trouble::main(&words),
+        Some("--scale" | "--fork-resident") => return crate::cpus::main(&words),
+        Some("--pressure") => return crate::pressure::main(&words[1..]),
         _ => {}
     }
     if words == ["--list"] {

@@ -9,6 +9,11 @@
 //! guest-tests --volume-load DIR LAST    see `volume`
 //! guest-tests --fuzz SECONDS [SEED]    random system calls (fuzz.rs)
 //! guest-tests --soak REQUESTS FORKS    the same things again and again (soak.rs)
+//! guest-tests --connections COUNT      so many at once (crowd.rs)
+//! guest-tests --directory, --large-file    see `bulk`
+//! guest-tests --pressure FILE DIR      less memory than files (pressure.rs)
+//! guest-tests --scale, --fork-resident     see `cpus`
+//! guest-tests --fill, --failing, --resolver    see `trouble`
 //! ```
 //!
 //! A case is a function that panics when something isn't as Linux has it. It runs in a process of
@@ -18,9 +23,13 @@
 #[macro_use]
 mod harness;
 
+mod bulk;
 mod conformance;
+mod cpus;
 mod creds;
+mod crowd;
 mod datagrams;
+mod edges;
 mod events;
 mod exec;
 mod files;
@@ -31,6 +40,7 @@ mod memory;
 mod network;
 mod pidfds;
 mod pipes;
+mod pressure;
 mod process;
 mod procfs;
 mod runtimes;
@@ -42,6 +52,7 @@ mod terminals;
 mod threads;
 mod time;
 mod traces;
+mod trouble;
 mod volume;
 
 fn main() {
@@ -69,6 +80,10 @@ fn main() {
         procfs::CASES,
         share::CASES,
         runtimes::CASES,
+        crowd::CASES,
+        bulk::CASES,
+        cpus::CASES,
+        edges::CASES,
     ] {
         cases.extend_from_slice(family);
     }

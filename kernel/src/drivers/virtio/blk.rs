@@ -12,7 +12,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 const SEG_MAX: u64 = 1 << 2;
 const READ_ONLY: u64 = 1 << 5;
@@ -36,6 +36,8 @@ pub struct VirtioBlk {
     doorbell: Once<Doorbell>,
     /// Woken when requests complete while the queue was full.
     space: WaitQueue,
+    /// Whether a failure was reported.
+    complained: AtomicBool,
     _transport: Arc<dyn Transport>,
 }
 
@@ -87,6 +89,7 @@ pub fn start(transport: Arc<dyn Transport>, name: &str) -> Result<Arc<VirtioBlk>
         queue: Once::new(),
         doorbell: Once::new(),
         space: WaitQueue::new(),
+        complained: AtomicBool::new(false),
         _transport: transport.clone(),
     });
     // The disk lives as long as the kernel: its interrupt handler may come at any time.
@@ -240,7 +243,17 @@ impl VirtioBlk {
                 failed = Some(error);
             }
         }
-        failed.map_or(Ok(()), Err)
+        let Some(error) = failed else { return Ok(()) };
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            let what = if kind == READ { "read" } else { "write" };
+            crate::error!(
+                "{}: the disk fails to {what} {} KiB at {} KiB; programs get EIO",
+                self.name,
+                pages.len() * PAGE_SIZE / 1024,
+                offset / 1024
+            );
+        }
+        Err(error)
     }
 
     fn finish(&self, request: &Request) -> Result<()> {

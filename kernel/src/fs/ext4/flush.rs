@@ -8,7 +8,8 @@ use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::fs::File;
 use crate::mm::PageRef;
-use crate::sync::WaitMode;
+use crate::sync::{SpinLock, WaitMode};
+use alloc::sync::Weak;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use dock2uni_ext4::{Attributes, Volume};
@@ -17,6 +18,29 @@ use dock2uni_ext4::{Attributes, Volume};
 const BATCH: usize = 512;
 /// Time after which changes are durable unasked.
 const INTERVAL: u64 = 5 * crate::time::SECOND;
+
+/// Volumes that are written to, for [`clean`].
+pub(super) static MOUNTED: SpinLock<Vec<Weak<Ext4>>> = SpinLock::new(Vec::new());
+
+/// Has some flusher make pages clean, and waits until it has. False if none does in time: its way may
+/// be barred by whoever is short of memory.
+pub(super) fn clean() -> bool {
+    const PATIENCE: u64 = 2 * crate::time::SECOND;
+    let mut at = 0;
+    loop {
+        let Some(volume) = MOUNTED.lock().get(at).cloned() else { return false };
+        at += 1;
+        let Some(fs) = volume.upgrade().filter(|fs| fs.quota.used() > 0) else { continue };
+        let before = fs.cleaned.load(Relaxed);
+        fs.pressed.store(true, Relaxed);
+        fs.hurry();
+        let deadline = crate::time::now_ns() + PATIENCE;
+        let moved = || (fs.cleaned.load(Relaxed) != before).then_some(());
+        if fs.progress.wait(WaitMode::Uninterruptible, Some(deadline), moved).is_ok() {
+            return true;
+        }
+    }
+}
 
 impl Ext4 {
     /// The thread that writes back.
@@ -27,7 +51,7 @@ impl Ext4 {
             let hurried = self.work.wait(WaitMode::Uninterruptible, Some(deadline), hurry).is_ok();
             self.reap();
             // Space that is wanted back doesn't make anything durable sooner.
-            if hurried && !self.is_crowded() {
+            if hurried && !self.pressed.swap(false, Relaxed) && !self.is_crowded() {
                 continue;
             }
             // Failures are kept for those who ask by fsync(2), and said once.
@@ -100,7 +124,14 @@ impl Ext4 {
         let before = self.quota.limit();
         self.reap();
         self.with(|_| Ok(()))?;
-        if self.quota.limit() > before { Ok(false) } else { Err(Errno::ENOSPC) }
+        if self.quota.limit() > before {
+            return Ok(false);
+        }
+        // Programs that meet it rarely say which device they mean.
+        if !self.filled.swap(true, Relaxed) {
+            crate::error!("ext4 on {}: the volume is full", self.device.name());
+        }
+        Err(Errno::ENOSPC)
     }
 
     /// Writes back everything, and makes it durable.
@@ -194,11 +225,15 @@ impl Ext4Inode {
             drop(writing);
             let Some(last) = pages.last() else { return Ok(()) };
             from = last.0 + 1;
+            let count = pages.len();
             let size = contents.cache.len();
             let result = self.write_pages(&pages, size);
-            contents.cache.uncharge_written(pages.len());
+            contents.cache.uncharge_written(count);
+            drop(pages);
+            self.fs.cleaned.fetch_add(1, Relaxed);
+            self.fs.progress.wake_all(Events::IN);
             result.inspect_err(|&error| self.lost.record(error))?;
-            if pages.len() < BATCH {
+            if count < BATCH {
                 return Ok(());
             }
         }

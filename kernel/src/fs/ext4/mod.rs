@@ -26,7 +26,7 @@ use crate::sync::{Mutex, Once, SpinLock, WaitQueue};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use dock2uni_ext4::{Error, ROOT, Volume};
 use hashbrown::HashMap;
 
@@ -49,9 +49,16 @@ pub struct Ext4 {
     root: Once<Arc<Ext4Inode>>,
     /// Whether a failure was reported.
     complained: AtomicBool,
+    /// Whether it was reported to be full.
+    filled: AtomicBool,
     /// Wakes the flusher before its time.
     work: WaitQueue,
     hurry: AtomicBool,
+    /// Memory is short: the flusher writes back even if not much waits.
+    pressed: AtomicBool,
+    /// Batches of pages made clean, and who waits for one.
+    cleaned: AtomicU32,
+    progress: WaitQueue,
     closed: AtomicBool,
 }
 
@@ -103,8 +110,12 @@ impl Ext4 {
             unused: SpinLock::new(Vec::new()),
             root: Once::new(),
             complained: AtomicBool::new(false),
+            filled: AtomicBool::new(false),
             work: WaitQueue::new(),
             hurry: AtomicBool::new(false),
+            pressed: AtomicBool::new(false),
+            cleaned: AtomicU32::new(0),
+            progress: WaitQueue::new(),
             closed: AtomicBool::new(false),
         });
         let root = fs.inode(ROOT).map_err(|error| {
@@ -115,6 +126,8 @@ impl Ext4 {
             let flusher = fs.clone();
             crate::task::sched::spawn_kernel("ext4", move || flusher.flusher())
                 .map_err(|_| String::from("no memory for a volume's flusher"))?;
+            flush::MOUNTED.lock().push(Arc::downgrade(&fs));
+            crate::mm::oom::set_cleaner(flush::clean);
         }
         Ok(fs)
     }

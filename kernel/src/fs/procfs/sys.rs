@@ -6,6 +6,7 @@ use crate::fs::hooks;
 use crate::fs::pipe;
 use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
 use crate::say;
+use crate::task::rlimit;
 use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 const fn dir(name: &'static str, entries: &'static Dir) -> Entry {
@@ -74,7 +75,21 @@ static FS: Dir = Dir::fixed(&[
             text("queues_max", "256\n"),
         ]),
     ),
-    text("nr_open", "1048576\n"),
+    entry(
+        "nr_open",
+        Kind::Setting(
+            |_, out| {
+                say!(out, "{}\n", rlimit::NR_OPEN_NOW.load(Relaxed));
+                Ok(())
+            },
+            |_, bytes| {
+                // Linux takes more, which no table here could hold.
+                let most = u64::try_from(parse_number(bytes)?).ok();
+                let most = most.filter(|most| (64..=rlimit::NR_OPEN).contains(most));
+                Ok(rlimit::NR_OPEN_NOW.store(most.ok_or(crate::Errno::EINVAL)?, Relaxed))
+            },
+        ),
+    ),
     text("overflowgid", "65534\n"),
     text("overflowuid", "65534\n"),
     entry(

@@ -8,8 +8,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-/// Pages looked at in one cache per page wanted.
+/// Pages looked at in one cache per page wanted, at first.
 const EFFORT: usize = 8;
+/// Times round a whole cache: the first visit may only take the marks of recent use away.
+const LAPS: usize = 2;
 
 /// Caches that hold pages which can be dropped. Held while one of them is looked at, which keeps it
 /// from going away: [`PageCache::withdraw`] needs the lock.
@@ -30,19 +32,25 @@ unsafe impl Send for Entry {}
 pub fn shrink(want: usize) -> usize {
     let Some(mut ring) = CACHES.try_lock() else { return 0 };
     let mut freed = 0;
-    // Twice round: the first visit may only take the marks of recent use away.
-    let mut visits = 2 * ring.caches.len();
-    while freed < want && visits > 0 {
-        visits -= 1;
-        let next = ring.next;
-        let Some((&id, entry)) =
-            ring.caches.range(next..).next().or_else(|| ring.caches.iter().next())
-        else {
+    // If a look here and there finds nothing, whole caches are looked through: as long as there is a
+    // page that can be dropped, nobody is to be told that memory is gone.
+    for effort in [want.saturating_mul(EFFORT), usize::MAX] {
+        let mut visits = LAPS * ring.caches.len();
+        while freed < want && visits > 0 {
+            visits -= 1;
+            let next = ring.next;
+            let Some((&id, entry)) =
+                ring.caches.range(next..).next().or_else(|| ring.caches.iter().next())
+            else {
+                break;
+            };
+            // SAFETY: listed caches are alive, see `CACHES`.
+            freed += unsafe { &*entry.0 }.evict(want - freed, effort);
+            ring.next = id + 1;
+        }
+        if freed > 0 {
             break;
-        };
-        // SAFETY: listed caches are alive, see `CACHES`.
-        freed += unsafe { &*entry.0 }.evict(want - freed);
-        ring.next = id + 1;
+        }
     }
     freed
 }
@@ -62,24 +70,25 @@ impl PageCache {
         }
     }
 
-    /// Drops up to `want` clean, unmapped pages not used since the last visit.
-    pub(super) fn evict(&self, want: usize) -> usize {
+    /// Drops up to `want` clean, unmapped pages not used since the last visit, after a look at
+    /// `effort` pages at most.
+    pub(super) fn evict(&self, want: usize, effort: usize) -> usize {
         let Some(mut inner) = self.inner.try_lock() else { return 0 };
         if inner.counted == inner.own {
             return 0;
         }
         let mut freed = 0;
-        let mut wrapped = false;
-        for _ in 0..want.saturating_mul(EFFORT) {
+        let mut laps = 0;
+        for _ in 0..effort {
             if freed == want {
                 break;
             }
             let hand = inner.hand;
             let Some((index, value)) = inner.tree.next(hand) else {
-                if wrapped {
+                if laps == LAPS {
                     break;
                 }
-                wrapped = true;
+                laps += 1;
                 inner.hand = 0;
                 continue;
             };

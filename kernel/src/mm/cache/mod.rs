@@ -154,6 +154,13 @@ enum Found {
 static CACHED: AtomicUsize = AtomicUsize::new(0);
 static SHARED: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether so few pages of files are in memory that programs would spend their time on reading them
+/// again: their own memory may not take these as well. A 64th of memory, 4 MiB at most.
+pub fn is_scarce() -> bool {
+    let (cached, shared) = cached_frames();
+    cached.saturating_sub(shared) <= (super::frame::total_frames() / 64).min(1024)
+}
+
 /// Frames in page caches, and those of them that belong to objects without backing (tmpfs, shared
 /// memory).
 pub fn cached_frames() -> (usize, usize) {
@@ -465,7 +472,8 @@ impl PageCache {
                 return Ok(());
             }
             let pfn = page.pfn();
-            let slot = Slot::of(page).unchecked(unchecked);
+            // As if used: what was read ahead stays until somebody may have come for it.
+            let slot = Slot::of(page).unchecked(unchecked).used();
             if let Err(errno) = inner.tree.insert(index, slot.value()) {
                 // SAFETY: the reference that `Slot::of` took and nobody stored.
                 drop(unsafe { PageRef::from_pfn(pfn) });
@@ -483,7 +491,14 @@ impl PageCache {
 
     fn charge(&self, inner: &mut Inner, force: bool) -> Result<()> {
         if let Some(quota) = &self.quota {
-            if force { quota.charge_beyond(1) } else { quota.charge(1)? }
+            match quota.charge(1) {
+                Err(_) if force => quota.charge_beyond(1),
+                // What is full is a disk, or memory.
+                Err(error) if self.pager.as_ref().is_some_and(|pager| pager.writes_back()) => {
+                    return Err(error);
+                }
+                result => result.map_err(|_| no_room())?,
+            }
         }
         inner.own += 1;
         if let Some(pager) = &self.pager {

@@ -1,4 +1,4 @@
-//! Limits on the memory of a filesystem that lives in memory.
+//! Limits on the pages of a filesystem: those that live in memory, or wait for room on a disk.
 
 use crate::errno::{Errno, Result};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,7 +37,7 @@ impl Quota {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 used.checked_add(pages).filter(|&sum| sum <= limit)
             })
-            .map_or_else(|_| Err(no_room()), |_| Ok(()))
+            .map_or(Err(Errno::ENOSPC), |_| Ok(()))
     }
 
     /// Counts `pages` more, whatever the limit.

@@ -103,7 +103,7 @@ fn behaves_as_a_vector_of_bytes() {
                             model[at as usize..end].fill(0);
                         }
                     }
-                    5 => drop(cache.evict(3)),
+                    5 => drop(cache.evict(3, 24)),
                     _ => {
                         let size = 9 * size;
                         let end = model.len().min(at as usize + size);
@@ -140,7 +140,7 @@ fn evicted_pages_are_read_again_and_own_pages_stay() {
     let reads = pager.reads.load(Ordering::Relaxed);
     let held = cache.get_page(7, false).unwrap();
     // The first pass only takes the marks of use.
-    assert_eq!(cache.evict(100) + cache.evict(100), 18);
+    assert_eq!(cache.evict(100, 800), 18);
     assert_eq!(read(&cache, 5 * PAGE, 7), b"changed");
     assert_eq!(read(&cache, 6 * PAGE, 10), all[6 * PAGE_SIZE..][..10]);
     assert_eq!(pager.reads.load(Ordering::Relaxed), reads + 1);
@@ -261,7 +261,7 @@ fn pages_written_back_are_clean_and_come_back() {
     assert!(quota.used() == 0 && !cache.is_dirty());
     assert!(write_back(&cache, &disk).is_empty());
     // Clean pages can be dropped, and holes between them read as zeros.
-    while cache.evict(100) > 0 || cache.evict(100) > 0 {}
+    while cache.evict(100, 800) > 0 || cache.evict(100, 800) > 0 {}
     assert_eq!(read(&cache, 4096, 904), [1; 904]);
     assert_eq!(read(&cache, 5000, 5000), [0; 5000]);
     assert_eq!(read(&cache, 9 * PAGE + 100, 10), [2; 10]);

@@ -30,6 +30,12 @@ impl PageRef {
         Self::alloc_for(Need::Ordinary, zeroed)
     }
 
+    /// As [`alloc`](PageRef::alloc), for private memory of programs: ENOMEM rather than the last pages
+    /// of files, see [`is_scarce`](super::cache::is_scarce).
+    pub fn alloc_own(zeroed: bool) -> Result<PageRef> {
+        Self::alloc_for(Need::Own, zeroed)
+    }
+
     /// As [`alloc`](PageRef::alloc), for content of files in memory: ENOSPC while programs would be
     /// left without memory.
     pub fn alloc_file(zeroed: bool) -> Result<PageRef> {
@@ -69,6 +75,9 @@ impl PageRef {
     #[cold]
     fn alloc_slow(need: Need) -> Result<u32> {
         loop {
+            if need == Need::Own && super::cache::is_scarce() {
+                return Err(Errno::ENOMEM);
+            }
             let freed = super::reclaim::shrink(32);
             if let Some(pfn) = zone::alloc_one(need) {
                 return Ok(pfn);

@@ -36,7 +36,9 @@ static ZERO_FRAME: AtomicU32 = AtomicU32::new(0);
 /// Who asks for memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Applications and page caches: must leave the reserve alone.
+    /// Private memory of applications: must leave the reserve and the last cached pages alone.
+    Own,
+    /// Page caches: must leave the reserve alone.
     Ordinary,
     /// The kernel's heap, page tables, network buffers: may use the reserve.
     Kernel,
@@ -89,7 +91,7 @@ impl List {
         let pages = page::table();
         let mut buddy = BUDDY.lock();
         let spare = buddy.free_frames().saturating_sub(match need {
-            Need::Ordinary => RESERVE.load(Relaxed),
+            Need::Own | Need::Ordinary => RESERVE.load(Relaxed),
             Need::Kernel => 0,
         });
         while self.len < BATCH.min(spare) {
@@ -128,7 +130,7 @@ pub fn alloc_block(order: usize, need: Need) -> Option<u32> {
     }
     let pages = page::table();
     let mut buddy = BUDDY.lock();
-    if need == Need::Ordinary && buddy.free_frames() < RESERVE.load(Relaxed) + (1 << order) {
+    if need != Need::Kernel && buddy.free_frames() < RESERVE.load(Relaxed) + (1 << order) {
         return None;
     }
     let pfn = buddy.alloc(pages, order);

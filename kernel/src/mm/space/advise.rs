@@ -1,6 +1,7 @@
 //! madvise, mlock, msync, mincore.
 
 use super::AddressSpace;
+use super::fault::FaultError;
 use super::map::checked_range;
 use super::report::Advice;
 use super::vma::{VmFlags, Vma};
@@ -126,10 +127,14 @@ impl AddressSpace {
                 maps.update(start, end, |vma| vma.flags |= VmFlags::LOCKED)?;
             }
         }
-        if !on_fault {
-            self.populate(start, end);
+        if on_fault {
+            return Ok(());
         }
-        Ok(())
+        // They count as locked even so (Linux: `__mlock_posix_error_return`).
+        self.populate(start, end).map_err(|error| match error {
+            FaultError::NoMemory => Errno::EAGAIN,
+            _ => Errno::ENOMEM,
+        })
     }
 
     /// munlock(2).
@@ -167,7 +172,7 @@ impl AddressSpace {
             }
         }
         for (start, end) in ranges {
-            self.populate(start, end);
+            let _ = self.populate(start, end);
         }
         Ok(())
     }

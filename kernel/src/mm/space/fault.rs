@@ -91,13 +91,15 @@ impl AddressSpace {
                     self.major_faults.fetch_add(1, Relaxed);
                     match cache.get_page(index, write) {
                         Ok(page) => _filled = Some(page),
-                        Err(Errno::ENOMEM) => oom::make_room().map_err(|_| FaultError::NoMemory)?,
+                        Err(Errno::ENOMEM) => {
+                            oom::make_room(false).map_err(|_| FaultError::NoMemory)?;
+                        }
                         Err(_) => return Err(FaultError::NoPage),
                     }
                 }
                 Step::NoMemory => {
                     drop(maps);
-                    oom::make_room().map_err(|_| FaultError::NoMemory)?;
+                    oom::make_room(true).map_err(|_| FaultError::NoMemory)?;
                 }
                 Step::PastEnd => return Err(FaultError::NoPage),
             }
@@ -156,7 +158,7 @@ impl AddressSpace {
 
     /// Puts a private page in the place of `old`: a copy of `content`, or zeros.
     fn replace(&self, vma: &Vma, addr: usize, old: u64, content: Option<PageRef>) -> Step {
-        let Ok(page) = PageRef::alloc(content.is_none()) else { return Step::NoMemory };
+        let Ok(page) = PageRef::alloc_own(content.is_none()) else { return Step::NoMemory };
         if let Some(content) = &content {
             page.copy_from(content);
         }

@@ -1,5 +1,6 @@
 //! mmap, munmap, mprotect, brk.
 
+use super::fault::FaultError;
 use super::maps::{MAX_MAPS, Maps, STACK_GUARD};
 use super::rss::{Pages, ZERO};
 use super::vma::{Backing, Prot, VmFlags, Vma};
@@ -34,6 +35,8 @@ bitflags::bitflags! {
         const NONBLOCK = 0x1_0000;
         const STACK = 0x2_0000;
         const FIXED_NOREPLACE = 0x10_0000;
+        /// The caller has `CAP_IPC_LOCK`. Not an application's flag.
+        const MAY_LOCK = 1 << 29;
         /// The main thread's stack. Not an application's flag.
         const MAIN_STACK = 1 << 30;
         /// Kernel-provided code. Not an application's flag.
@@ -97,7 +100,9 @@ impl AddressSpace {
         } else {
             0
         };
-        self.check_room(&maps, len - len.min(replaced), if data { len } else { 0 }, vm_flags)?;
+        let counted =
+            if flags.contains(MapFlags::MAY_LOCK) { vm_flags - VmFlags::LOCKED } else { vm_flags };
+        self.check_room(&maps, len - len.min(replaced), if data { len } else { 0 }, counted)?;
         if data && !vm_flags.contains(VmFlags::NO_RESERVE) {
             check_commit(len)?;
         }
@@ -123,7 +128,7 @@ impl AddressSpace {
         drop(maps);
         drop(removed);
         if populate && !prot.is_empty() {
-            self.populate(start, start + len);
+            let _ = self.populate(start, start + len);
         }
         Ok(start)
     }
@@ -358,13 +363,17 @@ impl AddressSpace {
         drop(maps);
         drop(removed);
         if populate {
-            self.populate(old_end, end);
+            let _ = self.populate(old_end, end);
         }
         wanted
     }
 
     /// Faults pages in as far as that succeeds.
-    pub(super) fn populate(&self, start: usize, end: usize) {
+    pub(super) fn populate(
+        &self,
+        start: usize,
+        end: usize,
+    ) -> core::result::Result<(), FaultError> {
         let mut at = start;
         while at < end {
             let Some((write, until)) =
@@ -372,17 +381,16 @@ impl AddressSpace {
                     (vma.prot.contains(Prot::WRITE) && !vma.is_shared(), vma.end.min(end))
                 })
             else {
-                return;
+                return Err(FaultError::Unmapped);
             };
             while at < until {
-                if self.pages.lock().table.get(at) == 0
-                    && self.handle_fault(at, write, false).is_err()
-                {
-                    return;
+                if self.pages.lock().table.get(at) == 0 {
+                    self.handle_fault(at, write, false)?;
                 }
                 at += PAGE_SIZE;
             }
         }
+        Ok(())
     }
 
     pub(super) fn lock_limit(&self) -> usize {

@@ -99,7 +99,7 @@ impl AddressSpace {
             maps.insert(more);
             drop(maps);
             if locked {
-                self.populate(old_end, old + new_len);
+                let _ = self.populate(old_end, old + new_len);
             }
             return Ok(old);
         }
@@ -123,7 +123,7 @@ impl AddressSpace {
         drop(maps);
         drop(dropped);
         if locked {
-            self.populate(to, to + new_len);
+            let _ = self.populate(to, to + new_len);
         }
         Ok(to)
     }

@@ -52,7 +52,7 @@ pub struct Caller<'a> {
     pub privileged: bool,
     /// For names of unix sockets; `None` for the kernel's own calls.
     pub resolver: Option<Resolver<'a>>,
-    /// Applied to names that bind(2) makes.
+    /// Applied to names that bind(2) makes: the umask, and what fchmod(2) has taken from the socket.
     pub umask: u32,
 }
 
