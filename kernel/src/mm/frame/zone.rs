@@ -165,6 +165,8 @@ pub fn free_frames() -> usize {
 /// Whether what can't be dropped again (files in memory) may still grow: programs need some memory
 /// to run in.
 pub fn has_room_for_files() -> bool {
+    #[cfg(not(guest))]
+    super::hosted::ensure_init();
     FREE.load(Relaxed) > RESERVE.load(Relaxed) + TOTAL.load(Relaxed) / 16
 }
 
