@@ -208,6 +208,9 @@ fn slim_images_keep_what_plugins_load() {
         (format!("{library}/libdeep.so"), deep),
         (format!("{library}/libunused.so"), needed),
         ("usr/bin/extra".to_owned(), b"#!/bin/sh\n".to_vec()),
+        ("usr/share/extras/data".to_owned(), b"data".to_vec()),
+        ("usr/local/app/logs/".to_owned(), Vec::new()),
+        ("usr/share/doc/app/".to_owned(), Vec::new()),
         (
             "var/lib/dpkg/status".to_owned(),
             b"Package: extras\nStatus: install ok installed\nVersion: 1\n".to_vec(),
@@ -216,7 +219,7 @@ fn slim_images_keep_what_plugins_load() {
             lists.to_owned(),
             format!(
                 "/{library}/libneeded.so\n/{library}/libdeep.so\n/{library}/libunused.so\n\
-                     /usr/bin/extra\n"
+                     /usr/bin/extra\n/usr/share/extras/data\n"
             )
             .into_bytes(),
         ),
@@ -229,6 +232,11 @@ fn slim_images_keep_what_plugins_load() {
     assert!(slim.selection.has(b"/opt/app/plugins/plugin.so"));
     assert!(has("libneeded.so") && has("libdeep.so"), "{:?}", slim.kept);
     assert!(!has("libunused.so") && !slim.selection.has(b"/usr/bin/extra"), "{:?}", slim.kept);
+    // A directory that is empty is there to be filled; one that is emptied goes.
+    assert!(slim.selection.has(b"/usr/local/app/logs"), "{:?}", slim.kept);
+    assert!(
+        !slim.selection.has(b"/usr/share/extras") && !slim.selection.has(b"/usr/share/doc/app")
+    );
     // What the user wants gone goes.
     let wishes = Wishes { drop: vec!["*/libdeep.so".into()], ..Wishes::default() };
     assert!(!slimmed(&image, &wishes).selection.has(format!("/{library}/libdeep.so").as_bytes()));

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Plan;
 use super::elf::{Builder, How};
 use super::packages::label;
-use super::root::{Root, show};
+use super::root::{Root, parent, show};
 use super::shell::matches;
 use super::start::{Role, which};
 use crate::rootfs::Limits;
@@ -155,10 +155,16 @@ pub fn choose(plan: &Plan, root: &Root<'_>, traces: &[Trace], wishes: &Wishes) -
     let (mut kept, mut dropped) = (Groups::default(), Groups::default());
     let mut links = Vec::new();
     let mut judged = Vec::new();
-    for (path, node) in root.walk(b"/", MAX_FILES) {
+    let all = root.walk(b"/", MAX_FILES);
+    let filled: BTreeSet<Vec<u8>> = all.iter().map(|(path, _)| parent(path).to_vec()).collect();
+    for (path, node) in all {
         let text = show(&path);
         if node.file_type() == FileType::Directory {
-            if keeps_directory(&text) {
+            // An empty one is there to be filled: with a PID, a socket, a log.
+            let empty = !filled.contains(&path) && !is_documentation(&text);
+            let asked = wishes.drop.iter().any(|pattern| wished(pattern, &text));
+            let kept = keeps_directory(&text) || empty || needed.contains_key(&path);
+            if kept && !asked {
                 slim.selection.keep(&path);
             }
             continue;
@@ -290,8 +296,12 @@ fn wished(pattern: &str, path: &str) -> bool {
 /// Directories that programs may want to find, though nothing is in them.
 fn keeps_directory(path: &str) -> bool {
     let top = path.split('/').nth(1).unwrap_or_default();
-    !matches!(top, "usr" | "etc" | "lib" | "bin" | "sbin" | "lib64")
-        && !DOCUMENTATION.iter().any(|pattern| matches(pattern, &format!("{path}/x")))
+    !matches!(top, "usr" | "etc" | "lib" | "bin" | "sbin" | "lib64") && !is_documentation(path)
+}
+
+/// Whether a directory is one for documentation.
+fn is_documentation(path: &str) -> bool {
+    DOCUMENTATION.iter().any(|pattern| matches(pattern, &format!("{path}/x")))
 }
 
 /// Files that something is known to need, and why.

@@ -143,6 +143,7 @@ pub fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
 }
 
 /// A tar stream of regular files.
+/// A name with a slash at its end is a directory's.
 pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in files {
@@ -150,6 +151,9 @@ pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         header.set_size(content.len() as u64);
         header.set_mode(0o755);
         header.set_mtime(1_700_000_000);
+        if name.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+        }
         builder.append_data(&mut header, name, *content).unwrap();
     }
     builder.into_inner().unwrap()

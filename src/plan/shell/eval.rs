@@ -39,6 +39,9 @@ pub trait World {
     fn list(&self, path: &str) -> Vec<String>;
 }
 
+/// A variable of ours, for text that is not known.
+const UNKNOWN: &str = "__dock2uni_unknown";
+
 /// How a program is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
@@ -750,17 +753,26 @@ impl Walk<'_> {
     }
 
     fn eval(&mut self, args: &[Value], state: &mut State, beside: bool) -> Option<bool> {
-        let text: Option<Vec<String>> = args.iter().cloned().collect();
-        let Some(text) = text.filter(|_| self.frames.len() < MAX_CALLS) else {
+        let known: Vec<&str> = args.iter().map_while(|arg| arg.as_deref()).collect();
+        let all = known.len() == args.len();
+        let mut text = known.join(" ");
+        if !all {
+            // What is not known continues the command that it comes after: its first words stand.
+            text.push_str(&format!(" ${UNKNOWN}"));
+            state.set(UNKNOWN, None);
+        }
+        let deep = self.frames.len() >= MAX_CALLS;
+        if deep || !all && (known.is_empty() || !parse(&text).complete) {
             state.murky = true;
             return None;
-        };
+        }
         // No frame that a script sees, but one all the same.
         self.frames.push("eval".to_owned());
-        let script = self.read(&text.join(" "));
+        let script = self.read(&text);
         let status = self.list(&script.list, state, beside);
         self.frames.pop();
-        status
+        state.murky |= !all;
+        if all { status } else { None }
     }
 
     fn run(&mut self, argv: Vec<Value>, whole: bool, state: &State, how: How) {

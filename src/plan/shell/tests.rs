@@ -270,6 +270,27 @@ fn sourced_files_take_part() {
 }
 
 #[test]
+fn what_tomcats_script_evaluates_is_found_though_some_of_it_is_not_known() {
+    let script = r#"#!/bin/sh
+_RUNJAVA=/opt/java/bin/java
+JAVA_OPTS="$JAVA_OPTS -Dmask=`umask`"
+if [ "$1" = "run" ]; then
+  shift
+  eval exec "\"$_RUNJAVA\"" "\"-Dx=a b\"" $LOGGING_MANAGER "$JAVA_OPTS" -classpath x Bootstrap "$@" start
+else
+  eval "$JAVA_OPTS" exec other
+  eval "\"open" "$JAVA_OPTS"
+fi
+"#;
+    let outcome = run(script, &["run"]);
+    assert!(outcome.complete);
+    assert_eq!(execs(&outcome), ["/opt/java/bin/java -Dx=a b"]);
+    assert!(outcome.runs.iter().any(|run| !run.whole && run.certain), "{:?}", outcome.runs);
+    let outcome = run(script, &["other"]);
+    assert!(execs(&outcome).is_empty() && outcome.complete, "{:?}", outcome.runs);
+}
+
+#[test]
 fn hostile_scripts_end() {
     let deep = "(".repeat(100_000);
     let braces = "${a:-".repeat(50_000);
