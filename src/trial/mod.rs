@@ -7,8 +7,9 @@
 //! of a connection for an answer.
 //!
 //! EXPOSE is a remark, not a promise: images expose ports that they listen on only if they are told to
-//! (rabbitmq those of TLS). So all exposed ports are waited for, but one answer is enough, and the silent
-//! ones are named. Ports that the user names ([`Settings::wanted`]) must answer, and the health check must
+//! (rabbitmq those of TLS). So all exposed ports are waited for, but one that says something is enough, and
+//! the silent ones are named. (One that takes connections and drops them is not: rabbitmq's port mapper
+//! is there long before its broker.) Ports that the user names ([`Settings::wanted`]) must answer, and the health check must
 //! pass; with either, the other ports are not waited for.
 
 pub mod probe;
@@ -381,14 +382,15 @@ impl Course<'_> {
         self.healthy() && self.trial.ports.iter().all(|port| port.answer.is_some())
     }
 
-    /// Whether all that must answer has, and something of what may.
+    /// Whether all that must answer has, and, if nothing must, something has spoken.
     fn works(&self) -> bool {
-        let answered = |port: &Probed| port.answer.is_some();
-        let ports = &self.trial.ports;
-        let mut wanted = ports.iter().filter(|port| self.settings.wanted.contains(&port.port));
+        let (ports, wanted) = (&self.trial.ports, &self.settings.wanted);
+        let mut wanted = ports.iter().filter(|port| wanted.contains(&port.port)).peekable();
+        let told = self.expects_health || wanted.peek().is_some();
+        let spoke = |port: &Probed| !matches!(port.answer, None | Some(Answer::Closes));
         self.healthy()
-            && wanted.all(answered)
-            && (self.expects_health || ports.iter().any(answered))
+            && wanted.all(|port| port.answer.is_some())
+            && (told || ports.iter().any(spoke))
     }
 
     fn healthy(&self) -> bool {
