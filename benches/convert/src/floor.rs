@@ -1,9 +1,11 @@
 //! What conversion cannot be faster than on this machine: the largest of inflating and hashing the
-//! slowest layer, doing that to all layers on all processors, and writing the image.
+//! slowest layer, doing that to all layers on all processors at once, and writing the image. With the
+//! same code for inflating and hashing that the converter uses, on blobs that are in memory.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bench_convert::Result;
@@ -38,7 +40,21 @@ impl Floor {
         for (compression, blob) in &blobs {
             times.push(best(&|| inflate_and_hash(*compression, blob))?);
         }
-        let cores = std::thread::available_parallelism()?.get() as u32;
+        // Processors that share a core are slower together than alone, so all of them work at once:
+        // each does everything, which is as often as there are processors.
+        let cores = thread::available_parallelism()?.get();
+        let all = best(&|| {
+            thread::scope(|scope| {
+                let work = |first: usize| {
+                    let blobs = blobs.iter().cycle().skip(first).take(blobs.len());
+                    blobs.map(|(compression, blob)| inflate_and_hash(*compression, blob)).collect()
+                };
+                let threads: Vec<_> = (0..cores).map(|n| scope.spawn(move || work(n))).collect();
+                threads.into_iter().try_for_each(|thread| -> Result<()> {
+                    thread.join().map_err(|_| "a thread died")?
+                })
+            })
+        })?;
         let bytes = fs::read(image)?;
         let copy = image.with_extension("floor");
         let writing = best(&|| {
@@ -49,7 +65,7 @@ impl Floor {
         })?;
         Ok(Floor {
             slowest: times.iter().max().copied().unwrap_or_default(),
-            all: times.iter().sum::<Duration>() / cores,
+            all: all / cores as u32,
             writing,
         })
     }
