@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, CWD, Mode, OFlags};
 
 /// A file that has no name yet. Dropped, or left by a killed process, it leaves nothing behind
 /// where the filesystem knows nameless files (`O_TMPFILE`), and a hidden file elsewhere.
@@ -74,6 +74,15 @@ impl Aside {
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
+}
+
+/// Lets the disk begin with bytes that were written, so that they are not all that a later sync waits
+/// for.
+pub(crate) fn push(file: &File, from: u64, len: u64) {
+    // Linux starts to write what it would have to drop, and drops nothing that is not written yet
+    // (posix_fadvise(2)). It is only advice, so nothing is wrong if it isn't taken.
+    let len = std::num::NonZeroU64::new(len);
+    let _ = rustix::fs::fadvise(file, from, len, Advice::DontNeed);
 }
 
 /// What filesystems without `O_TMPFILE` answer (open(2)); old kernels take it for a directory.

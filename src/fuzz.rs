@@ -65,7 +65,7 @@ pub fn reference(data: &[u8]) {
     }
 }
 
-/// Manifests, indexes and configurations; the plan of a configuration.
+/// Manifests, indexes, configurations and tables of contents; the plan of a configuration.
 pub fn manifest(data: &[u8]) {
     source::parse_any(data);
     if let Ok(root) = empty_root() {

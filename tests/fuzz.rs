@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::layout::{ImageSpec, Layout, compress, noise, tar};
-use common::{run, webhooks};
+use common::{run, stargz, webhooks};
 use dock2uni::config::Overrides;
 use dock2uni::convert::{self, DiskOptions, Output, RootOptions};
 use dock2uni::disk::Format;
@@ -51,6 +51,8 @@ fn seeds() -> HashMap<&'static str, Vec<Vec<u8>>> {
         }),
         ..ImageSpec::default()
     };
+    let lazy = stargz::stargz(&[("a", b"a"), ("b", &noise(250_000, 2))], |_| {});
+    add("manifest", lazy.table.to_string().into_bytes());
     let mut layout = Layout::new();
     let image = layout.image(&spec);
     let index = layout.index(std::slice::from_ref(&image));

@@ -192,6 +192,15 @@ impl From<config::Error> for Failure {
     }
 }
 
+impl From<plan::remote::RemoteError> for Failure {
+    fn from(error: plan::remote::RemoteError) -> Failure {
+        match error {
+            plan::remote::RemoteError::Source(error) => error.into(),
+            plan::remote::RemoteError::Plan(error) => error.into(),
+        }
+    }
+}
+
 impl From<plan::Error> for Failure {
     fn from(error: plan::Error) -> Failure {
         let code = match &error {

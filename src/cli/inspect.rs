@@ -4,9 +4,10 @@ use std::fs::File;
 
 use super::args::{BuildArgs, InspectArgs, SourceArgs};
 use super::progress::Display;
-use super::target::Target;
+use super::target::{self, Target};
 use super::{Failure, exit, roots, size};
 use crate::config::Overrides;
+use crate::plan::remote::{self, Remote};
 use crate::plan::{self, Report, Severity, Verdict};
 use crate::source::Store;
 
@@ -40,11 +41,29 @@ pub fn report(
 ) -> Result<u8, Failure> {
     let store = Store::open_default()?;
     let display = Display::new(show.quiet || show.json);
-    let (image, root) = roots::resolve(target, build, source, &store, &display)?;
-    display.clear();
-    let file = File::open(&root)
-        .map_err(|error| Failure::io(format!("cannot read `{}`", root.display()), error))?;
-    let report = plan::report_on(&image, overrides, &file, 0)?;
+    let remote = match target {
+        Target::Reference(reference) => {
+            let (options, limits) = (target::options(source)?, target::limits(source));
+            remote::report(reference, overrides, limits, &options, &store, &display)?
+        }
+        _ => None,
+    };
+    let report = match remote {
+        Some(Remote { report, image, read, of }) => {
+            target::say_signed(&image, &display);
+            let (read, of) = (size::bytes(read), size::bytes(of));
+            display.say(&format!("read {read} of the {of} in layers with tables of contents"));
+            display.clear();
+            report
+        }
+        None => {
+            let (image, root) = roots::resolve(target, build, source, &store, &display)?;
+            display.clear();
+            let file = File::open(&root)
+                .map_err(|error| Failure::io(format!("cannot read `{}`", root.display()), error))?;
+            plan::report_on(&image, overrides, &file, 0)?
+        }
+    };
     if show.json {
         // Plain data: serialising it does not fail.
         println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());

@@ -89,7 +89,8 @@ pub fn resolve_with(
     Ok(image)
 }
 
-fn say_signed(image: &Image, display: &Display) {
+/// Says whose signature the image has.
+pub fn say_signed(image: &Image, display: &Display) {
     if let Some(signed) = &image.signed {
         display.say(&format!("signed by {}", signed.signer));
     }

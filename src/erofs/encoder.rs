@@ -62,7 +62,7 @@ impl Encoder {
     /// [`EXTENT_BYTES`].
     pub fn next(&mut self, input: &[u8]) -> Piece<'_> {
         let len = self.encode(input);
-        if is_poor(len, input.len()) {
+        if is_poor(len, input.len()) || input.len() <= BLOCK {
             return Piece::Plain(input.len());
         }
         if len <= BLOCK {

@@ -71,7 +71,7 @@ struct Metadata<'a, 'w, 'f> {
 impl Writer<'_> {
     /// Where the root inode lies: after the superblock, in a slot whose number fits 16 bits.
     fn root_at(&self) -> usize {
-        let config = if self.encoder.is_some() { CONFIG_LEN } else { 0 };
+        let config = if self.packer.is_some() { CONFIG_LEN } else { 0 };
         (AFTER_SUPERBLOCK + config).next_multiple_of(SLOT)
     }
 
@@ -126,7 +126,7 @@ pub(super) fn finish(
     let shared = std::mem::take(&mut writer.shared.bytes);
     writer.out.write(&shared).and_then(|()| writer.out.align()).map_err(Stop::Write)?;
     let sparse = if tree.sparse.is_empty() { 0 } else { incompat::CHUNKED_FILE };
-    let compressed = if writer.encoder.is_some() { incompat::COMPRESSED } else { 0 };
+    let compressed = if writer.packer.is_some() { incompat::COMPRESSED } else { 0 };
     let root_at = writer.root_at();
     let superblock = Superblock {
         feature_compat: compat::SB_CHKSUM | compat::MTIME,
@@ -147,8 +147,8 @@ pub(super) fn finish(
     block[root_at..root_at + root_bytes.len()].copy_from_slice(&root_bytes);
     superblock.emit_block(&mut block);
     writer.out.flush().and_then(|()| writer.out.patch(0, &block)).map_err(Stop::Write)?;
-    let len = writer.out.finish().map_err(Stop::Write)?;
-    Ok(Finished { len, inodes: live })
+    let (len, leaves) = writer.out.finish().map_err(Stop::Write)?;
+    Ok(Finished { len, inodes: live, leaves })
 }
 
 impl Metadata<'_, '_, '_> {

@@ -20,11 +20,13 @@
 //!
 //! Everything depends on the input alone: the same layers give the same bytes.
 
+mod behind;
 mod bins;
 mod directory;
 mod encoder;
 mod metadata;
 mod out;
+mod packer;
 mod packing;
 mod reader;
 pub mod verity;
@@ -32,7 +34,7 @@ mod writer;
 
 pub(crate) use packing::PackedMap;
 pub use reader::{DirEntry, Node, ReadAt, ReadError, Reader, Xattr};
-pub(crate) use writer::{Identity, Writer, Written};
+pub(crate) use writer::{Finished, Identity, Writer};
 
 /// How the files of a root are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,8 +6,6 @@ use dock2uni_format::erofs::{
 };
 
 use super::encoder::{EXTENT_BYTES, Encoder, Piece};
-use super::out::Out;
-use crate::rootfs::error::Stop;
 
 /// Files below this are left alone, and so are files where less is saved.
 const LEAST: u64 = 64;
@@ -64,124 +62,119 @@ pub(super) fn index_len(size: u64) -> u64 {
     MAP_HEADER_LEN as u64 + size.div_ceil(BLOCK as u64) * LCLUSTER_INDEX_LEN as u64
 }
 
-/// What a file's contents came to.
-pub(super) enum Packed {
-    /// To a compressed file; these are the bytes beside its inode.
-    Yes(Box<[(u8, u8)]>, Vec<u8>),
-    /// To nothing smaller: the bytes that were not written yet are an ordinary file's last ones.
-    No(Vec<u8>),
+/// Bytes beside the inode that are left for an extent of a file of `size` bytes with so many bytes of
+/// extended attributes. `None` if the file is not worth compressing.
+pub(super) fn room(size: u64, xattrs: usize) -> Option<usize> {
+    let beside = (EXTENDED_LEN + xattrs).next_multiple_of(MAP_ALIGN) as u64 + index_len(size);
+    // Less than a block.
+    (size >= LEAST).then(|| (BLOCK as u64).saturating_sub(beside) as usize)
 }
 
-/// One file's contents.
-pub(super) struct Packing {
-    size: u64,
-    /// Bytes that have not come yet.
-    left: u64,
-    /// Bytes that wait.
-    buffer: Vec<u8>,
-    /// How many bytes are tried at once.
-    window: usize,
-    extents: Vec<(u8, u8)>,
-    /// Bytes that may go beside the inode.
-    room: usize,
+/// Contents of a file, or a part of them: whole blocks unless the file ends with it.
+pub(super) struct Segment {
+    pub bytes: Vec<u8>,
+    /// Bytes that may go beside the inode, if the file ends here.
+    pub room: Option<usize>,
 }
 
-impl Packing {
-    /// Contents of `size` bytes of a file with so many bytes of extended attributes. `None` if they
-    /// are not worth the effort.
-    pub fn new(size: u64, xattrs: usize) -> Option<Packing> {
-        let beside = (EXTENDED_LEN + xattrs).next_multiple_of(MAP_ALIGN) as u64 + index_len(size);
-        // Less than a block.
-        let room = (BLOCK as u64).saturating_sub(beside) as usize;
-        let (buffer, extents) = (Vec::new(), Vec::new());
-        let window = (PCLUSTER_MAX as usize * BLOCK * RATIO).min(EXTENT_BYTES);
-        (size >= LEAST).then_some(Packing { size, left: size, buffer, window, extents, room })
-    }
+/// What a segment came to.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// The segment's own bytes, if its file ends with it.
+    pub bytes: Vec<u8>,
+    /// Its extents: blocks of the file and of the image.
+    pub extents: Vec<(u8, u8)>,
+    /// What goes to blocks; the last may be cut short.
+    pub blocks: Vec<u8>,
+    /// What goes beside the inode.
+    pub inline: Vec<u8>,
+}
 
-    /// Takes the next bytes, and writes extents that are complete.
-    pub fn write(
-        &mut self,
-        mut bytes: &[u8],
-        encoder: &mut Encoder,
-        out: &mut Out<'_>,
-    ) -> Result<(), Stop> {
-        while !bytes.is_empty() {
-            let take = bytes.len().min(EXTENT_BYTES - self.buffer.len());
-            self.buffer.extend_from_slice(&bytes[..take]);
-            bytes = &bytes[take..];
-            self.left -= take as u64;
-            if self.buffer.len() == EXTENT_BYTES && self.left > 0 {
-                let window = self.window;
-                let taken = self.extent(encoder.next(&self.buffer[..window]), |bytes, zeros| {
-                    out.zeros(zeros as u64).and_then(|()| out.write(bytes)).map_err(Stop::Write)
-                })?;
-                self.buffer.drain(..taken);
-            }
-        }
-        Ok(())
-    }
+/// Whether it pays to compress a file of `size` bytes to so many blocks and bytes beside the inode.
+pub(super) fn pays(size: u64, blocks: u64, inline: usize) -> bool {
+    blocks * BLOCK as u64 + inline as u64 + index_len(size) + LEAST <= size
+}
 
-    /// Notes an extent at the start of the buffer and hands its bytes on, with the number of zeros
-    /// that go before them. Returns how many bytes of the file it has.
-    fn extent(
-        &mut self,
-        piece: Piece<'_>,
-        write: impl FnOnce(&[u8], usize) -> Result<(), Stop>,
-    ) -> Result<usize, Stop> {
-        // At most 64 blocks each.
-        let blocks = |len: usize| len.div_ceil(BLOCK) as u8;
-        match piece {
+/// Compresses a segment.
+pub(super) fn pack(segment: Segment, encoder: &mut Encoder) -> Done {
+    let Segment { bytes, room } = segment;
+    let mut done = Done::default();
+    // How many bytes are tried at once.
+    let mut window = (PCLUSTER_MAX as usize * BLOCK * RATIO).min(EXTENT_BYTES);
+    // At most 64 blocks each.
+    let blocks = |len: usize| len.div_ceil(BLOCK) as u8;
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let piece = match room {
+            Some(room) if rest.len() <= window => encoder.last(rest, room),
+            _ => encoder.next(&rest[..window.min(rest.len())]),
+        };
+        at += match piece {
             Piece::Plain(taken) => {
-                self.extents.push((blocks(taken), blocks(taken)));
-                write(&self.buffer[..taken], 0)?;
-                Ok(taken)
+                done.extents.push((blocks(taken), blocks(taken)));
+                done.blocks.extend_from_slice(&rest[..taken]);
+                taken
             }
-            Piece::Packed(taken, bytes) => {
-                self.extents.push((blocks(taken), blocks(bytes.len())));
-                let used = bytes.len().next_multiple_of(BLOCK);
+            Piece::Packed(taken, packed) => {
+                done.extents.push((blocks(taken), blocks(packed.len())));
+                let used = packed.len().next_multiple_of(BLOCK);
                 // A little more than what would have fitted.
                 let more = PCLUSTER_MAX as usize * BLOCK * taken / used * 17 / 16;
-                self.window =
+                window =
                     more.next_multiple_of(BLOCK).clamp(PCLUSTER_MAX as usize * BLOCK, EXTENT_BYTES);
-                write(bytes, used - bytes.len())?;
-                Ok(taken)
+                // The zeros go before it.
+                done.blocks.resize(done.blocks.len() + used - packed.len(), 0);
+                done.blocks.extend_from_slice(packed);
+                taken
             }
-            Piece::Inline(bytes) => {
-                self.extents.push((blocks(self.buffer.len()), 0));
-                write(bytes, 0)?;
-                Ok(self.buffer.len())
+            Piece::Inline(packed) => {
+                done.extents.push((blocks(rest.len()), 0));
+                done.inline.extend_from_slice(packed);
+                rest.len()
             }
-        }
+        };
     }
+    if room.is_some() {
+        done.bytes = bytes;
+    }
+    done
+}
 
-    /// All contents have been taken: writes what is left of them, unless the file turns out to be no
-    /// smaller for it.
-    pub fn end(mut self, encoder: &mut Encoder, out: &mut Out<'_>) -> Result<Packed, Stop> {
-        let written = self.extents.len();
-        let kept = self.buffer.clone();
-        let (mut blocks, mut inline) = (Vec::new(), Vec::new());
-        while !self.buffer.is_empty() {
-            let is_last = self.buffer.len() <= self.window;
-            let piece = if is_last {
-                encoder.last(&self.buffer, self.room)
-            } else {
-                encoder.next(&self.buffer[..self.window])
-            };
-            let to = if matches!(piece, Piece::Inline(_)) { &mut inline } else { &mut blocks };
-            let taken = self.extent(piece, |bytes, zeros| {
-                to.resize(to.len() + zeros, 0);
-                to.extend_from_slice(bytes);
-                Ok(())
-            })?;
-            self.buffer.drain(..taken);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dock2uni_format::lz4;
+
+    #[test]
+    fn segments_of_any_length_are_what_their_extents_decode_to() {
+        let mut encoder = Encoder::new();
+        let mut state = 1u32;
+        let mut text = vec![0u8; 2 * EXTENT_BYTES + 5 * BLOCK];
+        for (at, byte) in text.iter_mut().enumerate() {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // Noise here and there, and much of the same.
+            *byte = if at / 9000 % 3 == 0 { (state >> 24) as u8 } else { (at / 7 % 50) as u8 };
         }
-        let used: u64 = self.extents.iter().map(|&(_, blocks)| u64::from(blocks)).sum();
-        let packed = used * BLOCK as u64 + inline.len() as u64 + index_len(self.size);
-        let gained = self.extents[..written].iter().any(|&(count, blocks)| count != blocks);
-        if !gained && packed + LEAST > self.size {
-            return Ok(Packed::No(kept));
+        for blocks in (1..70).chain([128, 129, 133]) {
+            let bytes = text[..blocks * BLOCK].to_vec();
+            let done = pack(Segment { bytes: bytes.clone(), room: None }, &mut encoder);
+            let (mut at, mut from) = (0, 0);
+            for &(count, used) in &done.extents {
+                let (count, used) = (usize::from(count), usize::from(used));
+                let stored = &done.blocks[from..from + used * BLOCK];
+                if count == used {
+                    assert!(stored == &bytes[at..at + count * BLOCK], "{blocks}: {at}");
+                } else {
+                    let mut out = vec![0; count * BLOCK];
+                    let start = stored.iter().position(|&byte| byte != 0).unwrap();
+                    lz4::decode(&stored[start..], &mut out).unwrap();
+                    assert!(out == bytes[at..at + count * BLOCK], "{blocks}: {at}");
+                }
+                (at, from) = (at + count * BLOCK, from + used * BLOCK);
+            }
+            assert_eq!((at, from), (bytes.len(), done.blocks.len()));
+            assert!(blocks < 8 || done.blocks.len() < bytes.len() * 7 / 8, "{blocks}");
         }
-        out.write(&blocks).and_then(|()| out.align()).map_err(Stop::Write)?;
-        Ok(Packed::Yes(self.extents.into(), inline))
     }
 }

@@ -1,12 +1,13 @@
 //! The hash tree over a root: made, found again, and checked.
 //!
 //! The format is dm-verity's ([`dock2uni_format::verity`]), so `veritysetup verify` and Linux itself
-//! check the same images. Making it is a second pass over what was just written, by several threads
-//! and out of the system's page cache: inodes are mended in place until the last moment, so hashing
-//! what streams by would have to remember which blocks to hash again.
+//! check the same images. Most blocks have been hashed when they were written ([`Leaves`]); what was
+//! mended in place afterwards, left as a hole, or is beyond what is remembered is read back and hashed
+//! by several threads.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -40,12 +41,66 @@ pub struct Checked {
 /// Damaged blocks that are listed.
 pub const MAX_DAMAGED: usize = 64;
 
+/// Blocks whose hashes are remembered, from the image's start: 1 GiB of it, for 16 MiB of memory.
+const MAX_LEAVES: u64 = 256 << 10;
+
+/// Hashes of an image's blocks that are known before its tree is made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leaves {
+    digests: Vec<[u8; DIGEST]>,
+    known: Vec<bool>,
+}
+
+impl Leaves {
+    /// Whether the hashes of blocks from this one on can be remembered.
+    pub fn wants(block: u64) -> bool {
+        block < MAX_LEAVES
+    }
+
+    /// Remembers the hashes of blocks from `first` on.
+    pub fn put(&mut self, first: u64, digests: &[[u8; DIGEST]]) {
+        // Bounded by the slice's length and the number of blocks remembered.
+        let count = digests.len().min(MAX_LEAVES.saturating_sub(first) as usize);
+        let (start, end) = (first as usize, first as usize + count);
+        if count == 0 {
+            return;
+        }
+        if end > self.known.len() {
+            self.digests.resize(end, [0; DIGEST]);
+            self.known.resize(end, false);
+        }
+        self.digests[start..end].copy_from_slice(&digests[..count]);
+        self.known[start..end].fill(true);
+    }
+
+    /// These blocks are not what they were.
+    pub fn forget(&mut self, blocks: Range<u64>) {
+        for block in blocks {
+            if let Some(known) = usize::try_from(block).ok().and_then(|b| self.known.get_mut(b)) {
+                *known = false;
+            }
+        }
+    }
+
+    /// The hash of a block, if it is known.
+    pub fn get(&self, block: u64) -> Option<&[u8; DIGEST]> {
+        let block = usize::try_from(block).ok()?;
+        self.known.get(block)?.then(|| &self.digests[block])
+    }
+}
+
 /// Writes the hash tree of the image of `len` bytes that starts at byte `start` of a file, right
 /// behind it. Returns what vouches for the image, and its length with the tree.
 ///
 /// # Errors
 /// If the file cannot be read or written.
-pub fn append(file: &File, start: u64, len: u64, uuid: [u8; 16]) -> io::Result<(Verity, u64)> {
+pub(crate) fn append(
+    file: &File,
+    start: u64,
+    len: u64,
+    uuid: [u8; 16],
+    leaves: &Leaves,
+) -> io::Result<(Verity, u64)> {
     let blocks = u32::try_from(len / BLOCK_LEN).unwrap_or(0);
     if blocks == 0 || len % BLOCK_LEN != 0 {
         return Err(io::Error::other("the root is no whole number of blocks"));
@@ -53,15 +108,16 @@ pub fn append(file: &File, start: u64, len: u64, uuid: [u8; 16]) -> io::Result<(
     let shape = Shape::new(blocks);
     file.write_all_at(&superblock(blocks, uuid), start + len)?;
     let mut below = Level { first: 0, blocks: blocks.into() };
+    let (none, mut known) = (Leaves::default(), leaves);
     for level in shape.levels() {
         let to = start + level.first * BLOCK_LEN;
-        hash_level(file, start, below, |first, digests| {
+        hash_level(file, start, below, known, |first, digests| {
             // A level's last block is filled up with zeros.
             let mut bytes = digests.as_flattened().to_vec();
             bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
             file.write_all_at(&bytes, to + first * DIGEST as u64)
         })?;
-        below = *level;
+        (below, known) = (*level, &none);
     }
     let top = Verity { root_hash: hash_block(file, start + below.first * BLOCK_LEN)?, blocks };
     Ok((top, shape.end * BLOCK_LEN))
@@ -109,7 +165,7 @@ pub fn check<R: ReadAt + Sync>(medium: &R, start: u64, verity: &Verity) -> io::R
     };
     let mut below = Level { first: 0, blocks: verity.blocks.into() };
     for level in shape.levels() {
-        hash_level(medium, start, below, |first, digests| {
+        hash_level(medium, start, below, &Leaves::default(), |first, digests| {
             let mut stored = vec![[0; DIGEST]; digests.len()];
             let at = start + level.first * BLOCK_LEN + first * DIGEST as u64;
             medium.read_exact_at(stored.as_flattened_mut(), at)?;
@@ -131,33 +187,41 @@ pub fn check<R: ReadAt + Sync>(medium: &R, start: u64, verity: &Verity) -> io::R
 }
 
 /// Hashes the blocks of a level (or of the image), several at a time and in any order; `each` gets
-/// digests that follow each other, and the number of the first within the level.
+/// digests that follow each other, and the number of the first within the level. Blocks whose hashes
+/// are known are not read.
 fn hash_level<R: ReadAt + Sync + ?Sized>(
     medium: &R,
     start: u64,
     level: Level,
+    known: &Leaves,
     each: impl Fn(u64, &[[u8; DIGEST]]) -> io::Result<()> + Sync,
 ) -> io::Result<()> {
     let chunks = level.blocks.div_ceil(CHUNK);
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let work = || -> io::Result<()> {
-        let params = Params::new();
-        let mut bytes = vec![0; CHUNK as usize * BLOCK];
+        let mut bytes = Vec::new();
         loop {
             let first = next.fetch_add(1, Ordering::Relaxed) * CHUNK;
             if first >= level.blocks || stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            // A chunk at most.
-            let count = (level.blocks - first).min(CHUNK) as usize;
-            let bytes = &mut bytes[..count * BLOCK];
-            medium.read_exact_at(bytes, start + (level.first + first) * BLOCK_LEN)?;
-            let (blocks, _) = bytes.as_chunks::<BLOCK>();
-            let mut jobs: Vec<_> =
-                blocks.iter().map(|block| HashManyJob::new(&params, block)).collect();
-            hash_many(&mut jobs);
-            let digests: Vec<_> = jobs.iter().map(|job| *job.to_hash().as_array()).collect();
+            let end = (first + CHUNK).min(level.blocks);
+            let mut digests = Vec::with_capacity(CHUNK as usize);
+            let mut at = first;
+            while at < end {
+                if let Some(digest) = known.get(at) {
+                    digests.push(*digest);
+                    at += 1;
+                    continue;
+                }
+                let stop = (at..end).find(|&block| known.get(block).is_some()).unwrap_or(end);
+                // A chunk at most.
+                bytes.resize((stop - at) as usize * BLOCK, 0);
+                medium.read_exact_at(&mut bytes, start + (level.first + at) * BLOCK_LEN)?;
+                digests.extend(hash_blocks(bytes.as_chunks().0));
+                at = stop;
+            }
             each(first, &digests)?;
         }
     };
@@ -178,6 +242,14 @@ fn hash_level<R: ReadAt + Sync + ?Sized>(
         }
         result
     })
+}
+
+/// The hashes of blocks.
+pub(super) fn hash_blocks(blocks: &[[u8; BLOCK]]) -> Vec<[u8; DIGEST]> {
+    let params = Params::new();
+    let mut jobs: Vec<_> = blocks.iter().map(|block| HashManyJob::new(&params, block)).collect();
+    hash_many(&mut jobs);
+    jobs.iter().map(|job| *job.to_hash().as_array()).collect()
 }
 
 fn hash_block(medium: &(impl ReadAt + ?Sized), at: u64) -> io::Result<[u8; DIGEST]> {
@@ -217,7 +289,8 @@ mod tests {
         .take((blocks * BLOCK_LEN) as usize)
         .collect();
         file.as_file().write_all_at(&bytes, 8192).unwrap();
-        let (verity, len) = append(file.as_file(), 8192, blocks * BLOCK_LEN, [7; 16]).unwrap();
+        let (verity, len) =
+            append(file.as_file(), 8192, blocks * BLOCK_LEN, [7; 16], &Leaves::default()).unwrap();
         assert_eq!(file.as_file().metadata().unwrap().len(), 8192 + len);
         (file, verity, len)
     }

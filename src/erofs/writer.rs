@@ -7,15 +7,15 @@ use dock2uni_format::erofs::{
 };
 
 use super::{
-    Compression,
-    encoder::Encoder,
-    metadata,
+    Compression, metadata,
     out::Out,
-    packing::{Packed, PackedMap, Packing},
+    packer::{self, Head, Packer, SEGMENT},
+    packing::{Done, PackedMap, Segment, pays, room},
+    verity::Leaves,
 };
 use crate::rootfs::{
     error::Stop,
-    tree::{InodeId, MAX_BLOCKS, NONE, SparseMap, Tree},
+    tree::{InodeId, MAX_BLOCKS, MAX_MAPS, NONE, Placement, SparseMap, Tree},
 };
 
 /// Chunks of one sparse file; its chunks grow until they are few enough.
@@ -35,15 +35,19 @@ pub(crate) struct Writer<'f> {
     pub(super) early: Vec<InodeId>,
     pub(super) shared: metadata::SharedXattrs,
     /// Compresses regular files, if that was asked for.
-    pub(super) encoder: Option<Encoder>,
+    pub(super) packer: Option<Packer>,
+    /// What has been written of the compressed file that comes next: its first block, and extents.
+    begun: Option<(u32, Vec<(u8, u8)>)>,
 }
 
 /// A finished image.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Finished {
     /// Length in bytes, a multiple of the block size.
     pub len: u64,
     pub inodes: u32,
+    /// Hashes of its blocks, as far as they are known.
+    pub leaves: Leaves,
 }
 
 /// What the superblock says beyond what the tree tells.
@@ -62,7 +66,7 @@ impl<'f> Writer<'f> {
         max_tails: usize,
         compression: Option<Compression>,
     ) -> Result<Self, Stop> {
-        let mut out = Out::new(file, start);
+        let mut out = Out::new(file, start).map_err(Stop::Write)?;
         // Block 0 is written last.
         out.zeros(BLOCK as u64).map_err(Stop::Write)?;
         Ok(Writer {
@@ -75,31 +79,46 @@ impl<'f> Writer<'f> {
             nids: Vec::new(),
             early: Vec::new(),
             shared: metadata::SharedXattrs::default(),
-            encoder: compression.map(|Compression::Lz4| Encoder::new()),
+            packer: compression.map(|Compression::Lz4| Packer::new()),
+            begun: None,
         })
     }
 
-    /// Starts a regular file of `size` bytes.
+    /// Starts a regular file of `size` bytes, whose inode is in the tree.
     pub fn file<'a>(
         &mut self,
+        inode: InodeId,
         size: u64,
         xattrs: impl Iterator<Item = XattrEntry<'a>>,
     ) -> Result<FileWriter<'_, 'f>, Stop> {
         self.reserve(size)?;
         let xattrs: usize = xattrs.map(|x| xattr_entry_len(x.name.len(), x.value.len())).sum();
         let header = if xattrs == 0 { 0 } else { XATTR_HEADER_LEN };
-        let tail = size % BLOCK as u64;
-        let fits = EXTENDED_LEN as u64 + (header + xattrs) as u64 + tail <= BLOCK as u64;
-        let block = self.block();
-        let tail = if fits { tail } else { 0 };
-        let packing = self.encoder.as_ref().and_then(|_| Packing::new(size, header + xattrs));
+        let head = Head { inode, size, xattrs: header + xattrs, last: true };
+        let (block, tail) = (self.block(), tail_len(&head));
         // Tails are bounded to 32 bits.
         let tail_at = self.tails.len() as u32;
-        Ok(FileWriter { writer: self, block, size, tail, tail_at, packing })
+        let gathered = Vec::new();
+        Ok(FileWriter { writer: self, head, block, left: size, tail, tail_at, gathered })
+    }
+
+    /// Leaves room for a regular file of `size` bytes, whose contents somebody else brings. Returns its
+    /// first block.
+    pub fn room(&mut self, size: u64) -> Result<u32, Stop> {
+        self.reserve(size)?;
+        let block = self.block();
+        // What can be reserved does not overflow.
+        self.out.skip(size.next_multiple_of(BLOCK as u64)).map_err(Stop::Write)?;
+        Ok(block)
     }
 
     /// Starts a sparse file of `size` bytes, holes included.
-    pub fn sparse_file(&mut self, size: u64) -> Result<SparseWriter<'_, 'f>, Stop> {
+    pub fn sparse_file(
+        &mut self,
+        tree: &mut Tree,
+        size: u64,
+    ) -> Result<SparseWriter<'_, 'f>, Stop> {
+        self.settle(tree)?;
         let mut bits = BLOCK_BITS;
         while size.div_ceil(1 << bits) > MAX_CHUNKS && bits < 43 {
             bits += 1;
@@ -111,8 +130,78 @@ impl<'f> Writer<'f> {
         Ok(SparseWriter { writer: self, size, map, chunk: None })
     }
 
+    /// Waits for files that are being compressed, and writes them.
+    pub fn settle(&mut self, tree: &mut Tree) -> Result<(), Stop> {
+        self.take_back(tree, true)
+    }
+
+    /// Writes compressed files that are to be written now, or all.
+    fn take_back(&mut self, tree: &mut Tree, all: bool) -> Result<(), Stop> {
+        while let Some(packer) = &mut self.packer {
+            let Some(finished) = packer.ready(all).map_err(Stop::Write)? else { break };
+            for finished in finished {
+                self.commit(tree, finished)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the next segment of a file.
+    fn commit(&mut self, tree: &mut Tree, (head, done): packer::Finished) -> Result<(), Stop> {
+        self.reserve(done.blocks.len().max(done.bytes.len()) as u64)?;
+        let (block, mut extents) = self.begun.take().unwrap_or((self.block(), Vec::new()));
+        let before = extents.len();
+        let Done { bytes, extents: more, blocks, inline } = done;
+        extents.extend_from_slice(&more);
+        if !head.last {
+            self.begun = Some((block, extents));
+            return self.out.write(&blocks).map_err(Stop::Write);
+        }
+        let gained = extents[..before].iter().any(|&(count, blocks)| count != blocks);
+        // Less than a block.
+        let inline_len = inline.len() as u16;
+        let map = PackedMap { block, extents: extents.into(), inline_len };
+        // Tails are bounded to 32 bits.
+        let tail_at = self.tails.len() as u32;
+        let is_packed = room(head.size, head.xattrs).is_some();
+        let (placement, tail) =
+            if is_packed && (gained || pays(head.size, map.blocks().into(), inline.len())) {
+                self.out.write(&blocks).map_err(Stop::Write)?;
+                self.tails.extend_from_slice(&inline);
+                if tree.packed.len() >= MAX_MAPS {
+                    return Err(Stop::Limit("mapped files", MAX_MAPS as u64));
+                }
+                tree.packed.push(map);
+                // What is below the limit fits 32 bits.
+                (Placement::Packed(tree.packed.len() as u32 - 1), inline.len())
+            } else {
+                // Less than a block.
+                let tail = tail_len(&head) as usize;
+                let (whole, rest) = bytes.split_at(bytes.len() - tail.min(bytes.len()));
+                self.out.write(whole).map_err(Stop::Write)?;
+                self.tails.extend_from_slice(rest);
+                (Placement::Blocks(map.block), tail)
+            };
+        self.place(tree, head.inode, placement, if tail > 0 { tail_at } else { NONE })
+    }
+
+    /// A file's contents have come to their end.
+    fn place(
+        &mut self,
+        tree: &mut Tree,
+        id: InodeId,
+        placement: Placement,
+        tail_at: u32,
+    ) -> Result<(), Stop> {
+        self.out.align().map_err(Stop::Write)?;
+        let inode = &mut tree.inodes[id.index()];
+        inode.set_placement(placement);
+        inode.tail = tail_at;
+        if tail_at == NONE { Ok(()) } else { self.pend(tree, id) }
+    }
+
     /// Remembers that an inode's tail waits; writes what waits if it has become too much.
-    pub fn pend(&mut self, tree: &Tree, inode: InodeId) -> Result<(), Stop> {
+    fn pend(&mut self, tree: &Tree, inode: InodeId) -> Result<(), Stop> {
         self.pending.push(inode);
         if self.tails.len() > self.max_tails {
             self.write_early(tree)?;
@@ -140,66 +229,72 @@ impl<'f> Writer<'f> {
     }
 }
 
+/// Bytes of a file that is not compressed which don't go to blocks.
+fn tail_len(head: &Head) -> u64 {
+    let tail = head.size % BLOCK as u64;
+    let fits = EXTENDED_LEN as u64 + head.xattrs as u64 + tail <= BLOCK as u64;
+    if fits { tail } else { 0 }
+}
+
 /// Takes the contents of one regular file.
 pub(crate) struct FileWriter<'w, 'f> {
     writer: &'w mut Writer<'f>,
+    head: Head,
     block: u32,
-    /// Bytes that have not been written yet.
-    size: u64,
+    /// Bytes that have not come yet.
+    left: u64,
     /// The last of them, which don't go to blocks.
     tail: u64,
     /// Where the bytes that don't go to blocks start among the tails.
     tail_at: u32,
-    packing: Option<Packing>,
-}
-
-/// Where the contents of a file went.
-pub(crate) enum Written {
-    /// To blocks from this one on.
-    Blocks(u32),
-    /// To these extents.
-    Packed(PackedMap),
+    /// Bytes that are to be compressed.
+    gathered: Vec<u8>,
 }
 
 impl FileWriter<'_, '_> {
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        if let (Some(packing), Some(encoder)) = (&mut self.packing, &mut self.writer.encoder) {
-            return packing.write(bytes, encoder, &mut self.writer.out);
+    pub fn write(&mut self, tree: &mut Tree, mut bytes: &[u8]) -> Result<(), Stop> {
+        if self.writer.packer.is_none() {
+            return self.plain(bytes);
         }
-        self.plain(bytes)
+        while !bytes.is_empty() {
+            let take = bytes.len().min(SEGMENT - self.gathered.len());
+            self.gathered.extend_from_slice(&bytes[..take]);
+            bytes = &bytes[take..];
+            self.left -= take as u64;
+            if self.gathered.len() == SEGMENT && self.left > 0 {
+                self.hand_over(tree, None)?;
+            }
+        }
+        Ok(())
     }
 
     fn plain(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         // Bounded by the slice's length.
-        let take = self.size.saturating_sub(self.tail).min(bytes.len() as u64) as usize;
+        let take = self.left.saturating_sub(self.tail).min(bytes.len() as u64) as usize;
         self.writer.out.write(&bytes[..take]).map_err(Stop::Write)?;
-        self.size -= bytes.len() as u64;
+        self.left -= bytes.len() as u64;
         self.writer.tails.extend_from_slice(&bytes[take..]);
         Ok(())
     }
 
-    /// Where everything went, and the place among the tails of what did not go to blocks or
-    /// [`NONE`].
-    pub fn end(mut self) -> Result<(Written, u32), Stop> {
-        let tail_at = self.tail_at;
-        if let (Some(packing), Some(encoder)) = (self.packing.take(), &mut self.writer.encoder) {
-            match packing.end(encoder, &mut self.writer.out)? {
-                Packed::Yes(extents, inline) => {
-                    self.writer.tails.extend_from_slice(&inline);
-                    // Less than a block.
-                    let inline_len = inline.len() as u16;
-                    let map = PackedMap { block: self.block, extents, inline_len };
-                    let tail_at = if inline_len > 0 { tail_at } else { NONE };
-                    return Ok((Written::Packed(map), tail_at));
-                }
-                Packed::No(rest) => {
-                    self.size = rest.len() as u64;
-                    self.plain(&rest)?;
-                }
-            }
+    /// Gives what was gathered to be compressed.
+    fn hand_over(&mut self, tree: &mut Tree, room: Option<usize>) -> Result<(), Stop> {
+        let segment = Segment { bytes: std::mem::take(&mut self.gathered), room };
+        let head = Head { last: room.is_some(), ..self.head };
+        if let Some(packer) = &mut self.writer.packer {
+            packer.add(head, segment);
         }
-        self.writer.out.align().map_err(Stop::Write)?;
-        Ok((Written::Blocks(self.block), if self.tail > 0 { tail_at } else { NONE }))
+        self.writer.take_back(tree, false)
+    }
+
+    /// The file is complete. Its inode is told where the contents are, at once or later.
+    pub fn end(mut self, tree: &mut Tree) -> Result<(), Stop> {
+        if self.writer.packer.is_some() {
+            let room = room(self.head.size, self.head.xattrs).unwrap_or(0);
+            return self.hand_over(tree, Some(room));
+        }
+        let tail_at = if self.tail > 0 { self.tail_at } else { NONE };
+        self.writer.place(tree, self.head.inode, Placement::Blocks(self.block), tail_at)
     }
 }
 

@@ -30,6 +30,7 @@ pub mod elf;
 mod modules;
 pub mod needs;
 pub mod packages;
+pub mod remote;
 pub mod report;
 pub mod root;
 pub mod shell;

@@ -15,12 +15,14 @@ use super::{
     Limits,
     error::{EntryFault, Stop, show},
     layer::Stream,
+    outline::{self, Piece},
     select::Selection,
     tar::{self, Entry, Kind},
     tree::{Inode, InodeId, MAX_MAPS, NONE, NodeId, Placement, Tree, mode},
     xattr::XattrSet,
 };
-use crate::erofs::{Writer, Written};
+use crate::erofs::Writer;
+use crate::source::table::Table;
 
 /// An upper layer has something other than a directory here, or a whiteout: nothing of lower
 /// layers is seen here or below.
@@ -111,6 +113,43 @@ impl Collector<'_, '_> {
                         self.counts.hidden_bytes += entry.size;
                     } else if kind == Kind::File {
                         self.data(reader, entry, id)?;
+                    }
+                    Op::Add(node, id)
+                }
+            });
+        }
+        self.mark(&layer.ops);
+        Ok(layer)
+    }
+
+    /// As [`Collector::layer`] for a layer of which only the table of contents is here: files get room,
+    /// and `pieces` says what belongs there.
+    pub fn listed(
+        &mut self,
+        index: u16,
+        table: &Table,
+        entry: &mut Entry,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<LayerOps, Stop> {
+        let mut layer = LayerOps { ops: Vec::new(), first_inode: self.tree.inodes.len() };
+        for listed in &table.entries {
+            self.counts.entries += 1;
+            if self.counts.entries > self.limits.entries {
+                return Err(Stop::Limit("entries", self.limits.entries));
+            }
+            outline::entry(listed, entry);
+            layer.ops.push(match self.action(entry)? {
+                Action::Ignore => continue,
+                Action::Whiteout(node) => Op::Whiteout(node),
+                Action::Opaque(node) => Op::Opaque(node),
+                Action::Link(node, target) => Op::Link(node, target),
+                Action::Add(node, kind) => {
+                    let inode = self.inode(index, entry, kind)?;
+                    let id = self.tree.push_inode(inode)?;
+                    if kind == Kind::File {
+                        let block = self.writer.room(entry.size)?;
+                        self.tree.inodes[id.index()].set_placement(Placement::Blocks(block));
+                        outline::pieces(listed, index, table.zstd, block, pieces);
                     }
                     Op::Add(node, id)
                 }
@@ -260,36 +299,24 @@ impl Collector<'_, '_> {
     ) -> Result<(), Stop> {
         let xattrs = self.tree.inodes[id.index()].xattrs;
         let Some(segments) = &entry.sparse else {
-            let mut file = self.writer.file(entry.size, self.tree.xattrs.get(xattrs))?;
+            let mut file = self.writer.file(id, entry.size, self.tree.xattrs.get(xattrs))?;
             loop {
                 let bytes = reader.data(u64::MAX)?;
                 if bytes.is_empty() {
                     break;
                 }
-                file.write(bytes)?;
+                file.write(self.tree, bytes)?;
                 let len = bytes.len();
                 reader.consume(len);
             }
-            let (written, tail) = file.end()?;
-            let placement = match written {
-                Written::Blocks(block) => Placement::Blocks(block),
-                Written::Packed(map) => {
-                    let index = map_index(self.tree.packed.len())?;
-                    self.tree.packed.push(map);
-                    Placement::Packed(index)
-                }
-            };
-            let inode = &mut self.tree.inodes[id.index()];
-            inode.set_placement(placement);
-            inode.tail = tail;
-            return if tail == NONE { Ok(()) } else { self.writer.pend(self.tree, id) };
+            return file.end(self.tree);
         };
         self.counts.sparse_segments += segments.len();
         if self.counts.sparse_segments > self.limits.sparse_segments {
             let limit = self.limits.sparse_segments as u64;
             return Err(Stop::Limit("segments of sparse files", limit));
         }
-        let mut file = self.writer.sparse_file(entry.size)?;
+        let mut file = self.writer.sparse_file(self.tree, entry.size)?;
         for segment in segments {
             let mut at = segment.offset;
             let end = segment.offset + segment.len;

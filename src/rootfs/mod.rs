@@ -31,6 +31,7 @@ mod collect;
 pub(crate) mod error;
 pub(crate) mod layer;
 mod limits;
+pub(crate) mod outline;
 pub mod select;
 pub(crate) mod tar;
 pub mod tree;
@@ -49,6 +50,7 @@ use self::{
     collect::{Collector, Counts, LayerOps},
     error::{Stop, show},
     layer::{Stream, StreamFault},
+    outline::Outline,
     select::Selection,
     tree::{InodeId, Placement},
 };
@@ -58,7 +60,7 @@ pub use self::{
     tree::Tree,
 };
 use crate::{
-    erofs::{Compression, Identity, ReadError, Reader, Writer, verity},
+    erofs::{Compression, Finished, Identity, ReadError, Reader, Writer, verity},
     source::{
         self, Opener,
         image::{Digest, Layer},
@@ -66,7 +68,7 @@ use crate::{
 };
 
 /// Part of every UUID: raised when the same layers would give other bytes.
-pub(crate) const FORMAT: &str = "dock2uni root 2";
+pub(crate) const FORMAT: &str = "dock2uni root 3";
 
 /// How to build a root image. The result does not depend on `threads`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +181,44 @@ pub fn build_with(
     start: u64,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<RootImage, Error> {
+    let uuid = uuid(layers, with.selection, options.compression);
+    let merged = merge(layers, &Outline::default(), with, options, out, start, progress)?;
+    let Merged { tree, finished, counts, left, reread_layers } = merged;
+    let (verity, len) = verity::append(out, start, finished.len, uuid, &finished.leaves)
+        .map_err(|source| failure(layers.last(), "", 0, Stop::Write(source)))?;
+    let mut stats = Stats {
+        layers: layers.len(),
+        entries: counts.entries,
+        inodes: finished.inodes,
+        hidden_bytes: counts.hidden_bytes,
+        layer_bytes: options.limits.layer_bytes - left,
+        reread_layers,
+        ..Stats::default()
+    };
+    count(&tree, &mut stats);
+    Ok(RootImage { start, len, verity, uuid, stats, tree, warnings: counts.warnings })
+}
+
+/// A root without its hash tree.
+struct Merged {
+    tree: Tree,
+    finished: Finished,
+    counts: Counts,
+    /// Inflated bytes that might still have come.
+    left: u64,
+    reread_layers: usize,
+}
+
+/// Applies the layers; those of which the outline has tables are not read.
+fn merge(
+    layers: &[Layer],
+    outline: &Outline<'_>,
+    with: &With<'_>,
+    options: &Options,
+    out: &File,
+    start: u64,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Merged, Error> {
     let selection = with.selection;
     let open = with.open.unwrap_or(&source::stored);
     let mut tree = Tree::bounded(&options.limits);
@@ -193,7 +233,9 @@ pub fn build_with(
     let counts = Counts::default();
     let mut collector =
         Collector { tree: &mut tree, writer: &mut writer, limits, selection, counts };
-    let (ops, left) = collect(layers, options, open, &mut collector, progress)?;
+    let (ops, left) = collect(layers, outline, options, open, &mut collector, progress)?;
+    // From here on the tree says where files are, and which are nowhere.
+    collector.writer.settle(collector.tree).map_err(unnamed)?;
     for (ops, layer) in ops.iter().rev().zip(layers) {
         apply::apply(collector.tree, ops).map_err(|(node, stop)| {
             let path = collector.tree.path(node);
@@ -206,40 +248,45 @@ pub fn build_with(
     }
     let live = collector.tree.complete();
     let reread_layers = fetch_missing(layers, &ops, options, open, &mut collector, left)?;
+    collector.writer.settle(collector.tree).map_err(unnamed)?;
     let counts = collector.counts;
     drop(ops);
     let uuid = uuid(layers, selection, options.compression);
     let finished = writer.finish(&tree, live, Identity { uuid }).map_err(unnamed)?;
-    let (verity, len) = verity::append(out, start, finished.len, uuid)
-        .map_err(|source| unnamed(Stop::Write(source)))?;
-    let mut stats = Stats {
-        layers: layers.len(),
-        entries: counts.entries,
-        inodes: finished.inodes,
-        hidden_bytes: counts.hidden_bytes,
-        layer_bytes: limits.layer_bytes - left,
-        reread_layers,
-        ..Stats::default()
-    };
-    count(&tree, &mut stats);
-    Ok(RootImage { start, len, verity, uuid, stats, tree, warnings: counts.warnings })
+    Ok(Merged { tree, finished, counts, left, reread_layers })
 }
 
 /// Reads all layers, top one first. Returns what each does, top one first, and how many inflated
 /// bytes may still come.
 fn collect(
     layers: &[Layer],
+    outline: &Outline<'_>,
     options: &Options,
     open: Opener<'_>,
     collector: &mut Collector<'_, '_>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(Vec<LayerOps>, u64), Error> {
     thread::scope(|scope| {
-        let streams = layer::start(scope, layers.iter().rev(), threads(options), open, progress);
+        let streamed = layers.iter().enumerate().rev();
+        let streamed = streamed.filter(|(index, _)| outline.table(*index).is_none());
+        let streamed = streamed.map(|(_, layer)| layer);
+        let streams = layer::start(scope, streamed, threads(options), open, progress);
         let mut left = options.limits.layer_bytes;
         let mut all = Vec::new();
-        let streams = streams.map_err(Error::Thread)?;
-        for ((index, layer), mut stream) in layers.iter().enumerate().rev().zip(streams) {
+        let mut streams = streams.map_err(Error::Thread)?.into_iter();
+        for (index, layer) in layers.iter().enumerate().rev() {
+            let listed = |table| {
+                let (mut entry, mut pieces) = (tar::Entry::default(), outline.pieces.borrow_mut());
+                // The number of layers was checked to fit.
+                let ops = collector.listed(index as u16, table, &mut entry, &mut pieces);
+                ops.map_err(|stop| failure(Some(layer), &show(&entry.path), 0, stop))
+            };
+            if let Some(ops) = outline.table(index).map(listed) {
+                all.push(ops?);
+                continue;
+            }
+            // There is one for each layer that has no table.
+            let Some(mut stream) = streams.next() else { break };
             stream.allow(left, options.limits.layer_bytes);
             let (ops, rest) =
                 read(layer, stream, collector.limits.sparse_segments, |reader, entry| {

@@ -2,8 +2,8 @@
 //!
 //! A download writes a layer to a part in the store; whoever wants the layer reads that file behind
 //! it and waits where the download has not been. The end of a layer is told only once it has been
-//! verified and has its name in the store: nobody comes to the end of one that is not what its digest
-//! says.
+//! verified: nobody comes to the end of one that is not what its digest says. It is brought to the disk
+//! and named while its readers go on.
 
 use std::collections::HashMap;
 use std::fs::File;

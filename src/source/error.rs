@@ -376,7 +376,7 @@ fn message_suffix(message: &str) -> String {
 
 impl Error {
     /// Wraps a local file error; a full disk or quota gets its own variant.
-    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

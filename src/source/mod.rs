@@ -33,6 +33,7 @@ mod reference;
 mod registries;
 mod registry;
 pub(crate) mod store;
+pub(crate) mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -196,8 +197,65 @@ pub fn resolve_with<T, E: From<Error>>(
     }
 }
 
+/// Gives bytes of a layer's blob, from and to, as they come.
+pub(crate) type Parts<'a> = &'a dyn Fn(&Layer, u64, u64) -> Result<Vec<u8>, Error>;
+
+/// Does something with an image of a registry whose larger layers need not be here: those that have
+/// tables of contents are given by them, and their bytes on request. All others are brought in. `None`
+/// if there is no layer that can be left where it is, or `is_here` says that none is needed.
+///
+/// # Errors
+/// Those of [`resolve`], and those of the work.
+pub(crate) fn resolve_outlined<T, E: From<Error>>(
+    reference: &Reference,
+    options: &Options,
+    store: &Store,
+    progress: &dyn Progress,
+    is_here: &dyn Fn(&Image) -> bool,
+    work: &mut dyn FnMut(&Image, &[Option<table::Table>], Parts<'_>) -> Result<T, E>,
+) -> Result<Option<T>, E> {
+    if options.offline || !matches!(reference, Reference::Registry(_)) {
+        return Ok(None);
+    }
+    let (pinned, signed) = trusted(reference, options, store)?;
+    let Reference::Registry(wanted) = &pinned else { return Ok(None) };
+    let context = Context::new(options, store, progress);
+    let mut done = None;
+    registries::resolve(&context, wanted, &mut |attempt| {
+        let registry = attempt.registry;
+        let (mut image, mut blobs) = describe(&context, registry, attempt.name, attempt.root)?;
+        image.signed.clone_from(&signed);
+        if is_here(&image) {
+            return Ok(image);
+        }
+        let tables = registry.tables(&image)?;
+        if tables.iter().all(Option::is_none) {
+            return Ok(image);
+        }
+        let listed = image.layers.iter().zip(&tables).filter(|(_, table)| table.is_some());
+        let listed: Vec<Digest> = listed.map(|(layer, _)| layer.digest).collect();
+        blobs.retain(|blob| !listed.contains(&blob.digest));
+        registry.layers(&blobs)?;
+        done = Some(work(&image, &tables, &|layer, from, to| {
+            let blob = manifest::Blob { digest: layer.digest, size: layer.size };
+            // It gave others before.
+            let none = || Error::BlobUnknown { origin: registry.name(), digest: layer.digest };
+            registry.range(&blob, from, to)?.ok_or_else(none)
+        }));
+        Ok(image)
+    })?;
+    done.transpose()
+}
+
 /// For fuzzing: a document as whatever it may be.
 pub(crate) fn parse_any(bytes: &[u8]) {
+    let _ = table::stargz_place(bytes, 1 << 20);
+    for zstd in [false, true] {
+        if let Some(table) = table::parse(bytes, zstd, 1 << 20) {
+            let chunks = table.entries.iter().flat_map(|file| &file.chunks);
+            assert!(chunks.into_iter().all(|chunk| chunk.from <= chunk.to && chunk.to <= 1 << 20));
+        }
+    }
     for media_type in [None, Some("application/vnd.oci.image.index.v1+json")] {
         if let Ok(manifest::Document::Index(index)) =
             manifest::Document::parse("fuzz", bytes, media_type)

@@ -24,10 +24,12 @@ use super::arrival::Arrival;
 use super::digest::{Digest, Hasher};
 use super::error::Error;
 use super::image::Image;
-use crate::environment;
+use crate::{atomic, environment};
 
 /// Parts that nobody resumed for this long are removed.
 const STALE_PART: Duration = Duration::from_secs(7 * 24 * 3600);
+/// When so much has been written the system is asked to bring it to the disk.
+const AHEAD: u64 = 8 << 20;
 /// Buffer for hashing and copying.
 pub(super) const BUFFER: usize = 256 * 1024;
 
@@ -322,7 +324,12 @@ impl Writer {
                 if let Some(arrival) = &self.arrival {
                     arrival.grown(self.hasher.len() + bytes.len() as u64);
                 }
+                let before = self.hasher.len();
                 self.hasher.update(bytes);
+                let end = self.hasher.len();
+                if end / AHEAD > before / AHEAD {
+                    atomic::push(&self.file, end - end % AHEAD - AHEAD, AHEAD);
+                }
                 Ok(())
             }
             Err(e) => {
@@ -369,11 +376,12 @@ impl Writer {
                 return Err(Error::DigestMismatch { what, origin, expected: digest, found });
             }
         }
-        let target = self.store.blob_path(&found);
-        self.rename_to(&target)?;
+        // Readers need the bytes to be right, not to be on the disk.
         if let Some(arrival) = &self.arrival {
             arrival.verified();
         }
+        let target = self.store.blob_path(&found);
+        self.rename_to(&target)?;
         Ok((found, target))
     }
 

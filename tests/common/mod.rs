@@ -9,6 +9,7 @@ pub mod layout;
 pub mod registry;
 pub mod server;
 pub mod sigstore;
+pub mod stargz;
 pub mod vm;
 pub mod webhooks;
 

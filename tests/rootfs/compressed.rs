@@ -43,7 +43,7 @@ fn varied() -> Vec<u8> {
     let mut tar = LayerTar::new();
     let sizes = [
         0, 1, 63, 64, 100, 3000, 4095, 4096, 4097, 5000, 8192, 20_000, 65_536, 262_143, 262_144,
-        262_145, 700_000,
+        262_145, 700_000, 2_200_000,
     ];
     for (seed, len) in sizes.into_iter().enumerate() {
         let seed = seed as u64;

@@ -159,7 +159,7 @@ impl Registry<'_> {
 }
 
 /// Where a partial answer starts: `Content-Range: bytes START-END/TOTAL`.
-fn range_start(response: &Response) -> Option<u64> {
+pub(super) fn range_start(response: &Response) -> Option<u64> {
     let value = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
     value.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }

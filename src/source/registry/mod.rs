@@ -10,6 +10,7 @@ mod credentials;
 mod download;
 mod http;
 mod push;
+mod range;
 mod retry;
 mod tls;
 
