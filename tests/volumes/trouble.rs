@@ -38,7 +38,7 @@ fn failing(dir: &Path, volume: &Path, error: &str) -> PathBuf {
     program
 }
 
-/// What a program on a volume of 32 MiB sees that fails so, and what the kernel says.
+/// What a program on the volume `v` sees that fails so, and what the kernel says.
 fn see(lab: &Lab, error: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let qemu = failing(dir.path(), &lab.file("v"), error);
@@ -70,32 +70,31 @@ fn a_disk_that_fails_is_an_error_to_fsync_and_a_line() {
     if !can_boot() {
         return;
     }
-    // Where the contents of a file will be.
-    let lab = Lab::new();
-    lab.create("v", 32);
+    let volume = || {
+        let lab = Lab::new();
+        lab.create("v", 96);
+        lab
+    };
+    // Where the contents of a file will be, and where the journal goes on behind its own superblock.
+    let lab = volume();
     let whole = see(&lab, "iotype = \"write\"\nsector = \"99999999\"\n");
     has(&whole, &["write: ok", "fsync: ok", "read: ok", "other fsync: ok"]);
     clean(&lab.file("v"));
-    let contents = *sectors(&lab, "/large").last().unwrap();
-    // Behind its own superblock.
+    let contents = sectors(&lab, "/large");
+    let contents = contents[contents.len() / 2];
     let journal = sectors(&lab, "<8>")[1];
     // It can't be read.
     let text = see(&lab, &format!("iotype = \"read\"\nsector = \"{contents}\"\n"));
     has(&text, &["the disk fails to read", "read: errno 5", "other fsync: ok"]);
     clean(&lab.file("v"));
-
-    // It can't be written: one file hears of it, once for each descriptor; others go on.
-    let lab = Lab::new();
-    lab.create("v", 32);
+    // The journal can't be written: nothing can be promised any more.
+    let text = see(&lab, &format!("iotype = \"write\"\nsector = \"{journal}\"\n"));
+    has(&text, &["the disk fails to write", "read-only from now on", "fsync: errno 5"]);
+    has(&text, &["other write: errno 30"]);
+    // A file can't be written: it hears of that, once for each descriptor, and others go on.
+    let lab = volume();
     let text = see(&lab, &format!("iotype = \"write\"\nsector = \"{contents}\"\n"));
     has(&text, &["the disk fails to write", "fsync: errno 5", "fsync again: ok"]);
     has(&text, &["other write: ok", "other fsync: ok"]);
     clean(&lab.file("v"));
-
-    // The journal can't be written: nothing can be promised any more.
-    let lab = Lab::new();
-    lab.create("v", 32);
-    let text = see(&lab, &format!("iotype = \"write\"\nsector = \"{journal}\"\n"));
-    has(&text, &["the disk fails to write", "read-only from now on", "fsync: errno 5"]);
-    has(&text, &["other write: errno 30"]);
 }
