@@ -56,6 +56,11 @@ impl<T> Heap<T> {
         Some(self.remove_at(at))
     }
 
+    /// Whether there is a member like that (a scan).
+    pub fn any(&self, wanted: impl Fn(&T) -> bool) -> bool {
+        self.items.iter().any(|item| wanted(&item.value))
+    }
+
     fn remove_at(&mut self, at: usize) -> T {
         let removed = self.items.swap_remove(at);
         if at < self.items.len() {

@@ -4,7 +4,7 @@ use super::entity;
 use super::runqueue::{IDLE, QUEUES, RunQueue, SLICE, SWITCHES};
 use crate::arch::context::{self, Context};
 use crate::arch::kstack::KernelStack;
-use crate::arch::{MAX_CPUS, cpu, irq};
+use crate::arch::{MAX_CPUS, cpu, ipi, irq};
 use crate::errno::Result;
 use crate::mm::AddressSpace;
 use crate::sync::IrqGuard;
@@ -196,11 +196,21 @@ fn steal(rq: &RunQueue, here: usize) -> Option<Arc<Task>> {
     None
 }
 
-/// Others wait: the chosen task gets a limited time.
+/// Others wait: the chosen task gets a limited time, and a CPU that sleeps is told. It looked for work
+/// when it had none left, but may not have come by this queue's lock, or was not allowed to take a task
+/// whose affinity has changed since.
 fn arm_slice(rq: &mut RunQueue, now: u64) {
-    if !rq.queue.is_empty() && rq.slice_end <= now {
-        rq.slice_end = now + SLICE;
-        crate::time::timer::set_slice(rq.slice_end);
+    if rq.queue.is_empty() || rq.slice_end > now {
+        return;
+    }
+    rq.slice_end = now + SLICE;
+    crate::time::timer::set_slice(rq.slice_end);
+    // This one may have been idle until now.
+    let idle = IDLE.load(Relaxed) & entity::online_cpus() & !(1 << cpu::id());
+    let mut asleep = (0..MAX_CPUS).filter(|cpu| idle & (1 << cpu) != 0);
+    let useful = |cpu: &usize| rq.queue.any(|task| task.sched.affinity() & (1 << cpu) != 0);
+    if let Some(cpu) = asleep.find(useful) {
+        ipi::reschedule(cpu);
     }
 }
 
