@@ -21,6 +21,11 @@ const EXPANSION: usize = 8;
 /// Bytes moved at once between user memory and the line discipline.
 const PIECE: usize = 256;
 
+/// So many tenths of a second from now on, as VTIME counts.
+fn tenths(n: u8) -> u64 {
+    now_ns().saturating_add(u64::from(n) * 100_000_000)
+}
+
 /// Where a terminal's output goes, and what else happens at its other end. Called under spinning
 /// locks: no sleeping.
 pub trait Output: Send + Sync {
@@ -246,7 +251,6 @@ impl Tty {
             // With VMIN of zero anything, even nothing, will do.
             (discipline.read_ready() || self.hung_up()).then_some(())
         };
-        let tenths = |n: u8| now_ns().saturating_add(u64::from(n) * 100_000_000);
         if file.nonblocking() {
             if ready().is_none() {
                 return Err(Errno::EAGAIN);
@@ -262,21 +266,28 @@ impl Tty {
                 Err(WaitError::Interrupted) => return Err(Errno::ERESTARTSYS),
             }
             // VMIN and VTIME: the time between two bytes is limited.
-            while !canonical && min > 1 && time > 0 {
-                let have = self.discipline.lock().readable();
-                let more =
-                    || (self.discipline.lock().readable() > have || self.hung_up()).then_some(());
-                if have >= usize::from(min).min(dst.remaining())
-                    || self.queue.wait(WaitMode::Interruptible, Some(tenths(time)), more).is_err()
-                    || self.hung_up()
-                {
-                    break;
-                }
+            if !canonical && min > 1 && time > 0 {
+                self.more_input(usize::from(min).min(dst.remaining()), time);
             }
         }
         let result = self.take_input(canonical, dst);
         self.output.input_taken();
         result
+    }
+
+    /// Waits for `least` bytes, as long as each comes within VTIME (`time`) of the one before.
+    fn more_input(&self, least: usize, time: u8) {
+        loop {
+            let have = self.discipline.lock().readable();
+            if have >= least || self.hung_up() {
+                return;
+            }
+            let more =
+                || (self.discipline.lock().readable() > have || self.hung_up()).then_some(());
+            if self.queue.wait(WaitMode::Interruptible, Some(tenths(time)), more).is_err() {
+                return;
+            }
+        }
     }
 
     fn take_input(&self, canonical: bool, dst: &mut IoDst<'_>) -> Result<usize> {
