@@ -118,6 +118,15 @@ fn a_conversion_is_verified_by_booting_it() {
     assert_eq!(code, 10, "{err}");
     assert!(err.starts_with("error: the program exited with 3\n"), "{err}");
 
+    // A server that only programs beside it reach is one that nobody reaches.
+    let words =
+        ["convert", &shell, "--verify", "--accel", "tcg", "-p", "80:80", "--patience", "25"];
+    let server = ["--", "httpd", "-f", "-p", "127.0.0.1:80"];
+    let (code, _, err) = run(&desk, &[&words[..], &server].concat());
+    assert_eq!(code, 10, "{err}");
+    assert!(err.contains("port 80/tcp is listened on inside the VM alone"), "{err}");
+    assert!(err.contains("listened on inside alone (127.0.0.1, ::1): 80\n"), "{err}");
+
     let (code, _, err) = run(&desk, &["convert", &go, "--verify", "--format", "ova"]);
     assert_eq!(code, 2, "{err}");
 }

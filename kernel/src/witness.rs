@@ -7,6 +7,7 @@
 
 use crate::drivers::virtio::console;
 use crate::fs::{Path, mount, walk};
+use crate::net::addr::{SocketAddr, is_loopback};
 use crate::sync::Once;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -52,10 +53,13 @@ pub fn call(number: usize) {
 
 /// Tells that somebody listens on a TCP port; told without being asked, since it says when a server
 /// is ready.
-pub fn listens(port: u16) {
-    let ports = PORTS.get_or_init(|| (0..1024).map(|_| AtomicU64::new(0)).collect());
+pub fn listens(addr: SocketAddr) {
+    // A bit for each port, and one for each of loopback.
+    let ports = PORTS.get_or_init(|| (0..2048).map(|_| AtomicU64::new(0)).collect());
+    let (port, local) = (addr.port(), is_loopback(&addr.ip()));
     let bit = 1 << (port % 64);
-    if ports[usize::from(port) / 64].fetch_or(bit, Relaxed) & bit == 0 {
-        console::tell(Status::Listens(port));
+    let word = usize::from(port) / 64 + if local { 1024 } else { 0 };
+    if ports[word].fetch_or(bit, Relaxed) & bit == 0 {
+        console::tell(if local { Status::ListensLocally(port) } else { Status::Listens(port) });
     }
 }

@@ -157,13 +157,15 @@ pub struct Probed {
     pub answer: Option<Answer>,
     /// Whether somebody listens on it.
     pub listening: bool,
+    /// Whether somebody listens on it on an address of loopback, which nobody outside reaches.
+    pub local: bool,
     /// Milliseconds from starting QEMU to the answer.
     pub after_ms: u64,
 }
 
 impl Probed {
     fn new(port: u16) -> Probed {
-        Probed { port, answer: None, listening: false, after_ms: 0 }
+        Probed { port, answer: None, listening: false, local: false, after_ms: 0 }
     }
 }
 
@@ -201,6 +203,10 @@ impl Trial {
                     format!("port {}/tcp answered after {seconds:.1} s: {answer}", probed.port)
                 }
                 None if probed.listening => format!("port {}/tcp did not answer", probed.port),
+                None if probed.local => format!(
+                    "port {}/tcp is listened on inside the VM alone (127.0.0.1 or ::1)",
+                    probed.port
+                ),
                 None => format!("port {}/tcp: nobody listens on it", probed.port),
             });
         }
@@ -293,6 +299,7 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
         sender,
         addresses,
         listening: BTreeSet::new(),
+        local: BTreeSet::new(),
         expects_health: record.healthcheck.is_some(),
         silent: false,
         trial: Trial {
@@ -330,6 +337,8 @@ struct Course<'a> {
     sender: mpsc::Sender<Event>,
     addresses: Vec<SocketAddr>,
     listening: BTreeSet<u16>,
+    /// Ports of loopback that are listened on.
+    local: BTreeSet<u16>,
     expects_health: bool,
     /// Whether the VM has ended.
     silent: bool,
@@ -415,10 +424,16 @@ impl Course<'_> {
             .map(|port| format!("{}/tcp", port.port))
             .collect();
         let mut text = format!("port {} did not answer within {seconds} s", silent.join(", "));
+        let list =
+            |ports: &BTreeSet<u16>| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
         if !self.listening.is_empty() {
-            let ports: Vec<String> = self.listening.iter().map(u16::to_string).collect();
-            text.push_str(&format!("; what is listened on: {}", ports.join(", ")));
-        } else {
+            text.push_str(&format!("; what is listened on: {}", list(&self.listening)));
+        }
+        if !self.local.is_empty() {
+            let local = list(&self.local);
+            text.push_str(&format!("; listened on inside alone (127.0.0.1, ::1): {local}"));
+        }
+        if self.listening.is_empty() && self.local.is_empty() {
             text.push_str("; nothing listens on any port");
         }
         text
@@ -441,6 +456,11 @@ impl Course<'_> {
                 let exposed = self.trial.ports.iter_mut().find(|probed| probed.port == port);
                 exposed.into_iter().for_each(|probed| probed.listening = true);
                 self.ask(port);
+            }
+            Event::Notice(Notice::ListensLocally(port)) => {
+                self.local.insert(port);
+                let exposed = self.trial.ports.iter_mut().find(|probed| probed.port == port);
+                exposed.into_iter().for_each(|probed| probed.local = true);
             }
             Event::Notice(Notice::Used(how, path)) => self.trial.trace.used(how, path),
             Event::Notice(Notice::Called(number)) => self.trial.trace.called(number),

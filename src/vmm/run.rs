@@ -70,6 +70,8 @@ pub enum Notice {
     Stopping,
     /// Somebody in the guest listens on a TCP port.
     Listens(u16),
+    /// Somebody in the guest listens on a TCP port of loopback alone.
+    ListensLocally(u16),
     /// A file was used; told on `d2u.witness`.
     Used(Use, Vec<u8>),
     /// The system call of this number was made; told on `d2u.witness`.
@@ -388,6 +390,7 @@ impl Vm {
             Some(Status::Syscalls(set)) => notice(Notice::Syscalls(set)),
             Some(Status::Check(text)) => notice(Notice::CheckFailed(text.to_owned())),
             Some(Status::Listens(port)) => notice(Notice::Listens(port)),
+            Some(Status::ListensLocally(port)) => notice(Notice::ListensLocally(port)),
             Some(Status::Used(how, path)) => notice(Notice::Used(how, unescape(path))),
             Some(Status::Call(number)) => notice(Notice::Called(number)),
             // The first word about the end is the one that counts.

@@ -12,6 +12,7 @@
 //! syscalls WORDS         the calls that were made: hexadecimal words of 64 bits, lowest first
 //! failed TEXT           the main process could not be started, and why
 //! listens 80            somebody listens on this TCP port, for the first time
+//! local 2019            the same, but on an address of loopback, which nobody outside reaches
 //! used opened PATH      a file of that name was seen, opened or executed (on `d2u.witness`)
 //! call 257              the call of this number was made for the first time (on `d2u.witness`)
 //! exit 0                the main process exited with this status; the VM powers off
@@ -41,6 +42,8 @@ pub enum Status<'a> {
     Syscalls(Set),
     /// Somebody listens on a TCP port.
     Listens(u16),
+    /// Somebody listens on a TCP port of loopback alone.
+    ListensLocally(u16),
     /// A file was used; its path as [`escape`] writes it.
     Used(Use, &'a str),
     /// A system call was made.
@@ -146,6 +149,7 @@ impl<'a> Status<'a> {
                 Status::Syscalls(set)
             }
             "listens" => Status::Listens(rest.parse().ok()?),
+            "local" => Status::ListensLocally(rest.parse().ok()?),
             "used" => {
                 let (how, path) = rest.split_once(' ')?;
                 let uses = [Use::Seen, Use::Opened, Use::Executed];
@@ -173,6 +177,7 @@ impl Display for Status<'_> {
                 set.iter().try_for_each(|word| write!(f, " {word:x}"))
             }
             Status::Listens(port) => write!(f, "listens {port}"),
+            Status::ListensLocally(port) => write!(f, "local {port}"),
             Status::Used(how, path) => write!(f, "used {} {path}", how.word()),
             Status::Call(number) => write!(f, "call {number}"),
             Status::Failed(text) => text_line(f, "failed ", text),
@@ -211,6 +216,7 @@ mod tests {
             Status::Check("exit status 1: no answer"),
             Status::Syscalls([1, u64::MAX, 0, 2, 3, 4, 5, 1 << 63]),
             Status::Listens(8080),
+            Status::ListensLocally(2019),
             Status::Used(Use::Executed, "/bin/a b\\x0a"),
             Status::Call(257),
             Status::Failed("/bin/app: no such file"),

@@ -335,7 +335,7 @@ impl Socket for TcpSocket {
         *role = Role::Listening { listener: listener.clone(), bound };
         drop(role);
         self.stack.tcp.listen(listener);
-        crate::witness::listens(addr.port());
+        crate::witness::listens(addr);
         self.queue.wake_all(Events::empty());
         Ok(())
     }
