@@ -16,15 +16,17 @@ pub fn balance() {
 }
 
 /// As [`shrink`], but if idle pages don't suffice it also takes pages out of address spaces that
-/// haven't used them lately. Task context, no locks held.
+/// haven't used them lately; not the last ones of files, for an instruction that needs two of them
+/// would wait forever if each drove the other out. Task context, no locks held.
 pub fn reclaim(want: usize) -> usize {
     let mut freed = cache::shrink(want);
-    // The first round may only clear the marks of use.
+    // The first round may only clear the marks of use. One that frees anything leaves time for pages
+    // to be used again.
     for _ in 0..2 {
-        if freed >= want || cache::age_mappings() == 0 {
+        if freed > 0 || cache::is_scarce() || cache::age_mappings() == 0 {
             break;
         }
-        freed += cache::shrink(want - freed);
+        freed = cache::shrink(want);
     }
     freed
 }
