@@ -128,20 +128,37 @@ fn exit_process(process: &Arc<Process>) {
     let adopted = {
         let family = family::lock();
         hang_up_orphans(&family, process);
-        family.orphan(process)
+        let adopted = family.orphan(process);
+        if let Some((heir, children)) = &adopted {
+            for child in children {
+                child.adopted.store(true, Ordering::Relaxed);
+                if child.is_zombie() {
+                    signal_parent(&family, child, heir);
+                }
+            }
+        }
+        adopted
     };
     if let Some((heir, children)) = adopted {
         for child in children {
-            child.adopted.store(true, Ordering::Relaxed);
             death_of_parent(&child);
             if child.is_zombie() {
-                tell_parent(&child, &heir);
+                wake_parent(&child, &heir);
             }
         }
     }
-    process.set_zombie();
-    match process.parent() {
-        Some(parent) => tell_parent(process, &parent),
+    // One step for whoever waits: see `signal_parent`.
+    let parent = {
+        let family = family::lock();
+        process.set_zombie();
+        let parent = process.parent();
+        if let Some(parent) = &parent {
+            signal_parent(&family, process, parent);
+        }
+        parent
+    };
+    match parent {
+        Some(parent) => wake_parent(process, &parent),
         None => reap(process),
     }
     process.exit_events.wake_all(Events::IN);
@@ -193,18 +210,23 @@ fn hang_up_orphans(family: &family::FamilyGuard, process: &Arc<Process>) {
     }
 }
 
-/// SIGCHLD to the parent and a wake-up for its waitpid(2); reaps at once if the parent doesn't
-/// care.
-fn tell_parent(process: &Arc<Process>, parent: &Arc<Process>) {
+/// SIGCHLD to the parent. The family is locked from before the child is a zombie until the signal is
+/// there, and whoever reaps locks it: the parent cannot return from waitpid(2) first, go on, and be
+/// interrupted in what it does next.
+fn signal_parent(_family: &family::FamilyGuard, process: &Process, parent: &Arc<Process>) {
     let number = process.exit_signal.load(Ordering::Relaxed);
-    let mut reap_now = is_unwanted(process, parent);
     if let Some(signal) = Signal::new(number as u32) {
-        if signal == Signal::CHLD {
-            let action = parent.signal.lock().actions.get(Signal::CHLD);
-            reap_now |= action.handler == SIG_IGN || action.flags.contains(ActionFlags::NOCLDWAIT);
-        }
         let info = SigInfo { signo: number, ..child_info(process) };
         signal::send_to_process(parent, signal, info);
+    }
+}
+
+/// Wakes the parent's waitpid(2); reaps at once if the parent doesn't care.
+fn wake_parent(process: &Arc<Process>, parent: &Arc<Process>) {
+    let mut reap_now = is_unwanted(process, parent);
+    if process.exit_signal.load(Ordering::Relaxed) == i32::from(Signal::CHLD.number()) {
+        let action = parent.signal.lock().actions.get(Signal::CHLD);
+        reap_now |= action.handler == SIG_IGN || action.flags.contains(ActionFlags::NOCLDWAIT);
     }
     if reap_now {
         reap(process);

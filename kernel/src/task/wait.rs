@@ -116,6 +116,9 @@ fn take_zombie(parent: &Process, child: &Arc<Process>, options: u32) -> Option<E
         }
         parent.spent.lock().children.add(&usage);
         exit::reap(child);
+    } else {
+        // As reaping does: its SIGCHLD is there before the parent knows.
+        drop(super::family::lock());
     }
     Some(event)
 }

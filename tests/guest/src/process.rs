@@ -19,6 +19,7 @@ cases![
     vfork_shares_memory_until_exec_or_exit,
     fork_copies_memory_both_ways,
     many_children_are_all_reaped,
+    who_reaps_has_been_signalled,
     stopped_and_continued_children_are_reported,
     ignored_sigchld_reaps_by_itself,
     descriptors_are_shared_with_offsets,
@@ -226,6 +227,32 @@ fn fork_copies_memory_both_ways() {
     write(to_child_w, b"x");
     assert_eq!(wait_for(pid), 0);
     assert!(pages.iter().all(|&byte| byte == 2), "the child's writes are not seen");
+}
+
+/// Whoever learns of a child's end without sleeping must not get its SIGCHLD later, in the middle of
+/// something else.
+fn who_reaps_has_been_signalled() {
+    unsafe {
+        let mut set: sigset_t = std::mem::zeroed();
+        sigemptyset(&mut set);
+        sigaddset(&mut set, SIGCHLD);
+        ok(sigprocmask(SIG_BLOCK, &set, null_mut()));
+        let at_once = timespec { tv_sec: 0, tv_nsec: 0 };
+        for options in [0, WNOWAIT] {
+            for round in 0..100 {
+                let pid = child(|| 0);
+                let mut info: siginfo_t = std::mem::zeroed();
+                while info.si_pid() == 0 {
+                    ok(waitid(P_PID, pid as id_t, &mut info, WEXITED | WNOHANG | options));
+                }
+                let signal = sigtimedwait(&set, null_mut(), &at_once);
+                assert_eq!(signal, SIGCHLD, "round {round}");
+                if options == WNOWAIT {
+                    wait_for(pid);
+                }
+            }
+        }
+    }
 }
 
 fn many_children_are_all_reaped() {
