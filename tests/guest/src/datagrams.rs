@@ -163,8 +163,10 @@ fn failures_are_queued() {
         poll.revents
     };
     assert!(receive(&socket, MSG_ERRQUEUE).is_none());
-    // Who isn't connected hears nothing, unless it asks.
-    socket.send_to(b"lost", nobody).unwrap();
+    // Who isn't connected hears nothing, unless it asks. Another socket, for news of what it sends could
+    // come after this one has asked.
+    let deaf = UdpSocket::bind("127.0.0.1:0").unwrap();
+    deaf.send_to(b"lost", nobody).unwrap();
     set(&socket, IPPROTO_IP, IP_RECVERR, 1);
     socket.send_to(b"found", nobody).unwrap();
     assert_eq!(ready(0) & POLLERR, POLLERR);
@@ -178,6 +180,9 @@ fn failures_are_queued() {
     let want = [ECONNREFUSED as u8, 0, 0, 0, 2, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(data[..16], want);
     assert_eq!(data[16..24], [AF_INET as u8, 0, 0, 0, 127, 0, 0, 1]);
+    assert!(receive(&deaf, MSG_ERRQUEUE).is_none());
+    let mut poll = pollfd { fd: deaf.as_raw_fd(), events: 0, revents: 0 };
+    assert_eq!(ok(unsafe { libc::poll(&mut poll, 1, 0) }), 0);
     // Reading the queue took the pending error as well.
     assert!(receive(&socket, MSG_ERRQUEUE).is_none());
     assert_eq!(ready(POLLOUT) & POLLERR, 0);
