@@ -95,28 +95,14 @@ impl Collector<'_, '_> {
     ) -> Result<LayerOps, Stop> {
         let mut layer = LayerOps { ops: Vec::new(), first_inode: self.tree.inodes.len() };
         while reader.next(entry)? {
-            self.counts.entries += 1;
-            if self.counts.entries > self.limits.entries {
-                return Err(Stop::Limit("entries", self.limits.entries));
-            }
-            layer.ops.push(match self.action(entry)? {
-                Action::Ignore => continue,
-                Action::Whiteout(node) => Op::Whiteout(node),
-                Action::Opaque(node) => Op::Opaque(node),
-                Action::Link(node, target) => Op::Link(node, target),
-                Action::Add(node, kind) => {
-                    let inode = self.inode(index, entry, kind)?;
-                    let hidden =
-                        kind == Kind::File && (self.is_hidden(node) || self.is_dropped(node));
-                    let id = self.tree.push_inode(inode)?;
-                    if hidden {
-                        self.counts.hidden_bytes += entry.size;
-                    } else if kind == Kind::File {
-                        self.data(reader, entry, id)?;
-                    }
-                    Op::Add(node, id)
+            let op = self.op(index, entry, |collector, node, id| {
+                if collector.is_hidden(node) || collector.is_dropped(node) {
+                    collector.counts.hidden_bytes += entry.size;
+                    return Ok(());
                 }
-            });
+                collector.data(reader, entry, id)
+            })?;
+            layer.ops.extend(op);
         }
         self.mark(&layer.ops);
         Ok(layer)
@@ -133,30 +119,45 @@ impl Collector<'_, '_> {
     ) -> Result<LayerOps, Stop> {
         let mut layer = LayerOps { ops: Vec::new(), first_inode: self.tree.inodes.len() };
         for listed in &table.entries {
-            self.counts.entries += 1;
-            if self.counts.entries > self.limits.entries {
-                return Err(Stop::Limit("entries", self.limits.entries));
-            }
             outline::entry(listed, entry);
-            layer.ops.push(match self.action(entry)? {
-                Action::Ignore => continue,
-                Action::Whiteout(node) => Op::Whiteout(node),
-                Action::Opaque(node) => Op::Opaque(node),
-                Action::Link(node, target) => Op::Link(node, target),
-                Action::Add(node, kind) => {
-                    let inode = self.inode(index, entry, kind)?;
-                    let id = self.tree.push_inode(inode)?;
-                    if kind == Kind::File {
-                        let block = self.writer.room(entry.size)?;
-                        self.tree.inodes[id.index()].set_placement(Placement::Blocks(block));
-                        outline::pieces(listed, index, table.zstd, block, pieces);
-                    }
-                    Op::Add(node, id)
-                }
-            });
+            let op = self.op(index, entry, |collector, _, id| {
+                let block = collector.writer.room(entry.size)?;
+                collector.tree.inodes[id.index()].set_placement(Placement::Blocks(block));
+                outline::pieces(listed, index, table.zstd, block, pieces);
+                Ok(())
+            })?;
+            layer.ops.extend(op);
         }
         self.mark(&layer.ops);
         Ok(layer)
+    }
+
+    /// What an entry does, if anything. `contents` takes care of those of a regular file, whose inode
+    /// is in the tree.
+    fn op(
+        &mut self,
+        index: u16,
+        entry: &Entry,
+        contents: impl FnOnce(&mut Self, NodeId, InodeId) -> Result<(), Stop>,
+    ) -> Result<Option<Op>, Stop> {
+        self.counts.entries += 1;
+        if self.counts.entries > self.limits.entries {
+            return Err(Stop::Limit("entries", self.limits.entries));
+        }
+        Ok(Some(match self.action(entry)? {
+            Action::Ignore => return Ok(None),
+            Action::Whiteout(node) => Op::Whiteout(node),
+            Action::Opaque(node) => Op::Opaque(node),
+            Action::Link(node, target) => Op::Link(node, target),
+            Action::Add(node, kind) => {
+                let inode = self.inode(index, entry, kind)?;
+                let id = self.tree.push_inode(inode)?;
+                if kind == Kind::File {
+                    contents(self, node, id)?;
+                }
+                Op::Add(node, id)
+            }
+        }))
     }
 
     /// Reads a layer again for the data of these inodes of its own, in ascending order.

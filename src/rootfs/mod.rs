@@ -181,9 +181,8 @@ pub fn build_with(
     start: u64,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<RootImage, Error> {
-    let uuid = uuid(layers, with.selection, options.compression);
     let merged = merge(layers, &Outline::default(), with, options, out, start, progress)?;
-    let Merged { tree, finished, counts, left, reread_layers } = merged;
+    let Merged { tree, uuid, finished, counts, left, reread_layers } = merged;
     let (verity, len) = verity::append(out, start, finished.len, uuid, &finished.leaves)
         .map_err(|source| failure(layers.last(), "", 0, Stop::Write(source)))?;
     let mut stats = Stats {
@@ -202,6 +201,7 @@ pub fn build_with(
 /// A root without its hash tree.
 struct Merged {
     tree: Tree,
+    uuid: [u8; 16],
     finished: Finished,
     counts: Counts,
     /// Inflated bytes that might still have come.
@@ -253,7 +253,7 @@ fn merge(
     drop(ops);
     let uuid = uuid(layers, selection, options.compression);
     let finished = writer.finish(&tree, live, Identity { uuid }).map_err(unnamed)?;
-    Ok(Merged { tree, finished, counts, left, reread_layers })
+    Ok(Merged { tree, uuid, finished, counts, left, reread_layers })
 }
 
 /// Reads all layers, top one first. Returns what each does, top one first, and how many inflated

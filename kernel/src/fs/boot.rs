@@ -55,11 +55,9 @@ fn write_configuration(record: &Record) -> Result<()> {
     let name = if record.hostname.is_empty() { "localhost" } else { &record.hostname };
     write_replacing("/etc/hostname", &format!("{name}\n"))?;
     write_hosts(record, None)?;
-    if !record.net.dns.is_empty() {
-        write_resolv_conf(&record.net.dns, &record.net.search)?;
-    } else {
-        write_resolv_conf(&[], &record.net.search)?;
-    }
+    // Written again when DHCP has answered.
+    let text = crate::net::resolv_conf_of(&record.net.dns, &record.net.search);
+    write_replacing(RESOLV_CONF, &text)?;
     // Programs look for mounts there; images sometimes bring a file of their own.
     let resolver = Resolver::kernel()?;
     match ops::symlink(&resolver, b"/proc/mounts", b"/etc/mtab") {
@@ -87,20 +85,11 @@ pub fn write_hosts(record: &Record, address: Option<&str>) -> Result<()> {
     write_replacing("/etc/hosts", &hosts)
 }
 
-/// Writes /etc/resolv.conf: once from the boot record, again when DHCP has answered.
-pub fn write_resolv_conf(servers: &[String], search: &[String]) -> Result<()> {
-    let mut text = String::new();
-    if !search.is_empty() {
-        text += &format!("search {}\n", search.join(" "));
-    }
-    for server in servers {
-        text += &format!("nameserver {server}\n");
-    }
-    write_replacing("/etc/resolv.conf", &text)
-}
+/// Where programs find their resolvers (resolv.conf(5)).
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Writes a file whole, even where the image has a link of that name (to a file of a resolver daemon, for
-/// instance).
+/// Writes a file whole, even where the image has a link of that name (to a file of a resolver
+/// daemon, for instance).
 pub fn write_replacing(name: &str, text: &str) -> Result<()> {
     let resolver = Resolver::kernel()?;
     if let Ok(found) = resolver.find(name.as_bytes(), false)

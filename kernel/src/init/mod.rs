@@ -108,7 +108,7 @@ fn await_network(record: &Record) {
     let address = config.addresses.iter().find(|cidr| cidr.addr.is_ipv4());
     let address = address.map(|cidr| cidr.addr.to_string());
     let text = crate::net::resolv_conf();
-    let mut written = crate::fs::boot::write_replacing(resolver::FILE, &text)
+    let mut written = crate::fs::boot::write_replacing(crate::fs::boot::RESOLV_CONF, &text)
         .and_then(|()| crate::fs::boot::write_hosts(record, address.as_deref()));
     // What the user has chosen stays.
     if stack.device().is_some() && !config.dns_fixed {

@@ -1,6 +1,7 @@
 //! Keeps /etc/resolv.conf as DHCP servers and routers have it, for as long as nobody else writes it.
 
 use crate::errno::Result;
+use crate::fs::boot::{RESOLV_CONF, write_replacing};
 use crate::fs::ops;
 use crate::fs::walk::Resolver;
 use crate::io::IoDst;
@@ -9,9 +10,6 @@ use crate::task::sched;
 use alloc::string::String;
 use alloc::vec;
 use linux_raw_sys::general::O_RDONLY;
-
-/// The file that programs read.
-pub(super) const FILE: &str = "/etc/resolv.conf";
 
 /// Starts following what the network says; `written` is what the file has.
 pub(super) fn follow(written: String) -> Result<()> {
@@ -26,9 +24,9 @@ fn watch(mut written: String) {
         });
         // A program that has written the file itself knows better.
         if is_ours(&written).unwrap_or(false)
-            && let Err(why) = crate::fs::boot::write_replacing(FILE, &text)
+            && let Err(why) = write_replacing(RESOLV_CONF, &text)
         {
-            crate::error!("{FILE} can't be written: {why:?}");
+            crate::error!("{RESOLV_CONF} can't be written: {why:?}");
         }
         written = text;
     }
@@ -36,7 +34,7 @@ fn watch(mut written: String) {
 
 /// Whether the file has this text.
 fn is_ours(text: &str) -> Result<bool> {
-    let file = ops::open(&Resolver::kernel()?, FILE.as_bytes(), O_RDONLY, 0, 0)?;
+    let file = ops::open(&Resolver::kernel()?, RESOLV_CONF.as_bytes(), O_RDONLY, 0, 0)?;
     let mut found = vec![0; text.len() + 1];
     let len = file.ops.read_at(&file, 0, &mut IoDst::kernel(&mut found))?;
     Ok(found.get(..len) == Some(text.as_bytes()))

@@ -42,7 +42,9 @@ mod tests;
 
 use crate::sync::{Once, softirq};
 use crate::time::{Timer, TimerTarget};
+use alloc::string::String;
 use alloc::sync::Arc;
+use core::fmt::{Display, Write};
 use stack::Stack;
 
 static STACK: Once<Arc<Stack>> = Once::new();
@@ -138,16 +140,20 @@ pub fn wait_configured(net: &dock2uni_format::record::Net, timeout: u64) -> bool
     stack.configured.wait(WaitMode::Uninterruptible, Some(deadline), have).is_ok()
 }
 
-/// Text for /etc/resolv.conf.
-pub fn resolv_conf() -> alloc::string::String {
-    use core::fmt::Write;
+/// Text for /etc/resolv.conf, by what the network is configured to.
+pub fn resolv_conf() -> String {
     let config = stack().config();
-    let mut text = alloc::string::String::new();
+    resolv_conf_of(&config.dns, &config.search)
+}
+
+/// Text for /etc/resolv.conf, of these servers and domains.
+pub fn resolv_conf_of(servers: &[impl Display], search: &[String]) -> String {
+    let mut text = String::new();
     // Writing to a string can't fail.
-    if !config.search.is_empty() {
-        let _ = writeln!(text, "search {}", config.search.join(" "));
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
     }
-    for server in &config.dns {
+    for server in servers {
         let _ = writeln!(text, "nameserver {server}");
     }
     text

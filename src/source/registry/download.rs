@@ -97,14 +97,8 @@ impl Registry<'_> {
         buffer: &mut [u8],
     ) -> Result<(), Failure> {
         let url = self.url("blobs", &blob.digest.to_string())?;
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if writer.len() > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={}-", writer.len()));
-            // A formatted number has no characters that a header may not have.
-            headers.extend(range.ok().map(|range| (header::RANGE, range)));
-        }
+        let range = (writer.len() > 0).then(|| format!("bytes={}-", writer.len()));
+        let headers = blob_headers(range.as_deref());
         let mut response = self.attempt(&Method::GET, &url, &headers)?;
         if writer.len() > 0 {
             let continues = response.status() == StatusCode::PARTIAL_CONTENT
@@ -156,6 +150,17 @@ impl Registry<'_> {
         }
         Ok(())
     }
+}
+
+/// Headers that ask for a blob, or a range of it, as it is stored.
+pub(super) fn blob_headers(range: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    // Formatted numbers have no characters that a header may not have.
+    let range = range.and_then(|range| HeaderValue::from_str(range).ok());
+    headers.extend(range.map(|range| (header::RANGE, range)));
+    headers
 }
 
 /// Where a partial answer starts: `Content-Range: bytes START-END/TOTAL`.

@@ -1,9 +1,8 @@
 //! Parts of blobs, and the tables of contents that say which are wanted.
 
-use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 
-use super::download::range_start;
+use super::download::{blob_headers, range_start};
 use super::retry::Retrier;
 use super::{Registry, read_all};
 use crate::source::error::Error;
@@ -71,12 +70,8 @@ impl Registry<'_> {
     ) -> Result<Option<Vec<u8>>, Error> {
         self.need_network(&format!("layer {}", blob.digest))?;
         let url = self.url("blobs", &blob.digest.to_string())?;
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let range = HeaderValue::from_str(&format!("bytes={from}-{}", to.saturating_sub(1)));
-        // A formatted number has no characters that a header may not have.
-        headers.extend(range.ok().map(|range| (header::RANGE, range)));
+        let range = format!("bytes={from}-{}", to.saturating_sub(1));
+        let headers = blob_headers(Some(&range));
         let mut retrier = Retrier::new(self.context, &self.name.host);
         loop {
             let result = self.attempt(&Method::GET, &url, &headers).and_then(|response| {

@@ -62,22 +62,10 @@ memcpy:
     jb 2f
     cmpb $0, {fast}(%rip)
     jne 10f
-2:  movq (%rsi), %rcx
-    movq %rcx, (%rdi)
-    movq 8(%rsi), %rcx
-    movq %rcx, 8(%rdi)
-    movq 16(%rsi), %rcx
-    movq %rcx, 16(%rdi)
-    movq 24(%rsi), %rcx
-    movq %rcx, 24(%rdi)
-    movq 32(%rsi), %rcx
-    movq %rcx, 32(%rdi)
-    movq 40(%rsi), %rcx
-    movq %rcx, 40(%rdi)
-    movq 48(%rsi), %rcx
-    movq %rcx, 48(%rdi)
-    movq 56(%rsi), %rcx
-    movq %rcx, 56(%rdi)
+2:  .irp at, 0, 8, 16, 24, 32, 40, 48, 56
+    movq \at(%rsi), %rcx
+    movq %rcx, \at(%rdi)
+    .endr
     addq $64, %rsi
     addq $64, %rdi
     subq $64, %rdx
@@ -137,22 +125,10 @@ memmove_down:
 1:  movups (%rsi), %xmm4        /* the first 16 bytes, stored last */
 2:  cmpq $64, %rdx
     jb 3f
-    movq -8(%rsi, %rdx), %rcx
-    movq %rcx, -8(%rdi, %rdx)
-    movq -16(%rsi, %rdx), %rcx
-    movq %rcx, -16(%rdi, %rdx)
-    movq -24(%rsi, %rdx), %rcx
-    movq %rcx, -24(%rdi, %rdx)
-    movq -32(%rsi, %rdx), %rcx
-    movq %rcx, -32(%rdi, %rdx)
-    movq -40(%rsi, %rdx), %rcx
-    movq %rcx, -40(%rdi, %rdx)
-    movq -48(%rsi, %rdx), %rcx
-    movq %rcx, -48(%rdi, %rdx)
-    movq -56(%rsi, %rdx), %rcx
-    movq %rcx, -56(%rdi, %rdx)
-    movq -64(%rsi, %rdx), %rcx
-    movq %rcx, -64(%rdi, %rdx)
+    .irp at, 8, 16, 24, 32, 40, 48, 56, 64
+    movq -\at(%rsi, %rdx), %rcx
+    movq %rcx, -\at(%rdi, %rdx)
+    .endr
     subq $64, %rdx
     jmp 2b
 3:  cmpq $16, %rdx
@@ -181,14 +157,9 @@ memset:
     jb 2f
     cmpb $0, {fast}(%rip)
     jne 10f
-2:  movq %rcx, (%rdi)
-    movq %rcx, 8(%rdi)
-    movq %rcx, 16(%rdi)
-    movq %rcx, 24(%rdi)
-    movq %rcx, 32(%rdi)
-    movq %rcx, 40(%rdi)
-    movq %rcx, 48(%rdi)
-    movq %rcx, 56(%rdi)
+2:  .irp at, 0, 8, 16, 24, 32, 40, 48, 56
+    movq %rcx, \at(%rdi)
+    .endr
     addq $64, %rdi
     subq $64, %rdx
     cmpq $64, %rdx

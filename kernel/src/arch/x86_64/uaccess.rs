@@ -42,22 +42,12 @@ uaccess_stac0: .byte 0x90, 0x90, 0x90
     jb 1f
     cmpb $0, {fast}(%rip)
     jne 5f
-1:  movq (%rsi), %rcx
-40: movq %rcx, (%rdi)
-11: movq 8(%rsi), %rcx
-41: movq %rcx, 8(%rdi)
-12: movq 16(%rsi), %rcx
-42: movq %rcx, 16(%rdi)
-13: movq 24(%rsi), %rcx
-43: movq %rcx, 24(%rdi)
-14: movq 32(%rsi), %rcx
-44: movq %rcx, 32(%rdi)
-15: movq 40(%rsi), %rcx
-45: movq %rcx, 40(%rdi)
-16: movq 48(%rsi), %rcx
-46: movq %rcx, 48(%rdi)
-17: movq 56(%rsi), %rcx
-47: movq %rcx, 56(%rdi)
+1:  .irp at, 0, 8, 16, 24, 32, 40, 48, 56
+11: movq \at(%rsi), %rcx
+12: movq %rcx, \at(%rdi)
+    EXTABLE 11b, 3f
+    EXTABLE 12b, 3f
+    .endr
     addq $64, %rsi
     addq $64, %rdi
     subq $64, %rdx
@@ -86,22 +76,6 @@ uaccess_clac0: .byte 0x90, 0x90, 0x90
 51: rep movsb
 52: movq %rcx, %rdx             /* what a fault has left */
     jmp 3b
-    EXTABLE 1b, 3b
-    EXTABLE 11b, 3b
-    EXTABLE 12b, 3b
-    EXTABLE 13b, 3b
-    EXTABLE 14b, 3b
-    EXTABLE 15b, 3b
-    EXTABLE 16b, 3b
-    EXTABLE 17b, 3b
-    EXTABLE 40b, 3b
-    EXTABLE 41b, 3b
-    EXTABLE 42b, 3b
-    EXTABLE 43b, 3b
-    EXTABLE 44b, 3b
-    EXTABLE 45b, 3b
-    EXTABLE 46b, 3b
-    EXTABLE 47b, 3b
     EXTABLE 51b, 52b
     EXTABLE 21b, 3b
     EXTABLE 22b, 3b

@@ -20,6 +20,12 @@ const SHARDS: usize = 32;
 /// Room that an empty table keeps, in entries.
 const SPARE: usize = 32;
 
+/// The room that is enough for a table of `len` entries which has become much too large for them: a
+/// flood of connections leaves nothing behind.
+fn less_room(capacity: usize, len: usize) -> Option<usize> {
+    (capacity > SPARE.max(8 * len)).then_some(2 * len)
+}
+
 /// A four-tuple in a form that hashes and compares fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -158,8 +164,7 @@ impl Table {
     pub fn remove(&self, conn: &Arc<Conn>) {
         let hash = conn.key.hash(self.secret);
         let is_it = |entry: &Entry| matches!(entry, Entry::Conn(other) if Arc::ptr_eq(other, conn));
-        let removed = self.take(hash, is_it);
-        drop(removed);
+        self.take(hash, is_it);
     }
 
     /// Replaces a connection by a tombstone. Returns whether it is the only one.
@@ -194,14 +199,12 @@ impl Table {
         self.take(hash, is_it);
     }
 
-    /// Takes an entry out. A table that has become much too large for what is left gives memory
-    /// back: a flood of connections leaves nothing behind.
+    /// Takes an entry out.
     fn take(&self, hash: u64, is_it: impl FnMut(&Entry) -> bool) -> Option<Entry> {
         let mut shard = self.shard(hash).lock();
         let (entry, _) = shard.find_entry(hash, is_it).ok()?.remove();
-        if shard.capacity() > SPARE.max(8 * shard.len()) {
-            let (room, secret) = (2 * shard.len(), self.secret);
-            shard.shrink_to(room, |entry| entry.key().hash(secret));
+        if let Some(room) = less_room(shard.capacity(), shard.len()) {
+            shard.shrink_to(room, |entry| entry.key().hash(self.secret));
         }
         Some(entry)
     }
@@ -215,8 +218,7 @@ impl Table {
                 return;
             }
             tombs.pop_front();
-            if tombs.capacity() > SPARE.max(8 * tombs.len()) {
-                let room = 2 * tombs.len();
+            if let Some(room) = less_room(tombs.capacity(), tombs.len()) {
                 tombs.shrink_to(room);
             }
             drop(tombs);
