@@ -153,7 +153,8 @@ impl Inode {
         put32(&mut self.raw, field::FLAGS, flags);
     }
 
-    pub(crate) fn generation(&self) -> u32 {
+    /// Tells it from others that had its number before.
+    pub fn generation(&self) -> u32 {
         get32(&self.raw, field::GENERATION)
     }
 

@@ -1,6 +1,7 @@
 //! Readiness: poll, select, epoll, and the files that exist only to be waited for.
 
 pub mod aio;
+pub mod dnotify;
 pub mod epoll;
 pub mod eventfd;
 pub mod inotify;

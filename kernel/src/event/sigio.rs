@@ -124,6 +124,47 @@ impl Sigio {
     }
 }
 
+/// Tells whoever a description's signals are for that something happened that no event stands for.
+#[derive(Clone)]
+pub struct Teller(Arc<Told>);
+
+impl Teller {
+    /// Sends the signal. Task context, and no locks held that signals take.
+    pub fn tell(&self) {
+        let settings = *self.0.settings.lock();
+        // POLL_MSG, and what poll(2) would say.
+        settings.deliver(3, 0x441);
+    }
+}
+
+impl Sigio {
+    /// For signals that name the descriptor `fd`. The current process gets them unless somebody was
+    /// chosen.
+    pub fn teller(&self, fd: i32) -> Teller {
+        let users = current().with_creds(|creds| [creds.uid, creds.euid]);
+        let pid = current().pid();
+        self.with(|state| {
+            let mut settings = state.told.settings.lock();
+            settings.fd = fd;
+            if settings.owner.id == 0 {
+                settings.owner = Owner { kind: F_OWNER_PID, id: pid };
+                settings.users = users;
+            }
+            drop(settings);
+            Teller(state.told.clone())
+        })
+    }
+
+    /// Nobody gets signals any more, and the signal is SIGIO again.
+    pub fn forget(&self) {
+        let mut state = self.0.lock();
+        if let Some(state) = state.as_mut() {
+            let mut settings = state.told.settings.lock();
+            (settings.owner.id, settings.signal) = (0, 0);
+        }
+    }
+}
+
 impl Owner {
     fn exists(self) -> bool {
         match self.kind {
@@ -187,6 +228,10 @@ impl Settings {
         } else {
             return;
         };
+        self.deliver(code, band);
+    }
+
+    fn deliver(&self, code: i32, band: i32) {
         let (signal, info) = match Signal::new(self.signal) {
             None => (Signal::IO, SigInfo::kernel(Signal::IO)),
             Some(signal) => {

@@ -105,7 +105,8 @@ pub fn write_replacing(name: &str, text: &str) -> Result<()> {
 pub fn first_context(record: &Record) -> Result<FsContext> {
     let root = mount::root().ok_or(Errno::ENOENT)?.clone();
     let cwd = if record.cwd.is_empty() { root.clone() } else { working_directory(&record.cwd)? };
-    Ok(FsContext::new(root, cwd, 0o022))
+    let namespace = mount::present().ok_or(Errno::ENOENT)?;
+    Ok(FsContext::new(namespace, root, cwd, 0o022))
 }
 
 fn working_directory(name: &[u8]) -> Result<Path> {

@@ -1,11 +1,14 @@
 //! What a process sees of the namespace: its root and working directory, and its umask.
 
 use super::Path;
+use super::mount::Namespace;
 use crate::sync::SpinLock;
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Root, working directory and umask; shared by tasks made with `CLONE_FS`.
+/// Root, working directory, umask and the namespace of these; shared by tasks made with `CLONE_FS`.
 pub struct FsContext {
+    namespace: Arc<Namespace>,
     root: SpinLock<Path>,
     cwd: SpinLock<Path>,
     umask: AtomicU32,
@@ -13,8 +16,9 @@ pub struct FsContext {
 
 impl FsContext {
     /// A context for the first process.
-    pub fn new(root: Path, cwd: Path, umask: u32) -> FsContext {
+    pub fn new(namespace: Arc<Namespace>, root: Path, cwd: Path, umask: u32) -> FsContext {
         FsContext {
+            namespace,
             root: SpinLock::new(root),
             cwd: SpinLock::new(cwd),
             umask: AtomicU32::new(umask & 0o777),
@@ -23,7 +27,32 @@ impl FsContext {
 
     /// A copy, for clone(2) without `CLONE_FS` and unshare(2).
     pub fn fork(&self) -> FsContext {
-        FsContext::new(self.root(), self.cwd(), self.umask())
+        FsContext::new(self.namespace.clone(), self.root(), self.cwd(), self.umask())
+    }
+
+    /// A copy with a mount namespace of its own (`CLONE_NEWNS`).
+    pub fn fork_namespace(&self) -> FsContext {
+        let mut paths = [self.root(), self.cwd()];
+        let namespace = self.namespace.copy(&mut paths);
+        let [root, cwd] = paths;
+        FsContext::new(namespace, root, cwd, self.umask())
+    }
+
+    /// The mount namespace.
+    pub fn namespace(&self) -> &Arc<Namespace> {
+        &self.namespace
+    }
+
+    /// After pivot_root(2): who was at `old` is at `new`.
+    pub fn replace(&self, old: &Path, new: &Path) {
+        for slot in [&self.root, &self.cwd] {
+            let mut at = slot.lock();
+            if at.same(old) {
+                let before = core::mem::replace(&mut *at, new.clone());
+                drop(at);
+                drop(before);
+            }
+        }
     }
 
     /// The root directory (chroot(2)).

@@ -328,6 +328,20 @@ pub fn sweep(root: &Arc<Dentry>) {
     }
 }
 
+/// The first remembered entry below `root`, or that itself, whose inode is the wanted one.
+pub fn find(root: &Arc<Dentry>, wanted: &dyn Fn(&Arc<dyn Inode>) -> bool) -> Option<Arc<Dentry>> {
+    let mut all = alloc::vec![root.clone()];
+    while let Some(dentry) = all.pop() {
+        if dentry.inode.as_ref().is_some_and(wanted) {
+            return Some(dentry);
+        }
+        let table = dentry.children.lock();
+        all.try_reserve(table.len()).ok()?;
+        all.extend(table.values().cloned());
+    }
+    None
+}
+
 /// Whether a sweep is due. Entries that a sweep couldn't drop don't make the next one due at once.
 pub fn crowded() -> bool {
     COUNT.load(Relaxed) > DUE.load(Relaxed)

@@ -326,6 +326,11 @@ impl FdTable {
         count
     }
 
+    /// Whether this holds of any open file; it is asked with the table locked.
+    pub fn any(&self, wanted: &dyn Fn(&Arc<File>) -> bool) -> bool {
+        self.inner.lock().files.iter().flatten().any(wanted)
+    }
+
     /// Number of descriptors the table has room for (`FDSize` in /proc/PID/status).
     pub fn capacity(&self) -> usize {
         self.inner.lock().files.len()

@@ -1,7 +1,7 @@
 //! Open file descriptions (open(2)) and what each kind of file can do.
 
-use super::Inode;
 use super::write_errors::WriteErrors;
+use super::{FileType, Inode};
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc};
@@ -52,7 +52,7 @@ impl File {
 
     /// A description of a named file.
     pub fn named(ops: Arc<dyn FileOps>, flags: u32, path: crate::fs::Path) -> Arc<File> {
-        Arc::new(File {
+        let file = Arc::new(File {
             write_errors: AtomicU32::new(ops.write_errors().map_or(0, WriteErrors::sample)),
             ops,
             flags: AtomicU32::new(flags),
@@ -61,7 +61,19 @@ impl File {
             sigio: Default::default(),
             path: Some(path),
             _live: Live::new(Kind::Files),
-        })
+        });
+        file.count_writer(true);
+        file
+    }
+
+    /// Counts it among the files that are written through its mount, or no longer.
+    fn count_writer(&self, more: bool) {
+        if let Some(path) = &self.path
+            && path.dentry.kind() == Some(FileType::Regular)
+            && self.writable()
+        {
+            path.mount.count_writer(more);
+        }
     }
 
     /// Access mode and status flags.
@@ -81,9 +93,12 @@ impl File {
         self.flags() & linux_raw_sys::general::O_NONBLOCK != 0
     }
 
-    /// Whether reading leaves the time of the last access as it is.
-    pub fn keeps_times(&self) -> bool {
-        self.flags() & linux_raw_sys::general::O_NOATIME != 0
+    /// Whether reading sets the time of the last access, and if so, whether it does however new that
+    /// is.
+    pub fn access_times(&self) -> Option<bool> {
+        let keeps = self.flags() & linux_raw_sys::general::O_NOATIME != 0;
+        let path = self.path.as_ref().filter(|_| !keeps);
+        path.map_or((!keeps).then_some(false), |path| path.mount.access_times(path.dentry.kind()))
     }
 
     /// Whether it may be read.
@@ -123,8 +138,11 @@ impl Drop for File {
     fn drop(&mut self) {
         self.watchers.detach();
         super::locks::description_closed(self);
+        super::leases::description_closed(self);
+        crate::event::dnotify::closed(self);
         let closed = if self.writable() { IN_CLOSE_WRITE } else { IN_CLOSE_NOWRITE };
         super::notify::file(self, closed);
+        self.count_writer(false);
         let ops = self.ops.clone();
         ops.release(self);
     }

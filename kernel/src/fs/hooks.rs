@@ -177,6 +177,21 @@ pub fn is_running(inode: &Arc<dyn super::Inode>) -> bool {
     })
 }
 
+/// Whether any process has an open file of which this holds. It is asked with a descriptor table locked.
+pub fn any_open(wanted: &dyn Fn(&Arc<super::File>) -> bool) -> bool {
+    let threads = task::pid::processes().into_iter().flat_map(|process| process.threads());
+    threads.filter_map(|task| task.try_files()).any(|files| files.any(wanted))
+}
+
+/// Calls `f` for what each thread sees of the namespace.
+pub fn each_context(f: &dyn Fn(&super::FsContext)) {
+    for process in task::pid::processes() {
+        for context in process.threads().iter().filter_map(|task| task.try_fs()) {
+            f(&context);
+        }
+    }
+}
+
 /// Number of threads.
 pub fn thread_count() -> usize {
     task::pid::processes().iter().map(|process| process.threads().len()).sum()
@@ -226,11 +241,6 @@ pub fn state(process: &Process, task: Option<&Task>) -> char {
 /// Nice value of a thread.
 pub fn nice(task: Option<&Task>) -> i32 {
     task.map_or(0, |task| task.sched.nice())
-}
-
-/// The host name.
-pub fn host_name() -> Vec<u8> {
-    crate::uts::HOST.get()
 }
 
 /// Whether writing to a file leaves its set-user-ID and set-group-ID bits (`CAP_FSETID`).

@@ -337,12 +337,26 @@ pub trait FileSystem: Send + Sync {
     fn statfs(&self) -> StatFs;
     /// Device number, as `st_dev` has it.
     fn dev(&self) -> u64;
+    /// What a file is found by as long as it exists, whatever it is called
+    /// (name_to_handle_at(2)); `None` if files aren't found that way.
+    fn handle(&self, _inode: &Arc<dyn Inode>) -> Option<[u32; 3]> {
+        None
+    }
+    /// The file of a handle, which may be anything. ESTALE if there is none.
+    fn by_handle(&self, _handle: [u32; 3]) -> Result<Arc<dyn Inode>> {
+        Err(Errno::ESTALE)
+    }
     /// Makes all changes durable (sync(2)).
     fn sync(&self) -> Result<()> {
         Ok(())
     }
     /// The machine goes off: as [`sync`](FileSystem::sync), and no changes after that.
     fn close(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Changes options (mount(2): `MS_REMOUNT`); names and values were checked. EINVAL for those that
+    /// can't be changed any more.
+    fn reconfigure(&self, _options: &str) -> Result<()> {
         Ok(())
     }
     /// Options for /proc/mounts after `rw` or `ro`, each with a leading comma.

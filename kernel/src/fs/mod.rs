@@ -4,8 +4,9 @@
 //! |---|---|
 //! | [`inode`] | what a filesystem shows: the [`Inode`] and [`FileSystem`] traits |
 //! | [`dcache`], [`mount`], [`walk`] | the tree of names and how names are resolved |
+//! | [`setup`] | filesystems on their way to being mounted |
 //! | [`ops`], [`perm`] | operations on names, with permission checks |
-//! | [`file`], [`fdtable`], [`locks`] | open files, descriptors, locks on files |
+//! | [`file`], [`fdtable`], [`locks`], [`leases`] | open files, descriptors, locks and leases on files |
 //! | [`write_errors`] | what fsync(2) tells of writing back |
 //! | [`memfs`], [`erofs`] | the root and tmpfs; the image underneath |
 //! | [`ext4`], [`ninep`], [`volumes`] | volumes, directories of the host, and what is mounted at boot |
@@ -27,6 +28,7 @@ pub mod file;
 pub mod hooks;
 pub mod inode;
 pub mod iso9660;
+pub mod leases;
 pub mod locks;
 pub mod memfs;
 pub mod mount;
@@ -38,6 +40,7 @@ pub mod perm;
 pub mod pipe;
 pub mod procfs;
 pub mod pseudo;
+pub mod setup;
 pub mod sysfs;
 pub mod volumes;
 pub mod walk;

@@ -1,13 +1,25 @@
-//! The tree of mounted filesystems. There is one mount namespace.
+//! The tree of mounted filesystems, or the trees: each mount namespace has one.
+//!
+//! A mount is in the tree, or the top of a tree of its own that a descriptor holds (fsmount(2),
+//! open_tree(2)), or out of any. Mounts below others are in one table, wherever their top is.
+
+mod namespace;
+mod peers;
 
 use super::dcache::Dentry;
-use super::inode::{FileSystem, Inode};
+use super::inode::{FileSystem, FileType, Inode};
 use crate::errno::{Errno, Result};
+use crate::event::Events;
 use crate::live::{Kind, Live};
-use crate::sync::{Mutex, Once, SpinLock};
+use crate::sync::{Mutex, Once, SpinLock, WaitQueue};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Relaxed, SeqCst},
+};
+pub use namespace::{Namespace, pivot, present};
+pub use peers::Propagation;
 
 bitflags::bitflags! {
     /// Mount flags with the values of mount(2).
@@ -21,21 +33,50 @@ bitflags::bitflags! {
         const NODEV = 4;
         /// `MS_NOEXEC`
         const NOEXEC = 8;
+        /// `MS_SYNCHRONOUS`, of a filesystem
+        const SYNCHRONOUS = 16;
+        /// `MS_MANDLOCK`, of a filesystem
+        const MANDLOCK = 64;
+        /// `MS_DIRSYNC`, of a filesystem
+        const DIRSYNC = 128;
+        /// `MS_NOSYMFOLLOW`
+        const NOSYMFOLLOW = 256;
         /// `MS_NOATIME`
         const NOATIME = 1024;
         /// `MS_NODIRATIME`
         const NODIRATIME = 2048;
         /// `MS_RELATIME`
         const RELATIME = 1 << 21;
+        /// `MS_LAZYTIME`, of a filesystem
+        const LAZYTIME = 1 << 25;
     }
+}
+
+impl Flags {
+    /// Those of a filesystem, whatever shows it.
+    pub const WHOLE: Flags = Flags::RDONLY
+        .union(Flags::SYNCHRONOUS)
+        .union(Flags::MANDLOCK)
+        .union(Flags::DIRSYNC)
+        .union(Flags::LAZYTIME);
+    /// Those of a mount.
+    pub const OWN: Flags = Flags::RDONLY
+        .union(Flags::NOSUID)
+        .union(Flags::NODEV)
+        .union(Flags::NOEXEC)
+        .union(Flags::NOSYMFOLLOW)
+        .union(Flags::TIMES);
+    /// Those about the times of accesses.
+    pub const TIMES: Flags = Flags::NOATIME.union(Flags::NODIRATIME).union(Flags::RELATIME);
 }
 
 /// A filesystem at a place in the tree.
 pub struct Mount {
     /// Number in /proc/PID/mountinfo.
     pub id: u32,
-    /// Where it is mounted; `None` for the root and for filesystems that aren't in the tree.
-    pub at: Option<Path>,
+    /// Where it is mounted; `None` for the root, for filesystems that aren't in the tree, and for
+    /// tops of trees that descriptors hold.
+    at: SpinLock<Option<Path>>,
     /// Its root, or the directory bound.
     pub root: Arc<Dentry>,
     /// The filesystem.
@@ -43,13 +84,125 @@ pub struct Mount {
     /// The device or name given for it.
     pub source: Arc<str>,
     flags: AtomicU32,
+    whole: Arc<Whole>,
+    /// The mounts that it shares mounts with. Changed with the table locked.
+    peers: SpinLock<Propagation>,
+    /// Files that are open for writing through it.
+    writers: AtomicU32,
+    /// A descriptor holds it, and no place has it yet.
+    held: AtomicBool,
+    /// Times that a walk came into it since umount2(2) with `MNT_EXPIRE`, plus one; 0: never asked.
+    crossings: AtomicU32,
     _live: Live,
 }
 
 impl Mount {
-    /// Present flags.
+    fn new(
+        root: Arc<Dentry>,
+        fs: Arc<dyn FileSystem>,
+        source: Arc<str>,
+        flags: Flags,
+        whole: Arc<Whole>,
+        peers: Propagation,
+    ) -> Arc<Mount> {
+        static NEXT: AtomicU32 = AtomicU32::new(20);
+        Arc::new(Mount {
+            id: NEXT.fetch_add(1, Relaxed),
+            at: SpinLock::new(None),
+            root,
+            fs,
+            source,
+            flags: AtomicU32::new((flags & Flags::OWN).bits()),
+            whole,
+            peers: SpinLock::new(peers),
+            writers: AtomicU32::new(0),
+            held: AtomicBool::new(false),
+            crossings: AtomicU32::new(0),
+            _live: Live::new(Kind::Mounts),
+        })
+    }
+
+    /// A mount outside of the tree, for filesystems that have no place (pipes, memfd).
+    pub fn internal(fs: Arc<dyn FileSystem>) -> Arc<Mount> {
+        let root = Dentry::root(fs.root());
+        Mount::detached(fs, root, "none", Flags::RELATIME, Flags::empty())
+    }
+
+    /// A mount of a new filesystem with this root that has no place yet. `flags` are the mount's own,
+    /// `whole` the filesystem's.
+    pub fn detached(
+        fs: Arc<dyn FileSystem>,
+        root: Arc<Dentry>,
+        source: &str,
+        flags: Flags,
+        whole: Flags,
+    ) -> Arc<Mount> {
+        let whole = Whole::new(&root, whole);
+        Mount::new(root, fs, Arc::from(source), flags, whole, Propagation::default())
+    }
+
+    /// Another mount of the same filesystem, without a place, with a root and flags of its own.
+    pub fn another(&self, root: Arc<Dentry>, flags: Flags) -> Arc<Mount> {
+        let (fs, source, whole) = (self.fs.clone(), self.source.clone(), self.whole.clone());
+        Mount::new(root, fs, source, flags, whole, self.propagation())
+    }
+
+    /// Where it is mounted.
+    pub fn at(&self) -> Option<Path> {
+        self.at.lock().clone()
+    }
+
+    fn is_on(&self, other: &Arc<Mount>) -> bool {
+        self.at.lock().as_ref().is_some_and(|at| Arc::ptr_eq(&at.mount, other))
+    }
+
+    /// Flags that count: its own and, of the filesystem's, whether that is read-only.
     pub fn flags(&self) -> Flags {
-        Flags::from_bits_truncate(self.flags.load(Relaxed))
+        self.own_flags() | self.whole_flags() & Flags::RDONLY
+    }
+
+    /// Flags of the mount alone.
+    pub fn own_flags(&self) -> Flags {
+        Flags::from_bits_truncate(self.flags.load(SeqCst))
+    }
+
+    /// Flags of its filesystem.
+    pub fn whole_flags(&self) -> Flags {
+        Flags::from_bits_truncate(self.whole.flags.load(SeqCst))
+    }
+
+    /// Changes its own flags. EBUSY if it would become read-only while files are written through it.
+    pub fn set_flags(&self, flags: Flags) -> Result<()> {
+        let old = self.flags.swap((flags & Flags::OWN).bits(), SeqCst);
+        // Whoever opens a file counts itself first and looks at the flags afterwards.
+        if flags.contains(Flags::RDONLY) && self.writers.load(SeqCst) != 0 {
+            self.flags.store(old, SeqCst);
+            return Err(Errno::EBUSY);
+        }
+        Ok(())
+    }
+
+    /// Changes the flags of its filesystem, as [`set_flags`](Mount::set_flags).
+    pub fn set_whole_flags(&self, flags: Flags) -> Result<()> {
+        let old = self.whole.flags.swap((flags & Flags::WHOLE).bits(), SeqCst);
+        let written = |mount: &Arc<Mount>| {
+            Arc::ptr_eq(&mount.whole, &self.whole) && mount.writers.load(SeqCst) != 0
+        };
+        let busy = self.writers.load(SeqCst) != 0 || list().iter().any(written);
+        if flags.contains(Flags::RDONLY) && busy {
+            self.whole.flags.store(old, SeqCst);
+            return Err(Errno::EBUSY);
+        }
+        Ok(())
+    }
+
+    /// Counts a file that is open for writing, or one fewer.
+    pub fn count_writer(&self, more: bool) {
+        if more {
+            self.writers.fetch_add(1, SeqCst);
+        } else {
+            self.writers.fetch_sub(1, SeqCst);
+        }
     }
 
     /// Fails with EROFS if it is mounted read-only.
@@ -57,18 +210,39 @@ impl Mount {
         if self.flags().contains(Flags::RDONLY) { Err(Errno::EROFS) } else { Ok(()) }
     }
 
-    /// A mount outside of the tree, for filesystems that have no place (pipes, memfd).
-    pub fn internal(fs: Arc<dyn FileSystem>) -> Arc<Mount> {
-        let root = Dentry::root(fs.root());
-        Arc::new(Mount {
-            id: 0,
-            at: None,
-            root,
-            source: Arc::from(fs.name()),
-            fs,
-            flags: AtomicU32::new(0),
-            _live: Live::new(Kind::Mounts),
-        })
+    /// Whether reading a file of that kind sets the time of its last access, and if so, whether it
+    /// does however new that is (`MS_STRICTATIME`).
+    pub fn access_times(&self, kind: Option<FileType>) -> Option<bool> {
+        let flags = self.own_flags();
+        let dir = kind == Some(FileType::Directory) && flags.contains(Flags::NODIRATIME);
+        let keeps = dir || flags.contains(Flags::NOATIME);
+        (!keeps).then(|| !flags.contains(Flags::RELATIME))
+    }
+
+    /// How it shares mounts.
+    pub fn propagation(&self) -> Propagation {
+        *self.peers.lock()
+    }
+}
+
+/// What all mounts of a filesystem share.
+struct Whole {
+    flags: AtomicU32,
+    root: Arc<Dentry>,
+}
+
+impl Whole {
+    fn new(root: &Arc<Dentry>, flags: Flags) -> Arc<Whole> {
+        let flags = AtomicU32::new((flags & Flags::WHOLE).bits());
+        Arc::new(Whole { flags, root: root.clone() })
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        // Nothing shows the filesystem any more, so its names go. A directory's table keeps its
+        // entries, and each entry its directory.
+        self.root.prune();
     }
 }
 
@@ -101,8 +275,8 @@ impl Path {
     pub fn parent_ino(&self) -> u64 {
         let mut at = self.clone();
         while at.is_mount_root() {
-            match &at.mount.at {
-                Some(below) => at = below.clone(),
+            match at.mount.at() {
+                Some(below) => at = below,
                 None => break,
             }
         }
@@ -115,115 +289,363 @@ impl Path {
     }
 }
 
-/// All mounts in the order in which they were made. Few: a linear search runs only below
-/// [`Dentry::is_mounted`].
+/// How many times the tree has changed, for those who watch /proc/PID/mounts.
+static CHANGES: AtomicU32 = AtomicU32::new(0);
+
+/// Number of changes of the tree; it wraps.
+pub fn changes() -> u32 {
+    CHANGES.load(SeqCst)
+}
+
+/// Wakes whoever waits for the next change.
+pub fn changed() -> &'static Arc<WaitQueue> {
+    static QUEUE: Once<Arc<WaitQueue>> = Once::new();
+    QUEUE.get_or_init(Arc::default)
+}
+
+fn tell() {
+    CHANGES.fetch_add(1, SeqCst);
+    changed().wake_all(Events::ERR | Events::PRI);
+}
+
+/// All mounts that are in the tree or below another, in the order in which they came there. Few: a
+/// linear search runs only below [`Dentry::is_mounted`]. Places are locked after it.
 static MOUNTS: SpinLock<Vec<Arc<Mount>>> = SpinLock::new(Vec::new());
 static ROOT: Once<Path> = Once::new();
 
-fn new_id() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(20);
-    NEXT.fetch_add(1, Relaxed)
-}
-
-/// Mounts the root of the namespace. EBUSY if there is one.
+/// Mounts the root of the first namespace. EBUSY if there is one.
 pub fn mount_root(fs: Arc<dyn FileSystem>, source: &str, flags: Flags) -> Result<Path> {
-    let mount = Arc::new(Mount {
-        id: new_id(),
-        at: None,
-        root: Dentry::root(fs.root()),
-        fs,
-        source: Arc::from(source),
-        flags: AtomicU32::new(flags.bits()),
-        _live: Live::new(Kind::Mounts),
-    });
+    let mount = Mount::detached(fs.clone(), Dentry::root(fs.root()), source, flags, flags);
     let path = Path::root_of(&mount);
     ROOT.set(path.clone()).map_err(|_| Errno::EBUSY)?;
+    namespace::start(&mount)?;
     MOUNTS.lock().push(mount);
     Ok(path)
 }
 
-/// The root of the namespace; `None` before [`mount_root`].
+/// The root of the first namespace; `None` before [`mount_root`].
 pub fn root() -> Option<&'static Path> {
     ROOT.get()
 }
 
-/// Mounts a filesystem on a directory (or a file on a file, for bind mounts).
+/// Mounts a new filesystem, whose root is `root`, on a directory.
 pub fn mount_at(
     fs: Arc<dyn FileSystem>,
     root: Arc<Dentry>,
     at: Path,
     source: &str,
     flags: Flags,
-) -> Result<Arc<Mount>> {
-    if root.is_dir() != at.dentry.is_dir() {
+) -> Result<()> {
+    attach(&Mount::detached(fs, root, source, flags, flags), at)
+}
+
+/// Gives a mount without a place one. ENOTDIR if only one of the two is a directory, ENOENT if the
+/// place was removed, EINVAL if it isn't in the tree.
+pub fn attach(mount: &Arc<Mount>, at: Path) -> Result<()> {
+    if mount.root.is_dir() != at.dentry.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    let at = descend(at);
-    let mount = Arc::new(Mount {
-        id: new_id(),
-        at: Some(at.clone()),
-        root,
-        fs,
-        source: Arc::from(source),
-        flags: AtomicU32::new(flags.bits()),
-        _live: Live::new(Kind::Mounts),
-    });
+    if at.dentry.is_deleted() {
+        return Err(Errno::ENOENT);
+    }
     let mut mounts = MOUNTS.lock();
-    at.dentry.set_mounted(true);
-    mounts.push(mount.clone());
-    Ok(mount)
-}
-
-/// Changes the flags of a mount (`MS_REMOUNT`).
-pub fn remount(mount: &Mount, flags: Flags) {
-    mount.flags.store(flags.bits(), Relaxed);
-}
-
-/// Takes a mount out of the tree. EINVAL if `path` isn't the root of one; EBUSY if something is
-/// mounted below it, or if it is in use and `detach` (`MNT_DETACH`) isn't set.
-pub fn unmount(path: &Path, detach: bool) -> Result<()> {
-    let mut mounts = MOUNTS.lock();
-    if !path.is_mount_root() {
+    if !in_tree(&at.mount) {
         return Err(Errno::EINVAL);
     }
-    let Some(at) = &path.mount.at else { return Err(Errno::EBUSY) };
-    let below = |mount: &Arc<Mount>| {
-        mount.at.as_ref().is_some_and(|at| Arc::ptr_eq(&at.mount, &path.mount))
-    };
-    if mounts.iter().any(below) {
-        return Err(Errno::EBUSY);
-    }
-    // References: the list's and the caller's path.
-    if !detach && Arc::strong_count(&path.mount) > 2 {
-        return Err(Errno::EBUSY);
-    }
-    let index = mounts.iter().position(|mount| Arc::ptr_eq(mount, &path.mount));
-    let removed = mounts.remove(index.ok_or(Errno::EINVAL)?);
-    let still = mounts
-        .iter()
-        .any(|mount| mount.at.as_ref().is_some_and(|other| Arc::ptr_eq(&other.dentry, &at.dentry)));
-    if !still {
-        at.dentry.set_mounted(false);
-    }
-    let last = !mounts.iter().any(|mount| Arc::ptr_eq(&mount.fs, &removed.fs));
+    mounts.push(mount.clone());
+    place(&mut mounts, mount, at);
     drop(mounts);
-    // Where somebody is still in it, its names stay as they are.
-    if last && removed.root.is_root() && Arc::strong_count(&removed) <= 2 {
-        removed.root.prune();
-    }
-    drop(removed);
+    tell();
     Ok(())
 }
 
+/// Sets the place of a mount that the table has, and mounts it with that of the place's peers.
+fn place(mounts: &mut Vec<Arc<Mount>>, mount: &Arc<Mount>, at: Path) {
+    let at = descend_in(mounts, at);
+    at.dentry.set_mounted(true);
+    mount.held.store(false, Relaxed);
+    *mount.at.lock() = Some(at.clone());
+    peers::mounted(mounts, mount, &at);
+}
+
+/// Whether a mount is in the tree of whoever runs, or the root of it.
+pub fn in_tree(mount: &Arc<Mount>) -> bool {
+    let mut at = mount.clone();
+    while let Some(below) = at.at() {
+        at = below.mount;
+    }
+    present().is_some_and(|namespace| namespace.has_root(&at))
+}
+
+/// A mount and those below it, parents first.
+fn subtree(mounts: &[Arc<Mount>], top: &Arc<Mount>) -> Vec<Arc<Mount>> {
+    let mut found = alloc::vec![top.clone()];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).cloned() {
+        next += 1;
+        found.extend(mounts.iter().filter(|mount| mount.is_on(&parent)).cloned());
+    }
+    found
+}
+
+/// A mount, and with `recursive` those below it.
+fn these(mounts: &[Arc<Mount>], top: &Arc<Mount>, recursive: bool) -> Vec<Arc<Mount>> {
+    if recursive { subtree(mounts, top) } else { alloc::vec![top.clone()] }
+}
+
+/// Clears and sets flags of mounts from one on, of all or none (mount_setattr(2)). EBUSY if one would
+/// become read-only while files are written through it.
+pub fn change_all(top: &Arc<Mount>, recursive: bool, clear: Flags, set: Flags) -> Result<()> {
+    let mut done: Vec<(Arc<Mount>, Flags)> = Vec::new();
+    let all = these(&MOUNTS.lock(), top, recursive);
+    for mount in all {
+        let old = mount.own_flags();
+        if let Err(error) = mount.set_flags((old - clear) | set) {
+            for (mount, old) in done {
+                // Back to what it was, unless it is written through by now.
+                let _ = mount.set_flags(old);
+            }
+            return Err(error);
+        }
+        done.push((mount, old));
+    }
+    Ok(())
+}
+
+/// Makes the mount at `to` a peer of that at `from` (`MOVE_MOUNT_SET_GROUP`). EINVAL unless they are
+/// private and shared mounts of one filesystem, and what the first shows is within the second.
+pub fn join_group(from: &Path, to: &Path) -> Result<()> {
+    let mounts = MOUNTS.lock();
+    let theirs = from.mount.propagation();
+    let fits = from.is_mount_root()
+        && to.is_mount_root()
+        && in_tree(&from.mount)
+        && in_tree(&to.mount)
+        && Arc::ptr_eq(&from.mount.whole, &to.mount.whole)
+        && from.mount.root.is_ancestor_of(&to.mount.root)
+        && to.mount.propagation().group | to.mount.propagation().master == 0
+        && theirs.group | theirs.master != 0;
+    if !fits {
+        return Err(Errno::EINVAL);
+    }
+    *to.mount.peers.lock() = theirs;
+    drop(mounts);
+    Ok(())
+}
+
+/// Another mount of what is at `from`, without a place; with what is mounted below it if
+/// `recursive`. EINVAL if `from` isn't in the tree, or may not be bound.
+pub fn copy(from: &Path, recursive: bool) -> Result<Arc<Mount>> {
+    let mut mounts = MOUNTS.lock();
+    if !in_tree(&from.mount) || from.mount.propagation().unbindable {
+        return Err(Errno::EINVAL);
+    }
+    let pairs = copy_in(&mut mounts, &from.mount, &from.dentry, recursive, false);
+    let (_, top) = pairs.first().ok_or(Errno::EINVAL)?;
+    top.held.store(true, Relaxed);
+    Ok(top.clone())
+}
+
+/// Copies a mount with another root, without a place, and those below it; unbindable ones only with
+/// `all`. Returns pairs of old and new, those of the top first.
+fn copy_in(
+    mounts: &mut Vec<Arc<Mount>>,
+    from: &Arc<Mount>,
+    root: &Arc<Dentry>,
+    recursive: bool,
+    all: bool,
+) -> Vec<(Arc<Mount>, Arc<Mount>)> {
+    let top = from.another(root.clone(), from.own_flags());
+    let mut pairs = alloc::vec![(from.clone(), top.clone())];
+    let mut next = 0;
+    while let Some((old, new)) = pairs.get(next).cloned().filter(|_| recursive) {
+        next += 1;
+        let mut found = Vec::new();
+        for mount in mounts.iter().filter(|mount| all || !mount.propagation().unbindable) {
+            let place = mount.at.lock().as_ref().filter(|at| Arc::ptr_eq(&at.mount, &old)).cloned();
+            if let Some(at) = place.filter(|at| new.root.is_ancestor_of(&at.dentry)) {
+                let copy = mount.another(mount.root.clone(), mount.own_flags());
+                *copy.at.lock() = Some(Path { mount: new.clone(), ..at });
+                found.push((mount.clone(), copy));
+            }
+        }
+        mounts.extend(found.iter().map(|(_, copy)| copy.clone()));
+        pairs.extend(found);
+    }
+    pairs
+}
+
+/// Moves a mount from its place, or from the descriptor that holds it, to another (move_mount(2)), or
+/// between the mount at `to` and what that is on (`beneath`). EINVAL if it can't be moved there, ELOOP
+/// if that is below itself.
+pub fn relocate(from: &Path, to: Path, beneath: bool) -> Result<()> {
+    if !from.is_mount_root() || from.dentry.is_dir() != to.dentry.is_dir() {
+        return Err(Errno::EINVAL);
+    }
+    if to.dentry.is_deleted() {
+        return Err(Errno::ENOENT);
+    }
+    let moved = &from.mount;
+    let mut mounts = MOUNTS.lock();
+    let old = moved.at();
+    let movable = match &old {
+        // What a shared mount has would have to leave its peers as well.
+        Some(at) => in_tree(moved) && at.mount.propagation().group == 0,
+        None => moved.held.load(Relaxed),
+    };
+    let top = to.mount.at().filter(|_| beneath && to.is_mount_root());
+    if !movable || !in_tree(&to.mount) || beneath && top.is_none() {
+        return Err(Errno::EINVAL);
+    }
+    let unbindable = |mount: &Arc<Mount>| mount.propagation().unbindable;
+    if to.mount.propagation().group != 0 && subtree(&mounts, moved).iter().any(unbindable) {
+        return Err(Errno::EINVAL);
+    }
+    let mut above = to.mount.clone();
+    loop {
+        if Arc::ptr_eq(&above, moved) {
+            return Err(Errno::ELOOP);
+        }
+        let Some(at) = above.at() else { break };
+        above = at.mount;
+    }
+    match &old {
+        Some(at) => {
+            // The place is free before anything looks for it.
+            drop(moved.at.lock().take());
+            vacated(&mounts, at);
+        }
+        None => mounts.push(moved.clone()),
+    }
+    match top {
+        Some(at) => {
+            let above = to.mount;
+            *above.at.lock() = None;
+            place(&mut mounts, moved, at);
+            moved.root.set_mounted(true);
+            let old = above.at.lock().replace(Path::root_of(moved));
+            drop(mounts);
+            drop((above, old));
+        }
+        None => {
+            place(&mut mounts, moved, to);
+            drop(mounts);
+        }
+    }
+    tell();
+    Ok(())
+}
+
+/// After a mount left a place: whether there still is one on the entry.
+fn vacated(mounts: &[Arc<Mount>], at: &Path) {
+    let still = |mount: &Arc<Mount>| {
+        mount.at.lock().as_ref().is_some_and(|other| Arc::ptr_eq(&other.dentry, &at.dentry))
+    };
+    if !mounts.iter().any(still) {
+        at.dentry.set_mounted(false);
+    }
+}
+
+/// Takes mounts out of the table and out of their places. What is returned must be dropped without
+/// the lock.
+fn take_out(mounts: &mut Vec<Arc<Mount>>, gone: &[Arc<Mount>]) -> Vec<Path> {
+    let mut places = Vec::new();
+    for mount in gone {
+        mounts.retain(|other| !Arc::ptr_eq(other, mount));
+        mount.held.store(false, Relaxed);
+        *mount.peers.lock() = Propagation::default();
+        if let Some(at) = mount.at.lock().take() {
+            places.push(at);
+        }
+    }
+    for at in &places {
+        vacated(mounts, at);
+    }
+    places
+}
+
+/// How umount2(2) takes a mount away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Unmount {
+    /// If nobody uses it.
+    Idle,
+    /// `MNT_EXPIRE`: if nobody has come there since it was asked for before.
+    Expired,
+    /// `MNT_DETACH`: out of the tree, with all below it, whoever uses it.
+    Detach,
+}
+
+/// Takes a mount out of the tree. EINVAL if `path` isn't the root of one; EBUSY if something is
+/// mounted below it, or if it is in use, unless it is to be detached; EAGAIN if it has not expired.
+pub fn unmount(path: &Path, how: Unmount) -> Result<()> {
+    let mount = &path.mount;
+    let mut mounts = MOUNTS.lock();
+    if !path.is_mount_root() || !in_tree(mount) {
+        return Err(Errno::EINVAL);
+    }
+    let Some(at) = mount.at() else { return Err(Errno::EBUSY) };
+    if how != Unmount::Detach {
+        // References: the table's and the caller's path.
+        if mounts.iter().any(|other| other.is_on(mount)) || Arc::strong_count(mount) > 2 {
+            return Err(Errno::EBUSY);
+        }
+        // The caller has just come into it, too.
+        if how == Unmount::Expired && mount.crossings.swap(1, Relaxed) != 2 {
+            return Err(Errno::EAGAIN);
+        }
+    }
+    let mut gone = subtree(&mounts, mount);
+    peers::unmounted(&mounts, mount, &at, how == Unmount::Detach, &mut gone);
+    let places = take_out(&mut mounts, &gone);
+    drop(mounts);
+    drop((gone, places));
+    tell();
+    Ok(())
+}
+
+/// The descriptor that held a tree is closed: unless a place has it now, it falls apart.
+pub fn dissolve(top: &Arc<Mount>) {
+    let mut mounts = MOUNTS.lock();
+    if !top.held.load(Relaxed) {
+        return;
+    }
+    let gone = subtree(&mounts, top);
+    let places = take_out(&mut mounts, &gone);
+    drop(mounts);
+    drop((gone, places));
+}
+
+/// A descriptor holds this new mount from now on, until it gets a place.
+pub fn hold(mount: &Mount) {
+    mount.held.store(true, Relaxed);
+}
+
+/// Changes how mounts from one on are shared (mount(2): `MS_SHARED` and others).
+pub fn propagate(top: &Arc<Mount>, recursive: bool, kind: u32) {
+    let mounts = MOUNTS.lock();
+    let all = these(&mounts, top, recursive);
+    for mount in &all {
+        peers::change(&mounts, mount, kind);
+    }
+    drop(mounts);
+}
+
 /// Follows mounts downwards: the root of what is mounted on `path`, if anything is.
-pub fn descend(mut path: Path) -> Path {
+pub fn descend(path: Path) -> Path {
+    if path.dentry.is_mounted() { descend_in(&MOUNTS.lock(), path) } else { path }
+}
+
+fn descend_in(mounts: &[Arc<Mount>], mut path: Path) -> Path {
     while path.dentry.is_mounted() {
-        let mounts = MOUNTS.lock();
-        let on_top =
-            mounts.iter().rev().find(|mount| mount.at.as_ref().is_some_and(|at| at.same(&path)));
-        let Some(mount) = on_top.cloned() else { break };
-        drop(mounts);
-        path = Path::root_of(&mount);
+        let on_top = mounts
+            .iter()
+            .rev()
+            .find(|mount| mount.at.lock().as_ref().is_some_and(|at| at.same(&path)));
+        let Some(mount) = on_top else { break };
+        if mount.crossings.load(Relaxed) != 0 {
+            mount.crossings.fetch_add(1, Relaxed);
+        }
+        path = Path::root_of(mount);
     }
     path
 }

@@ -7,7 +7,7 @@ use super::inode::{
 use super::mount::{Flags as MountFlags, Path};
 use super::perm::{self, EXEC, READ, Subject, WRITE, cap};
 use super::walk::{Found, Last, Resolver};
-use super::{File, notify, pathonly};
+use super::{File, leases, notify, pathonly};
 use crate::errno::{Errno, Result};
 use crate::sync::{Mutex, MutexGuard};
 use crate::witness;
@@ -115,6 +115,9 @@ pub fn open_found(who: &dyn Subject, path: Path, flags: u32, created: bool) -> R
             return Err(Errno::EPERM);
         }
     }
+    if kind == FileType::Regular {
+        leases::breaking(inode, None, flags & O_ACCMODE != O_RDONLY, flags & O_NONBLOCK == 0)?;
+    }
     let opened = inode.clone().open(flags, &path)?;
     if witness::on() {
         witness::file(&path, Use::Opened);
@@ -125,7 +128,17 @@ pub fn open_found(who: &dyn Subject, path: Path, flags: u32, created: bool) -> R
     }
     notify::named(&path.dentry, IN_OPEN);
     Ok(match opened {
-        Opened::Ops(ops) => File::named(ops, flags & !ONCE | LARGEFILE, path),
+        Opened::Ops(ops) => {
+            let file = File::named(ops, flags & !ONCE | LARGEFILE, path);
+            if let Some(path) = &file.path
+                && file.writable()
+                && kind == FileType::Regular
+            {
+                // Again, now that it is counted: it may have become read-only meanwhile.
+                path.mount.check_writable()?;
+            }
+            file
+        }
         Opened::File(file) => file,
     })
 }
@@ -550,6 +563,7 @@ pub fn truncate(who: &dyn Subject, path: &Path, len: u64) -> Result<()> {
     path.mount.check_writable()?;
     perm::check(who, inode, WRITE)?;
     check_not_running(inode, inode.access().mode)?;
+    leases::breaking(inode, None, true, true)?;
     inode.truncate(len)?;
     notify::named(&path.dentry, IN_MODIFY);
     Ok(())

@@ -24,6 +24,7 @@ pub mod cap {
     pub const SYS_ADMIN: u32 = 21;
     pub const SYS_RESOURCE: u32 = 24;
     pub const MKNOD: u32 = 27;
+    pub const LEASE: u32 = 28;
     pub const SETFCAP: u32 = 31;
 }
 

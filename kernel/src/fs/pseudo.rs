@@ -5,13 +5,15 @@ use super::inode::{
     Access, Change, FileSystem, FileType, Inode, Metadata, Opened, StatFs, Time, anonymous_dev,
     mode::*,
 };
-use super::{File, FileOps, Path};
+use super::{File, FileOps, Path, mount};
 use crate::errno::{Errno, Result};
+use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc};
 use crate::sync::Mutex;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// What an entry is about: a process, a thread, a CPU, a descriptor, ... Zero where it doesn't
 /// apply.
@@ -285,7 +287,11 @@ impl Inode for PseudoInode {
     fn open(self: Arc<Self>, flags: u32, _path: &Path) -> Result<Opened> {
         match &self.entry.kind {
             Kind::Open(open) => open(&self.key, flags),
-            _ => Ok(Opened::Ops(Arc::new(PseudoFile { inode: self, text: Mutex::new(None) }))),
+            _ => {
+                let seen = AtomicU32::new(mount::changes());
+                let file = PseudoFile { inode: self, text: Mutex::new(None), seen };
+                Ok(Opened::Ops(Arc::new(file)))
+            }
         }
     }
 
@@ -302,6 +308,14 @@ impl Inode for PseudoInode {
 struct PseudoFile {
     inode: Arc<PseudoInode>,
     text: Mutex<Option<Text>>,
+    /// Changes of mounts that it has told of.
+    seen: AtomicU32,
+}
+
+impl PseudoFile {
+    fn lists_mounts(&self) -> bool {
+        matches!(self.inode.entry.name, "mounts" | "mountinfo")
+    }
 }
 
 impl FileOps for PseudoFile {
@@ -311,7 +325,20 @@ impl FileOps for PseudoFile {
 
     fn pollable(&self) -> bool {
         // Of a process's files only those that announce changes.
-        self.inode.key.pid == 0 || matches!(self.inode.entry.name, "mounts" | "mountinfo")
+        self.inode.key.pid == 0 || self.lists_mounts()
+    }
+
+    fn poll(&self, _file: &File, table: &mut PollTable<'_>) -> Events {
+        let ready = Events::IN | Events::RDNORM;
+        if !self.lists_mounts() {
+            return ready | Events::OUT | Events::WRNORM;
+        }
+        table.register(mount::changed());
+        let now = mount::changes();
+        if self.seen.swap(now, Relaxed) == now {
+            return ready;
+        }
+        ready | Events::ERR | Events::PRI
     }
 
     fn read_at(&self, _file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {

@@ -162,7 +162,7 @@ impl<'a> Resolver<'a> {
             };
             if kind == FileType::Symlink && (!is_last || follow || slash) {
                 links += 1;
-                if links > MAX_LINKS {
+                if links > MAX_LINKS || at.mount.own_flags().contains(mount::Flags::NOSYMFOLLOW) {
                     return Err(Errno::ELOOP);
                 }
                 if witness::on() {
@@ -242,8 +242,8 @@ impl<'a> Resolver<'a> {
                 break;
             }
             // The root of a mount: continue from the directory it covers.
-            match &at.mount.at {
-                Some(below) => at = below.clone(),
+            match at.mount.at() {
+                Some(below) => at = below,
                 None => return Ok(at),
             }
         }
@@ -289,9 +289,9 @@ pub fn name_of(path: &Path, root: &Path) -> Vec<u8> {
             break true;
         }
         if at.is_mount_root() {
-            match &at.mount.at {
+            match at.mount.at() {
                 Some(below) => {
-                    at = below.clone();
+                    at = below;
                     continue;
                 }
                 None => break false,

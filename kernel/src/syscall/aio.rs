@@ -4,6 +4,7 @@ use super::time::get_time;
 use super::{event, fs_io, fs_path, fs_space};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
+use crate::event::Events;
 use crate::event::aio::{Completion, Context};
 use crate::event::eventfd::EventFd;
 use crate::io::{check_user, get_user, put_user};
@@ -91,6 +92,12 @@ impl Request {
         let offset = if seekable { offset } else { -1 };
         if seekable && offset < 0 && matches!(self.opcode, PREAD | PWRITE | PREADV | PWRITEV) {
             return Err(Errno::EINVAL);
+        }
+        let wanted = if matches!(self.opcode, PREAD | PREADV) { Events::IN } else { Events::OUT };
+        if self.flags & RWF_NOWAIT != 0
+            && let Err(errno) = fs_io::must_not_wait(fd, wanted)
+        {
+            return Ok(Err(errno));
         }
         Ok(match self.opcode {
             PREAD if !seekable => fs_io::read(fd, buf, len),

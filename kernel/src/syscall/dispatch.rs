@@ -2,9 +2,9 @@
 
 use super::fs_attr::XattrTarget;
 use super::{
-    aio, cred, event, fs_attr, fs_control, fs_dir, fs_io, fs_mount, fs_notify, fs_open, fs_space,
-    fs_stat, futex, misc, mm, mqueue, msg, net, numa, pidfd, process, ptrace, sched, sem, shm,
-    signal, system, time,
+    aio, cred, event, fs_attr, fs_control, fs_dir, fs_handle, fs_io, fs_mount, fs_notify, fs_open,
+    fs_space, fs_stat, futex, misc, mm, mqueue, msg, net, numa, pidfd, process, ptrace, sched, sem,
+    shm, signal, system, time,
 };
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
@@ -120,6 +120,16 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_getcwd => fs_dir::getcwd(a[0], a[1]),
         __NR_mount => fs_mount::mount(a[0], a[1], a[2], u(3), a[4]),
         __NR_umount2 => fs_mount::umount2(a[0], u(1)),
+        __NR_name_to_handle_at => fs_handle::name_to_handle_at(i(0), a[1], a[2], a[3], u(4)),
+        __NR_open_by_handle_at => fs_handle::open_by_handle_at(i(0), a[1], u(2)),
+        __NR_pivot_root => fs_mount::pivot_root(a[0], a[1]),
+        __NR_fsopen => fs_mount::fsopen(a[0], u(1)),
+        __NR_fsconfig => fs_mount::fsconfig(i(0), u(1), a[2], a[3], i(4)),
+        __NR_fsmount => fs_mount::fsmount(i(0), u(1), u(2)),
+        __NR_fspick => fs_mount::fspick(i(0), a[1], u(2)),
+        __NR_open_tree => fs_mount::open_tree(i(0), a[1], u(2)),
+        __NR_move_mount => fs_mount::move_mount(i(0), a[1], i(2), a[3], u(4)),
+        __NR_mount_setattr => fs_mount::mount_setattr(i(0), a[1], u(2), a[3], a[4]),
 
         // Space and durability
         __NR_truncate => fs_space::truncate(a[0], l(1)),
@@ -197,6 +207,7 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_getrandom => misc::getrandom(a[0], a[1], u(2)),
         __NR_clock_adjtime => system::clock_adjtime(i(0), a[1]),
         __NR_adjtimex => system::clock_adjtime(0, a[0]),
+        __NR_acct => system::acct(a[0]),
         __NR_syslog => system::syslog(i(0), a[1], i(2)),
         __NR_sysfs => system::sysfs(i(0), a[1], a[2]),
         __NR_getcpu => misc::getcpu(a[0], a[1]),

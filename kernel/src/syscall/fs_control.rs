@@ -2,11 +2,12 @@
 
 use super::fs_path::file;
 use crate::errno::{Errno, Result};
-use crate::event::sigio;
+use crate::event::{dnotify, sigio};
+use crate::fs::leases;
 use crate::fs::locks::{self, END, Owner, Record};
 use crate::fs::perm::cap;
 use crate::fs::pipe::PipeEnd;
-use crate::fs::{FdTable, File, hooks};
+use crate::fs::{FdTable, File, FileType, hooks};
 use crate::io::{get_user, put_user};
 use crate::task::current;
 use alloc::sync::Arc;
@@ -76,6 +77,9 @@ pub fn fcntl(fd: i32, command: u32, arg: usize) -> Result<usize> {
             Ok(0)
         }
         F_GETSIG => Ok(file.sigio.signal() as usize),
+        F_SETLEASE => leases::set(&file, fd, arg as u32).map(|()| 0),
+        F_GETLEASE => Ok(leases::get(&file) as usize),
+        F_NOTIFY => dnotify::set(&file, fd, arg as u32).map(|()| 0),
         _ => file.ops.fcntl(&file, command, arg),
     }
 }
@@ -212,6 +216,12 @@ pub fn ioctl(fd: i32, request: u32, arg: usize) -> Result<usize> {
         FIGETBSZ => {
             put_user(arg, &4096i32)?;
             Ok(0)
+        }
+        // FICLONE, FICLONERANGE, FIDEDUPERANGE: no filesystem here shares blocks.
+        0x4004_9409 | 0x4020_940d | 0xc018_9436
+            if file.with_inode(|inode| inode.file_type()) == FileType::Regular =>
+        {
+            Err(Errno::EOPNOTSUPP)
         }
         _ => file.ops.ioctl(&file, request, arg),
     }

@@ -3,6 +3,7 @@
 use super::fs_path::file;
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
+use crate::event::{Events, PollTable};
 use crate::fs::pipe::PipeEnd;
 use crate::fs::{File, FileType, notify};
 use crate::io::{IoDst, IoSrc, get_iovecs, get_user, put_user};
@@ -155,7 +156,18 @@ pub fn preadv2(fd: i32, iov: usize, count: usize, offset: i64, flags: u32) -> Re
     if flags & !RWF_KNOWN != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
+    if flags & RWF_NOWAIT != 0 && offset == -1 {
+        must_not_wait(fd, Events::IN)?;
+    }
     if offset == -1 { readv(fd, iov, count) } else { preadv(fd, iov, count, offset) }
+}
+
+/// Before `RWF_NOWAIT` on a stream: EAGAIN unless it is ready, or there is an error to report.
+pub fn must_not_wait(fd: i32, wanted: Events) -> Result<()> {
+    let file = file(fd)?;
+    let settled = wanted | Events::ERR | Events::HUP;
+    let ready = || file.ops.poll(&file, &mut PollTable::query()).intersects(settled);
+    if file.ops.seekable() || ready() { Ok(()) } else { Err(Errno::EAGAIN) }
 }
 
 /// pwritev2(2)
@@ -167,6 +179,9 @@ pub fn pwritev2(fd: i32, iov: usize, count: usize, offset: i64, flags: u32) -> R
         let file = writable(fd)?;
         let end = file.with_inode(|inode| inode.metadata().size);
         return pwritev(fd, iov, count, end as i64).and_then(|n| sync_as_asked(fd, flags, n));
+    }
+    if flags & RWF_NOWAIT != 0 && offset == -1 {
+        must_not_wait(fd, Events::OUT)?;
     }
     let written =
         if offset == -1 { writev(fd, iov, count) } else { pwritev(fd, iov, count, offset) };
@@ -331,6 +346,9 @@ pub fn splice(
     };
     let (from, to) = (offset_of(in_offset, &input)?, offset_of(out_offset, &output)?);
     if let Some(end) = input.downcast::<PipeEnd>() {
+        if output.flags() & O_APPEND != 0 && output.ops.seekable() {
+            return Err(Errno::EINVAL);
+        }
         let wait = nonblocking || input.nonblocking();
         let mut len = len.min(MAX_BYTES);
         if let Some(other) = output.downcast::<PipeEnd>() {
@@ -384,12 +402,28 @@ pub fn tee(input: i32, out: i32, len: usize, flags: u32) -> Result<usize> {
 }
 
 /// vmsplice(2)
-pub fn vmsplice(fd: i32, iov: usize, count: usize, _flags: u32) -> Result<usize> {
-    let file = file(fd)?;
-    if file.downcast::<PipeEnd>().is_none() {
-        return Err(Errno::EBADF);
+pub fn vmsplice(fd: i32, iov: usize, count: usize, flags: u32) -> Result<usize> {
+    if flags & !0xf != 0 {
+        return Err(Errno::EINVAL);
     }
-    if file.writable() { writev(fd, iov, count) } else { readv(fd, iov, count) }
+    let file = file(fd)?;
+    let end = file.downcast::<PipeEnd>().ok_or(Errno::EBADF)?;
+    let wait = flags & SPLICE_F_NONBLOCK != 0 || file.nonblocking();
+    let iov = get_iovecs(iov, count)?;
+    if !file.writable() {
+        let mut dst = IoDst::user_vec(&iov)?;
+        if dst.remaining() == 0 || !end.pipe.wait_for_data(wait)? {
+            return Ok(0);
+        }
+        return read_file(&file, &mut dst);
+    }
+    let mut src = IoSrc::user_vec(&iov)?;
+    if src.remaining() == 0 {
+        return Ok(0);
+    }
+    // As much as there is room for, without waiting for more of it.
+    src.limit(end.pipe.wait_for_room(wait)?);
+    write_file(&file, &mut src)
 }
 
 /// copy_file_range(2)

@@ -3,13 +3,13 @@
 use super::fs_path::{at, path_arg};
 use crate::errno::{Errno, Result};
 use crate::fs::walk::Resolve;
-use crate::fs::{hooks, locks, ops, pipe};
+use crate::fs::{hooks, leases, locks, ops, pipe};
 use crate::io::{get_user_slice, put_user};
 use crate::task::current;
 use linux_raw_sys::general::*;
 
 /// Flags that open(2) knows; openat2(2) refuses others.
-const KNOWN: u32 = O_ACCMODE
+pub const KNOWN: u32 = O_ACCMODE
     | O_CREAT
     | O_EXCL
     | O_NOCTTY
@@ -37,7 +37,14 @@ fn open_at(dirfd: i32, name: &[u8], flags: u32, mode: u32, resolve: Resolve) -> 
         ops::open(resolver, name, flags, mode & 0o7777, umask)
     })?;
     let cloexec = flags & O_CLOEXEC != 0;
-    let fd = current().files().alloc(file, cloexec, hooks::descriptor_limit())?;
+    let files = current().files();
+    let fd = files.alloc(file.clone(), cloexec, hooks::descriptor_limit())?;
+    // Somebody may have got a lease before there was a descriptor to find.
+    if leases::any() && file.flags() & O_PATH == 0 {
+        let wait = flags & O_NONBLOCK == 0;
+        leases::breaking(&file.inode(), Some(&file), file.writable(), wait)
+            .inspect_err(|_| files.close(fd).unwrap_or_default())?;
+    }
     Ok(fd as usize)
 }
 

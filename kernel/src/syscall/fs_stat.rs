@@ -3,6 +3,7 @@
 use super::fs_path::{Target, at_as, lookup, path_arg, target};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileSystem, Metadata, NAME_MAX, Time, dev_major, dev_minor, mode::*};
+use crate::fs::mount::Flags;
 use crate::fs::walk::Resolve;
 use crate::fs::{FileType, Mount, perm};
 use crate::io::put_user;
@@ -132,7 +133,16 @@ fn put_statfs(addr: usize, fs: &dyn FileSystem, mount: Option<&Mount>) -> Result
     // ST_VALID says that the flags mean something; relatime has another bit than in mount(2).
     const ST_VALID: u64 = 0x20;
     const ST_RELATIME: u64 = 0x1000;
-    let flags = mount.map_or(0, |mount| u64::from(mount.flags().bits() & 0xf));
+    const ST_NOSYMFOLLOW: u64 = 0x2000;
+    let flags = mount.map_or(Flags::empty(), |mount| mount.flags() | mount.whole_flags());
+    let same = Flags::OWN | Flags::SYNCHRONOUS | Flags::MANDLOCK;
+    let mut bits =
+        u64::from((flags & (same - Flags::RELATIME - Flags::NOSYMFOLLOW)).bits()) | ST_VALID;
+    for (flag, bit) in [(Flags::RELATIME, ST_RELATIME), (Flags::NOSYMFOLLOW, ST_NOSYMFOLLOW)] {
+        if flags.contains(flag) {
+            bits |= bit;
+        }
+    }
     let words: [u64; 15] = [
         stat.kind,
         stat.bsize,
@@ -144,7 +154,7 @@ fn put_statfs(addr: usize, fs: &dyn FileSystem, mount: Option<&Mount>) -> Result
         fs.dev(),
         NAME_MAX as u64,
         stat.bsize,
-        flags | ST_VALID | ST_RELATIME,
+        bits,
         0,
         0,
         0,
@@ -219,7 +229,7 @@ pub fn faccessat2(dirfd: i32, addr: usize, mode: u32, flags: u32) -> Result<usiz
     perm::check_access(&*creds, access, mode)?;
     if mode & perm::EXEC != 0
         && access.mode & S_IFMT == S_IFREG
-        && place.mount.flags().contains(crate::fs::mount::Flags::NOEXEC)
+        && place.mount.flags().contains(Flags::NOEXEC)
     {
         return Err(Errno::EACCES);
     }

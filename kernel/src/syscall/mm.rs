@@ -219,14 +219,19 @@ pub fn munlockall() -> Result<usize> {
 pub fn memfd_create(name: usize, flags: u32) -> Result<usize> {
     const NAME_MAX: usize = 249;
     let known = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC;
+    // The size of huge pages, as a power of two.
+    let size =
+        if flags & MFD_HUGETLB != 0 { MFD_HUGETLB | MFD_HUGE_MASK << MFD_HUGE_SHIFT } else { 0 };
+    if flags & !(known | size) != 0
+        || flags & (MFD_EXEC | MFD_NOEXEC_SEAL) == MFD_EXEC | MFD_NOEXEC_SEAL
+    {
+        return Err(Errno::EINVAL);
+    }
+    let name = get_user_str(name, NAME_MAX + 1, Errno::EINVAL)?;
     if flags & MFD_HUGETLB != 0 {
         // No pool of huge pages.
         return Err(Errno::ENOMEM);
     }
-    if flags & !known != 0 || flags & (MFD_EXEC | MFD_NOEXEC_SEAL) == MFD_EXEC | MFD_NOEXEC_SEAL {
-        return Err(Errno::EINVAL);
-    }
-    let name = get_user_str(name, NAME_MAX + 1, Errno::EINVAL)?;
     let mut shown = Vec::from(b"/memfd:");
     shown.extend_from_slice(&name);
     let (uid, gid) = current().with_creds(|creds| (creds.fsuid, creds.fsgid));

@@ -8,6 +8,7 @@ pub mod event;
 pub mod fs_attr;
 pub mod fs_control;
 pub mod fs_dir;
+pub mod fs_handle;
 pub mod fs_io;
 pub mod fs_mount;
 pub mod fs_notify;

@@ -374,8 +374,10 @@ pub fn set_tid_address(addr: usize) -> Result<usize> {
 /// prctl(2)
 pub fn prctl(option: u32, args: [usize; 4]) -> Result<usize> {
     use linux_raw_sys::prctl::*;
-    let [a, b, ..] = args;
+    let [a, b, c, d] = args;
     let task = current();
+    // Arguments that mean nothing must be 0, so that they can come to mean something.
+    let rest = b | c | d;
     match option {
         PR_SET_NAME => {
             let mut name = [0u8; 15];
@@ -390,12 +392,12 @@ pub fn prctl(option: u32, args: [usize; 4]) -> Result<usize> {
         PR_GET_PDEATHSIG => put_user(a, &task.pdeath_signal())?,
         PR_SET_DUMPABLE if a <= 1 => task.process().set_dumpable(a as u32),
         PR_GET_DUMPABLE => return Ok(task.process().dumpable() as usize),
-        PR_SET_NO_NEW_PRIVS if a == 1 && b == 0 => {
+        PR_SET_NO_NEW_PRIVS if a == 1 && rest == 0 => {
             let mut new = (*task.creds()).clone();
             new.no_new_privs = true;
             task.set_creds(new);
         }
-        PR_GET_NO_NEW_PRIVS => return Ok(task.creds().no_new_privs.into()),
+        PR_GET_NO_NEW_PRIVS if a | rest == 0 => return Ok(task.creds().no_new_privs.into()),
         PR_SET_CHILD_SUBREAPER => task.process().set_subreaper(a != 0),
         PR_GET_CHILD_SUBREAPER => put_user(a, &i32::from(task.process().is_subreaper()))?,
         PR_SET_TIMERSLACK => task.set_timer_slack(a),
@@ -429,6 +431,8 @@ pub fn prctl(option: u32, args: [usize; 4]) -> Result<usize> {
             new.bounding = new.bounding.minus(creds::CapSet(1 << a));
             task.set_creds(new);
         }
+        // PR_CAP_AMBIENT_CLEAR_ALL takes no capability either.
+        PR_CAP_AMBIENT if c | d != 0 || a == 4 && b != 0 => return Err(Errno::EINVAL),
         PR_CAP_AMBIENT => return super::cred::ambient(a as u32, b),
         PR_SET_SECCOMP => {
             return match a {
@@ -440,8 +444,11 @@ pub fn prctl(option: u32, args: [usize; 4]) -> Result<usize> {
         PR_GET_SECCOMP => return Ok(seccomp::mode()),
         // One huge page size, one timing method, no machine check policy: accepted, nothing to
         // change.
-        PR_SET_THP_DISABLE | PR_SET_TIMING | PR_MCE_KILL => {}
-        PR_GET_THP_DISABLE | PR_GET_TIMING => return Ok(0),
+        PR_SET_THP_DISABLE if rest == 0 => {}
+        PR_SET_TIMING if a == 0 => {}
+        PR_MCE_KILL => {}
+        PR_GET_THP_DISABLE if a | rest == 0 => return Ok(0),
+        PR_GET_TIMING => return Ok(0),
         PR_SET_VMA => {}
         PR_GET_TSC => put_user(a, &1u32)?,
         _ => return Err(Errno::EINVAL),

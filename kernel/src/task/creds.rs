@@ -30,6 +30,7 @@ pub mod cap {
     pub const SYS_BOOT: u32 = 22;
     pub const SYS_NICE: u32 = 23;
     pub const SYS_RESOURCE: u32 = 24;
+    pub const SYS_PACCT: u32 = 20;
     pub const SYS_TIME: u32 = 25;
     pub const SYSLOG: u32 = 34;
     pub const MKNOD: u32 = 27;

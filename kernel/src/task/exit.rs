@@ -110,6 +110,7 @@ pub(super) fn release_memory(task: &Arc<Task>) {
 
 fn exit_process(process: &Arc<Process>) {
     super::trace::tracer_exits(process);
+    super::acct::process_exited(process, process.exit_status.load(Ordering::Relaxed));
     process.timers.lock().clear();
     crate::ipc::process_exited(process);
     drop(core::mem::take(&mut *process.aio.lock()));

@@ -1,11 +1,12 @@
 //! New tasks (clone(2), clone3(2), fork(2), vfork(2)).
 
+use super::creds::cap;
 use super::pid::PidRef;
 use super::process::Stop;
 use super::sched::Entity;
 use super::signal::{AltStack, TaskSignals};
 use super::thread::{Completion, Parts, Work};
-use super::{Process, Task, current_arc, family, sched, trace};
+use super::{Process, Task, current, current_arc, family, sched, trace};
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
 use crate::event::pidfd::PidFd;
@@ -34,14 +35,9 @@ pub struct Args {
     pub tls: usize,
 }
 
-/// Namespaces: there is one of each.
-const NAMESPACES: u32 = CLONE_NEWNS
-    | CLONE_NEWCGROUP
-    | CLONE_NEWUTS
-    | CLONE_NEWIPC
-    | CLONE_NEWUSER
-    | CLONE_NEWPID
-    | CLONE_NEWNET;
+/// Namespaces: but for those of mounts, there is one of each.
+const NAMESPACES: u32 =
+    CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 
 fn check(flags: u32, exit_signal: u32) -> Result<()> {
     let has = |bits: u32| flags & bits == bits;
@@ -56,7 +52,7 @@ fn check(flags: u32, exit_signal: u32) -> Result<()> {
     if excluded {
         return Err(Errno::EINVAL);
     }
-    if flags & NAMESPACES != 0 {
+    if flags & NAMESPACES != 0 || has(CLONE_NEWNS) && !current().capable(cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     if has(CLONE_PIDFD) && flags & (CLONE_THREAD | CLONE_DETACHED) != 0 {
@@ -71,23 +67,25 @@ pub fn unshare(flags: u32) -> Result<usize> {
     // Threads can't part with what makes them threads.
     const PROCESS: u32 = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM;
     const NEWTIME: u32 = 0x80;
-    if flags & !(OWN | PROCESS | NAMESPACES | NEWTIME) != 0 {
+    if flags & !(OWN | PROCESS | NAMESPACES | CLONE_NEWNS | NEWTIME) != 0 {
         return Err(Errno::EINVAL);
     }
     let task = current_arc();
     if flags & PROCESS != 0 && task.process().threads().len() > 1 {
         return Err(Errno::EINVAL);
     }
-    if flags & (NAMESPACES | NEWTIME) != 0 {
+    let apart = flags & CLONE_NEWNS != 0;
+    if flags & (NAMESPACES | NEWTIME) != 0 || apart && !task.capable(cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     if flags & CLONE_FILES != 0 {
         let own = Arc::new(task.files().fork()?);
         drop(task.set_files(Some(own)));
     }
-    if flags & CLONE_FS != 0 {
-        let own = Arc::new(task.fs().fork());
-        drop(task.set_fs(Some(own)));
+    if flags & CLONE_FS != 0 || apart {
+        let fs = task.fs();
+        let own = if apart { fs.fork_namespace() } else { fs.fork() };
+        drop(task.set_fs(Some(Arc::new(own))));
     }
     if flags & CLONE_SYSVSEM != 0 {
         crate::ipc::process_exited(task.process());
@@ -120,7 +118,11 @@ pub fn clone(context: &mut UserContext, args: Args) -> Result<usize> {
     let files = parent.files();
     let files = if has(CLONE_FILES) { files } else { Arc::new(files.fork()?) };
     let fs = parent.fs();
-    let fs = if has(CLONE_FS) { fs } else { Arc::new(fs.fork()) };
+    let fs = match (has(CLONE_NEWNS), has(CLONE_FS)) {
+        (true, _) => Arc::new(fs.fork_namespace()),
+        (_, true) => fs,
+        _ => Arc::new(fs.fork()),
+    };
     let (mask, altstack) = {
         let state = parent.signal.lock();
         // A thread in the parent's memory must not run on the parent's alternate stack; vfork's

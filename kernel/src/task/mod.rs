@@ -5,6 +5,7 @@
 //! interrupt handlers; it comes before a task's own signal lock, that before wait queues and run
 //! queues. The family tree ([`family`]) is a `SpinLock` and comes before all of them.
 
+pub mod acct;
 pub mod creds;
 pub mod exec;
 pub mod exit;

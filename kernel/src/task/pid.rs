@@ -9,6 +9,19 @@ use alloc::vec::Vec;
 
 /// Numbers run up to this and start again (`/proc/sys/kernel/pid_max`).
 pub const PID_MAX: i32 = 32768;
+
+/// The number at which they start again.
+pub fn limit() -> i32 {
+    TABLE.lock().limit
+}
+
+/// Changes it. EINVAL outside of what Linux takes.
+pub fn set_limit(limit: i64) -> Result<()> {
+    const RANGE: core::ops::RangeInclusive<i64> = 301..=4_194_304;
+    let limit = RANGE.contains(&limit).then_some(limit as i32).ok_or(Errno::EINVAL)?;
+    TABLE.lock().limit = limit;
+    Ok(())
+}
 /// After the first round, low numbers stay free for what starts early.
 const RESERVED: i32 = 300;
 

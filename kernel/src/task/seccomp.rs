@@ -41,6 +41,8 @@ pub struct Filter {
     program: Vec<Insn>,
     older: Option<Arc<Filter>>,
     total: usize,
+    /// It is the program of strict mode, whose end is SIGKILL.
+    strict: bool,
 }
 
 /// `struct seccomp_data`: number, architecture, instruction pointer, six arguments.
@@ -202,7 +204,7 @@ pub fn seccomp(operation: u32, flags: u32, args: usize) -> Result<usize> {
     const SET_MODE_FILTER: u32 = 1;
     const GET_ACTION_AVAIL: u32 = 2;
     match operation {
-        SET_MODE_STRICT if flags == 0 && args == 0 => install(strict()),
+        SET_MODE_STRICT if flags == 0 && args == 0 => install(strict(), true),
         SET_MODE_FILTER => set_filter(flags, args),
         GET_ACTION_AVAIL if flags == 0 => {
             let action: u32 = crate::io::get_user(args)?;
@@ -239,7 +241,7 @@ fn set_filter(flags: u32, args: usize) -> Result<usize> {
         return Err(Errno::EACCES);
     }
     let program = read_program(fprog, false)?;
-    install(program)?;
+    install(program, false)?;
     if flags & TSYNC != 0 {
         let task = current();
         let filter = task.seccomp.lock().clone();
@@ -251,7 +253,7 @@ fn set_filter(flags: u32, args: usize) -> Result<usize> {
     Ok(0)
 }
 
-fn install(program: Vec<Insn>) -> Result<usize> {
+fn install(program: Vec<Insn>, strict: bool) -> Result<usize> {
     let task = current();
     let mut slot = task.seccomp.lock();
     let total = program.len() + slot.as_ref().map_or(0, |older| older.total + 4);
@@ -259,7 +261,7 @@ fn install(program: Vec<Insn>) -> Result<usize> {
         return Err(Errno::ENOMEM);
     }
     let older = slot.take();
-    *slot = Some(Arc::new(Filter { program, older, total }));
+    *slot = Some(Arc::new(Filter { program, older, total, strict }));
     drop(slot);
     task.add_work(Work::SECCOMP);
     Ok(0)
@@ -285,6 +287,9 @@ pub fn check(context: &mut UserContext) -> Option<Result<usize>> {
     let mut at = filter.as_ref();
     while let Some(filter) = at {
         let next = run(&filter.program, Input::Call(&data));
+        if filter.strict && next == RET_KILL_THREAD {
+            exit::exit_thread(Signal::KILL.number().into());
+        }
         // The strictest action wins: the smallest as a signed number.
         if ((next & 0xffff_0000) as i32) < (verdict & 0xffff_0000) as i32 {
             verdict = next;
@@ -329,7 +334,7 @@ pub fn filters(task: &Task) -> usize {
     count
 }
 
-/// `PR_GET_SECCOMP`: 2 with filters, else 0.
+/// `PR_GET_SECCOMP`: 2 with filters, else 0. In strict mode nobody can ask.
 pub fn mode() -> usize {
     if current().seccomp.lock().is_some() { 2 } else { 0 }
 }

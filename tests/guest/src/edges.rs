@@ -1,6 +1,6 @@
 //! Small rules that suites from outside check.
 
-use crate::harness::{c, child_passes, ok, scratch};
+use crate::harness::{c, child, child_passes, ok, pipe, scratch, wait_for};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::ptr::null_mut;
@@ -12,6 +12,14 @@ cases!(
     descriptor_limits_end_at_nr_open,
     sockets_bind_with_the_mode_of_their_descriptor,
     listings_fill_a_buffer_that_ends_early,
+    arguments_that_mean_nothing_must_be_nothing,
+    pipes_are_spliced_without_waiting,
+    what_must_not_wait_does_not,
+    strict_mode_ends_by_a_kill,
+    locked_and_private_pages_are_not_removed,
+    names_and_numbers_of_the_system_can_be_set,
+    the_clock_says_how_it_is_kept,
+    ended_processes_are_accounted_for,
 );
 
 const PAGE: usize = 4096;
@@ -157,5 +165,213 @@ fn listings_fill_a_buffer_that_ends_early() {
         found.sort();
         found.dedup();
         assert_eq!(found.len(), 42, "each name once, with the two dots");
+    }
+}
+
+fn arguments_that_mean_nothing_must_be_nothing() {
+    unsafe {
+        let prctl = |option: i32, args: [u64; 4]| {
+            libc::syscall(libc::SYS_prctl, option, args[0], args[1], args[2], args[3])
+        };
+        fails!(prctl(libc::PR_SET_NO_NEW_PRIVS, [1, 1, 0, 0]), EINVAL);
+        fails!(prctl(libc::PR_SET_NO_NEW_PRIVS, [1, 0, 0, 1]), EINVAL);
+        fails!(prctl(libc::PR_GET_NO_NEW_PRIVS, [0, 1, 0, 0]), EINVAL);
+        fails!(prctl(libc::PR_SET_THP_DISABLE, [0, 1, 0, 0]), EINVAL);
+        fails!(prctl(libc::PR_GET_THP_DISABLE, [1, 1, 0, 0]), EINVAL);
+        fails!(prctl(libc::PR_SET_TIMING, [1, 0, 0, 0]), EINVAL);
+        fails!(prctl(libc::PR_CAP_AMBIENT, [4, 1, 0, 0]), EINVAL);
+        fails!(prctl(libc::PR_CAP_AMBIENT, [1, 0, 1, 0]), EINVAL);
+        // Flags are looked at before huge pages are.
+        let memfd = |flags: u32| libc::syscall(libc::SYS_memfd_create, c"x".as_ptr(), flags);
+        for flags in [-500i32 as u32, 0x100, !1, !2, !0, 0x8000_0000] {
+            fails!(memfd(flags), EINVAL);
+        }
+        // FICLONE, where blocks aren't shared.
+        let (one, two) = (memfd(0) as i32, memfd(0) as i32);
+        fails!(libc::ioctl(one, 0x4004_9409, two), EOPNOTSUPP);
+    }
+}
+
+fn pipes_are_spliced_without_waiting() {
+    unsafe {
+        let (r, w) = pipe();
+        let size = libc::fcntl(w, libc::F_GETPIPE_SZ) as usize;
+        let bytes = vec![7u8; size + PAGE];
+        let iov = |len: usize| libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: len };
+        let vmsplice = |fd: i32, iov: &libc::iovec, flags: u32| libc::vmsplice(fd, iov, 1, flags);
+        fails!(vmsplice(r, &iov(1), libc::SPLICE_F_NONBLOCK), EAGAIN);
+        // Waits for room, but not for enough of it.
+        let put = vmsplice(w, &iov(size + PAGE), 0);
+        assert!(put > 0 && put as usize <= size, "{put}");
+        fails!(vmsplice(w, &iov(1), libc::SPLICE_F_NONBLOCK), EAGAIN);
+        fails!(vmsplice(w, &iov(1), 0x100), EINVAL);
+        // A file that is appended to has no place to put them.
+        let path = c(&format!("{}/file", scratch()));
+        let file =
+            ok(libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_APPEND, 0o600));
+        fails!(libc::splice(r, null_mut(), file, null_mut(), 10, 0), EINVAL);
+    }
+}
+
+fn what_must_not_wait_does_not() {
+    unsafe {
+        const NOWAIT: i32 = libc::RWF_NOWAIT;
+        let (r, w) = pipe();
+        let mut byte = [0u8; 1];
+        let iov = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+        fails!(libc::preadv2(r, &iov, 1, -1, NOWAIT), EAGAIN);
+        // struct iocb: data; key and flags; opcode, priority and descriptor; buffer, length, offset.
+        let mut context = 0u64;
+        ok(libc::syscall(libc::SYS_io_setup, 1, &mut context));
+        let request =
+            [0, (NOWAIT as u64) << 32, (r as u64) << 32, byte.as_ptr() as u64, 1, 0, 0, 0];
+        let requests = [request.as_ptr()];
+        ok(libc::syscall(libc::SYS_io_submit, context, 1, requests.as_ptr()));
+        let mut event = [0i64; 4];
+        ok(libc::syscall(
+            libc::SYS_io_getevents,
+            context,
+            1,
+            1,
+            event.as_mut_ptr(),
+            null_mut::<u8>(),
+        ));
+        assert_eq!(event[2], -i64::from(libc::EAGAIN));
+        ok(libc::syscall(libc::SYS_io_destroy, context));
+        ok(libc::write(w, b"x".as_ptr().cast(), 1));
+        assert_eq!(libc::preadv2(r, &iov, 1, -1, NOWAIT), 1);
+        libc::close(w);
+        assert_eq!(libc::preadv2(r, &iov, 1, -1, NOWAIT), 0);
+    }
+}
+
+fn strict_mode_ends_by_a_kill() {
+    for allowed in [true, false] {
+        let pid = child(|| unsafe {
+            ok(libc::prctl(libc::PR_SET_SECCOMP, 1, 0, 0, 0));
+            libc::write(1, b"".as_ptr().cast(), 0);
+            if !allowed {
+                libc::close(0);
+            }
+            libc::syscall(libc::SYS_exit, 0);
+            1
+        });
+        let status = wait_for(pid);
+        if allowed {
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
+        } else {
+            assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL);
+        }
+    }
+    // A program that asks to be traced twice is told so, and ends as any.
+    child_passes(|| unsafe {
+        ok(libc::ptrace(libc::PTRACE_TRACEME, 0, null_mut::<u8>(), null_mut::<u8>()));
+        fails!(libc::ptrace(libc::PTRACE_TRACEME, 0, null_mut::<u8>(), null_mut::<u8>()), EPERM);
+    });
+}
+
+fn locked_and_private_pages_are_not_removed() {
+    unsafe {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let shared = map(PAGE, prot, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        *shared.cast::<u8>() = 7;
+        ok(libc::mlock(shared, PAGE));
+        fails!(libc::madvise(shared, PAGE, libc::MADV_REMOVE), EINVAL);
+        ok(libc::munlock(shared, PAGE));
+        ok(libc::madvise(shared, PAGE, libc::MADV_REMOVE));
+        assert_eq!(*shared.cast::<u8>(), 0);
+        fails!(libc::madvise(map(PAGE, prot, PRIVATE), PAGE, libc::MADV_REMOVE), EINVAL);
+        let file = ok(libc::syscall(libc::SYS_memfd_create, c"x".as_ptr(), 0)) as i32;
+        ok(libc::ftruncate(file, PAGE as i64));
+        let private = libc::mmap(null_mut(), PAGE, prot, libc::MAP_PRIVATE, file, 0);
+        fails!(libc::madvise(private, PAGE, libc::MADV_REMOVE), EACCES);
+    }
+}
+
+fn names_and_numbers_of_the_system_can_be_set() {
+    // Where it is for us to set them.
+    let set = |name: &str, value: &str| {
+        let path = format!("/proc/sys/kernel/{name}");
+        let old = std::fs::read_to_string(&path).unwrap();
+        if std::fs::write(&path, value).is_err() {
+            return;
+        }
+        let now = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, old.trim()).unwrap();
+        assert_eq!(now.trim(), value);
+    };
+    set("domainname", "a.domain");
+    set("pid_max", "40000");
+    let most: i32 =
+        std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap().trim().parse().unwrap();
+    fails_to_find(most);
+}
+
+fn fails_to_find(pid: i32) {
+    unsafe {
+        fails!(libc::kill(pid, 0), ESRCH);
+    }
+}
+
+fn the_clock_says_how_it_is_kept() {
+    unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        assert!((0..=5).contains(&libc::adjtimex(&mut timex)));
+        let old = timex;
+        // What it is now may be set, where anything may.
+        timex.modes = libc::ADJ_OFFSET
+            | libc::ADJ_FREQUENCY
+            | libc::ADJ_MAXERROR
+            | libc::ADJ_ESTERROR
+            | libc::ADJ_STATUS
+            | libc::ADJ_TIMECONST
+            | libc::ADJ_TICK;
+        if libc::adjtimex(&mut timex) == -1 {
+            assert_eq!(*libc::__errno_location(), libc::EPERM);
+            return;
+        }
+        assert_eq!((timex.tick, timex.freq), (old.tick, old.freq));
+        timex = std::mem::zeroed();
+        timex.modes = libc::ADJ_TICK;
+        timex.tick = 8999;
+        fails!(libc::adjtimex(&mut timex), EINVAL);
+        timex.tick = 11_001;
+        fails!(libc::adjtimex(&mut timex), EINVAL);
+        timex.modes = libc::ADJ_OFFSET_SINGLESHOT;
+        timex.offset = 0;
+        assert!((0..=5).contains(&libc::adjtimex(&mut timex)));
+    }
+}
+
+fn ended_processes_are_accounted_for() {
+    unsafe {
+        if libc::acct(std::ptr::null()) != 0 {
+            // Without the right to it, or in a kernel without it.
+            assert!(matches!(*libc::__errno_location(), libc::EPERM | libc::ENOSYS));
+            return;
+        }
+        let dir = scratch();
+        let path = format!("{dir}/acct");
+        std::fs::write(&path, "").unwrap();
+        fails!(libc::acct(c(&dir).as_ptr()), EISDIR);
+        fails!(libc::acct(c"/dev/null".as_ptr()), EACCES);
+        fails!(libc::acct(c(&format!("{dir}/nothing")).as_ptr()), ENOENT);
+        ok(libc::acct(c(&path).as_ptr()));
+        let pid = child(|| {
+            libc::prctl(libc::PR_SET_NAME, c"accounted".as_ptr());
+            7
+        });
+        wait_for(pid);
+        ok(libc::acct(std::ptr::null()));
+        let records = std::fs::read(&path).unwrap();
+        let word =
+            |record: &[u8], at: usize| u32::from_le_bytes(record[at..at + 4].try_into().unwrap());
+        let ours = records.chunks_exact(64).find(|record| word(record, 16) == pid as u32);
+        let ours = ours.expect("a record of the child");
+        assert_eq!(ours[1] & 0xf, 3);
+        assert_eq!(word(ours, 4), 7 << 8);
+        assert_eq!((word(ours, 8), word(ours, 12)), (libc::getuid(), libc::getgid()));
+        assert_eq!(word(ours, 20), libc::getpid() as u32);
+        assert!(ours[48..].starts_with(b"accounted\0"));
     }
 }

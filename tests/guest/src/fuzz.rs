@@ -47,6 +47,10 @@ const SPARED: &[i64] = &[
     // What lies below a new mount is out of reach of those who clear up.
     libc::SYS_mount,
     libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_fsconfig,
+    libc::SYS_acct,
     libc::SYS_pivot_root,
     libc::SYS_chroot,
     libc::SYS_setpriority,

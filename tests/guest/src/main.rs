@@ -36,7 +36,9 @@ mod files;
 mod fuzz;
 mod ipc;
 mod isolation;
+mod leases;
 mod memory;
+mod mounts;
 mod network;
 mod pidfds;
 mod pipes;
@@ -84,6 +86,8 @@ fn main() {
         bulk::CASES,
         cpus::CASES,
         edges::CASES,
+        mounts::CASES,
+        leases::CASES,
     ] {
         cases.extend_from_slice(family);
     }

@@ -220,8 +220,8 @@ impl FileOps for Ext4Inode {
 
     fn read_at(&self, file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
         let n = self.contents()?.cache.read_at(offset, dst)?;
-        if !file.keeps_times() {
-            self.accessed();
+        if let Some(always) = file.access_times() {
+            self.accessed(always);
         }
         Ok(n)
     }
@@ -360,7 +360,9 @@ impl FileOps for Ext4Inode {
                 break;
             }
         }
-        self.accessed();
+        if let Some(always) = file.access_times() {
+            self.accessed(always);
+        }
         Ok(())
     }
 

@@ -158,11 +158,12 @@ impl Ext4Inode {
         self.enqueue();
     }
 
-    /// After a read: sets the access time as `relatime` does.
-    pub(super) fn accessed(&self) {
+    /// After a read: sets the access time as `relatime` does, or `always`.
+    pub(super) fn accessed(&self, always: bool) {
         {
             let mut meta = self.meta.lock();
-            if meta.atime > meta.mtime && meta.atime > meta.ctime || self.fs.is_read_only() {
+            let newer = meta.atime > meta.mtime && meta.atime > meta.ctime && !always;
+            if newer || self.fs.is_read_only() {
                 return;
             }
             meta.atime = Time::now();

@@ -236,6 +236,24 @@ impl FileSystem for Ext4 {
         self.dev
     }
 
+    fn handle(&self, inode: &Arc<dyn Inode>) -> Option<[u32; 3]> {
+        let ino = inode.downcast::<Ext4Inode>()?.ino;
+        let found = self.volume.lock().inode(ino).ok()?;
+        Some([ino, found.generation(), 0])
+    }
+
+    fn by_handle(&self, [ino, generation, _]: [u32; 3]) -> Result<Arc<dyn Inode>> {
+        // Below the first that files have, only the root is one.
+        let root = self.root.get().filter(|_| ino == ROOT || ino > 10).ok_or(Errno::ESTALE)?;
+        let mut volume = self.volume.lock();
+        // Strangers may ask for what was never an inode: that is no damage.
+        let found = volume.inode(ino).map_err(|_| Errno::ESTALE)?;
+        if found.links() == 0 || found.generation() != generation {
+            return Err(Errno::ESTALE);
+        }
+        Ok(root.fs.instantiate(&mut volume, &found)?)
+    }
+
     fn sync(&self) -> Result<()> {
         self.sync_all()
     }

@@ -242,8 +242,6 @@ impl MemInode {
                 break;
             }
         }
-        drop(dir);
-        self.accessed();
         Ok(())
     }
 }

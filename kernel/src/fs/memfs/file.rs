@@ -96,8 +96,8 @@ impl FileOps for MemInode {
 
     fn read_at(&self, file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
         let n = self.cache()?.read_at(offset, dst)?;
-        if !file.keeps_times() {
-            self.accessed();
+        if let Some(always) = file.access_times() {
+            self.accessed(always);
         }
         Ok(n)
     }
@@ -202,7 +202,11 @@ impl FileOps for MemInode {
         emit: &mut dyn FnMut(u64, u64, u8, &[u8]) -> bool,
     ) -> Result<()> {
         let parent = file.path.as_ref().map_or(self.ino(), |path| path.parent_ino());
-        self.list(offset, parent, emit)
+        self.list(offset, parent, emit)?;
+        if let Some(always) = file.access_times() {
+            self.accessed(always);
+        }
+        Ok(())
     }
 
     fn sync(&self, _file: &File, _data_only: bool) -> Result<()> {

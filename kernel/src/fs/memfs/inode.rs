@@ -129,6 +129,10 @@ impl MemInode {
         self.ino
     }
 
+    pub(super) fn has_name(&self) -> bool {
+        self.nlink.load(Relaxed) != 0
+    }
+
     pub(super) fn is_dir(&self) -> bool {
         matches!(self.body, Body::Dir(_))
     }
@@ -156,6 +160,10 @@ impl MemInode {
         let left = self.nlink.load(Relaxed).saturating_sub(by);
         self.nlink.store(left, Relaxed);
         self.touch(false);
+        if left == 0 {
+            let forgotten = self.fs.handles.lock().remove(&self.ino);
+            drop(forgotten);
+        }
         if left == 0
             && let Some(node) = &self.lower
         {
@@ -182,10 +190,10 @@ impl MemInode {
     }
 
     /// After a read: sets the access time unless it is newer than the last change (as `relatime`
-    /// does).
-    pub(super) fn accessed(&self) {
+    /// does), or `always`.
+    pub(super) fn accessed(&self, always: bool) {
         let mut times = self.times.lock();
-        if times.atime <= times.mtime || times.atime <= times.ctime {
+        if always || times.atime <= times.mtime || times.atime <= times.ctime {
             times.atime = Time::now();
         }
     }

@@ -35,10 +35,13 @@ pub struct MemFs {
     known: SpinLock<HashMap<u64, Weak<MemInode>>>,
     /// Inodes of the image that differ from it, by nid.
     pinned: SpinLock<HashMap<u64, Arc<MemInode>>>,
+    /// Inodes that handles were asked for, as long as they have a name.
+    handles: SpinLock<HashMap<u64, Weak<MemInode>>>,
     next_ino: AtomicU64,
     root: Once<Arc<MemInode>>,
     /// Pages that files may take; `None` for no limit.
     quota: Option<Arc<Quota>>,
+    /// Options for /proc/mounts besides the size.
     options: String,
 }
 
@@ -68,18 +71,26 @@ impl Options {
         let text = core::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
         for option in text.split(',').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            let number = |radix| u32::from_str_radix(value, radix).map_err(|_| Errno::EINVAL);
-            match name {
-                "mode" => options.mode = number(8)? & 0o7777,
-                "uid" => options.uid = number(10)?,
-                "gid" => options.gid = number(10)?,
-                "size" => options.size = parse_size(value)?,
-                "nr_blocks" => options.size = parse_size(value)?.saturating_mul(4096),
-                "nr_inodes" | "huge" | "inode32" | "inode64" | "mpol" | "defaults" => {}
-                _ => return Err(Errno::EINVAL),
+            if name != "defaults" && !options.set(name, value)? {
+                return Err(Errno::EINVAL);
             }
         }
         Ok(options)
+    }
+
+    /// Sets one option. Returns whether there is one of that name; EINVAL for a bad value.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<bool> {
+        let number = |radix| u32::from_str_radix(value, radix).map_err(|_| Errno::EINVAL);
+        match name {
+            "mode" => self.mode = number(8)? & 0o7777,
+            "uid" => self.uid = number(10)?,
+            "gid" => self.gid = number(10)?,
+            "size" => self.size = parse_size(value)?,
+            "nr_blocks" => self.size = parse_size(value)?.saturating_mul(4096),
+            "nr_inodes" | "huge" | "inode32" | "inode64" | "mpol" => {}
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 }
 
@@ -111,9 +122,6 @@ impl MemFs {
     /// An empty filesystem.
     pub fn tmpfs(options: &Options) -> Arc<MemFs> {
         let mut shown = String::new();
-        if options.size != 0 {
-            shown += &alloc::format!(",size={}k", options.size / 1024);
-        }
         if options.mode != 0o1777 {
             shown += &alloc::format!(",mode={:o}", options.mode);
         }
@@ -180,6 +188,7 @@ impl MemFs {
             lower,
             known: SpinLock::new(HashMap::new()),
             pinned: SpinLock::new(HashMap::new()),
+            handles: SpinLock::new(HashMap::new()),
             next_ino: AtomicU64::new(first),
             root: Once::new(),
             quota: (limit != 0).then(|| Arc::new(Quota::new(limit.div_ceil(BLOCK)))),
@@ -254,8 +263,45 @@ impl FileSystem for MemFs {
         self.dev
     }
 
+    fn handle(&self, inode: &Arc<dyn Inode>) -> Option<[u32; 3]> {
+        let inode = inode.downcast::<MemInode>()?;
+        let (ino, weak) = (inode.ino(), Arc::downgrade(&inode.arc()));
+        if inode.has_name() {
+            self.handles.lock().insert(ino, weak);
+        }
+        Some([ino as u32, self.dev as u32, (ino >> 32) as u32])
+    }
+
+    fn by_handle(&self, [low, dev, high]: [u32; 3]) -> Result<Arc<dyn Inode>> {
+        let ino = u64::from(low) | u64::from(high) << 32;
+        let known = self.handles.lock().get(&ino).cloned();
+        let known = known.filter(|_| dev == self.dev as u32).ok_or(Errno::ESTALE)?;
+        match (known.upgrade(), self.root.get()) {
+            (Some(inode), _) => Ok(inode),
+            // Only those of the image may be out of memory.
+            (None, Some(root)) => Ok(root.fs.instantiate(ino).map_err(|_| Errno::ESTALE)?),
+            _ => Err(Errno::ESTALE),
+        }
+    }
+
     fn options(&self) -> String {
-        self.options.clone()
+        match &self.quota {
+            Some(quota) => {
+                alloc::format!(",size={}k{}", quota.limit() * BLOCK / 1024, self.options)
+            }
+            None => self.options.clone(),
+        }
+    }
+
+    fn reconfigure(&self, options: &str) -> Result<()> {
+        let size = Options::parse(options.as_bytes())?.size.div_ceil(BLOCK);
+        match &self.quota {
+            _ if size == 0 => {}
+            Some(quota) if quota.used() <= size => quota.set_limit(size),
+            // What is there is too much, or was never counted.
+            _ => return Err(Errno::EINVAL),
+        }
+        Ok(())
     }
 }
 

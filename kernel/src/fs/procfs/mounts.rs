@@ -4,7 +4,7 @@ use super::GONE;
 use super::process::find;
 use crate::errno::Result;
 use crate::fs::inode::{dev_major, dev_minor};
-use crate::fs::mount::{self, Flags};
+use crate::fs::mount::{self, Flags, Propagation};
 use crate::fs::pseudo::{Key, Text};
 use crate::fs::walk::name_of;
 use crate::fs::{Mount, Path};
@@ -40,12 +40,17 @@ fn escaped(out: &mut Text, name: &[u8]) {
 fn options(flags: Flags) -> String {
     let mut text = String::from(if flags.contains(Flags::RDONLY) { "ro" } else { "rw" });
     for (flag, name) in [
+        (Flags::SYNCHRONOUS, ",sync"),
+        (Flags::DIRSYNC, ",dirsync"),
+        (Flags::MANDLOCK, ",mand"),
+        (Flags::LAZYTIME, ",lazytime"),
         (Flags::NOSUID, ",nosuid"),
         (Flags::NODEV, ",nodev"),
         (Flags::NOEXEC, ",noexec"),
         (Flags::NOATIME, ",noatime"),
         (Flags::NODIRATIME, ",nodiratime"),
         (Flags::RELATIME, ",relatime"),
+        (Flags::NOSYMFOLLOW, ",nosymfollow"),
     ] {
         if flags.contains(flag) {
             text += name;
@@ -59,7 +64,7 @@ pub fn mounts(key: &Key, out: &mut Text) -> Result<()> {
         escaped(out, mount.source.as_bytes());
         say!(out, " ");
         escaped(out, &name);
-        let (kind, flags) = (mount.fs.name(), options(mount.flags()));
+        let (kind, flags) = (mount.fs.name(), options(mount.own_flags() | mount.whole_flags()));
         say!(out, " {kind} {flags}{} 0 0\n", mount.fs.options());
     }
     Ok(())
@@ -67,15 +72,25 @@ pub fn mounts(key: &Key, out: &mut Text) -> Result<()> {
 
 pub fn mountinfo(key: &Key, out: &mut Text) -> Result<()> {
     for (mount, name) in visible(key)? {
-        let parent = mount.at.as_ref().map_or(1, |at| at.mount.id);
+        let parent = mount.at().map_or(1, |at| at.mount.id);
         let dev = mount.fs.dev();
         say!(out, "{} {parent} {}:{} ", mount.id, dev_major(dev), dev_minor(dev));
         escaped(out, &root_within(&mount));
         say!(out, " ");
         escaped(out, &name);
-        say!(out, " {} - {} ", options(mount.flags()), mount.fs.name());
+        say!(out, " {}", options(mount.own_flags()));
+        let Propagation { group, master, unbindable } = mount.propagation();
+        for (name, number) in [("shared", group), ("master", master)] {
+            if number != 0 {
+                say!(out, " {name}:{number}");
+            }
+        }
+        if unbindable {
+            say!(out, " unbindable");
+        }
+        say!(out, " - {} ", mount.fs.name());
         escaped(out, mount.source.as_bytes());
-        say!(out, " rw{}\n", mount.fs.options());
+        say!(out, " {}{}\n", options(mount.whole_flags()), mount.fs.options());
     }
     Ok(())
 }

@@ -2,11 +2,13 @@
 //! can be written.
 
 use super::system::RELEASE;
-use crate::fs::hooks;
+use crate::errno::Result;
+use crate::fs::leases;
 use crate::fs::pipe;
 use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
 use crate::say;
-use crate::task::rlimit;
+use crate::task::{pid, rlimit};
+use crate::uts;
 use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 const fn dir(name: &'static str, entries: &'static Dir) -> Entry {
@@ -19,22 +21,25 @@ const fn text(name: &'static str, text: &'static str) -> Entry {
 
 /// A number that keeps what is written to it.
 macro_rules! number {
-    ($name:literal, $default:expr) => {{
+    ($name:literal, $default:literal) => {{
         static VALUE: AtomicI64 = AtomicI64::new($default);
+        number!($name, VALUE)
+    }};
+    ($name:literal, $value:path) => {
         entry(
             $name,
             Kind::Setting(
                 |_, out| {
-                    say!(out, "{}\n", VALUE.load(Relaxed));
+                    say!(out, "{}\n", $value.load(Relaxed));
                     Ok(())
                 },
                 |_, bytes| {
-                    VALUE.store(parse_number(bytes)?, Relaxed);
+                    $value.store(parse_number(bytes)?, Relaxed);
                     Ok(())
                 },
             ),
         )
-    }};
+    };
 }
 
 static OVERCOMMIT: AtomicI64 = AtomicI64::new(0);
@@ -64,7 +69,8 @@ static FS: Dir = Dir::fixed(&[
         ]),
     ),
     text("inode-nr", "1024\t0\n"),
-    text("lease-break-time", "45\n"),
+    number!("lease-break-time", leases::BREAK_TIME),
+    number!("leases-enable", leases::ENABLED),
     dir(
         "mqueue",
         &Dir::fixed(&[
@@ -131,19 +137,36 @@ fn random_uuid() -> [u8; 16] {
     bytes
 }
 
+fn show_name(name: &uts::Name, out: &mut Text) -> Result<()> {
+    out.bytes(&name.get());
+    say!(out, "\n");
+    Ok(())
+}
+
+/// What was written, up to the end of its first line; names are cut to what fits.
+fn first_line(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().position(|byte| matches!(byte, b'\n' | 0)).unwrap_or(bytes.len());
+    &bytes[..end.min(uts::MAX)]
+}
+
 static KERNEL: Dir = Dir::fixed(&[
     text("cap_last_cap", "40\n"),
     text("core_pattern", "core\n"),
     text("core_uses_pid", "0\n"),
     text("dmesg_restrict", "1\n"),
-    text("domainname", "(none)\n"),
+    entry(
+        "domainname",
+        Kind::Setting(
+            |_, out| show_name(&uts::DOMAIN, out),
+            |_, bytes| uts::DOMAIN.set(first_line(bytes)),
+        ),
+    ),
     entry(
         "hostname",
-        Kind::Text(|_, out| {
-            out.bytes(&hooks::host_name());
-            say!(out, "\n");
-            Ok(())
-        }),
+        Kind::Setting(
+            |_, out| show_name(&uts::HOST, out),
+            |_, bytes| uts::HOST.set(first_line(bytes)),
+        ),
     ),
     text("io_uring_disabled", "2\n"),
     text("kptr_restrict", "1\n"),
@@ -164,7 +187,16 @@ static KERNEL: Dir = Dir::fixed(&[
     text("overflowuid", "65534\n"),
     text("panic", "0\n"),
     text("perf_event_paranoid", "4\n"),
-    text("pid_max", "4194304\n"),
+    entry(
+        "pid_max",
+        Kind::Setting(
+            |_, out| {
+                say!(out, "{}\n", pid::limit());
+                Ok(())
+            },
+            |_, bytes| pid::set_limit(parse_number(bytes)?),
+        ),
+    ),
     text("printk", "4\t4\t1\t7\n"),
     dir(
         "random",

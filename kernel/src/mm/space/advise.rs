@@ -4,7 +4,7 @@ use super::AddressSpace;
 use super::fault::FaultError;
 use super::map::checked_range;
 use super::report::Advice;
-use super::vma::{VmFlags, Vma};
+use super::vma::{Prot, VmFlags, Vma};
 use crate::arch::{PAGE_SHIFT, PAGE_SIZE};
 use crate::errno::{Errno, Result};
 use crate::mm::PageCache;
@@ -94,10 +94,15 @@ impl AddressSpace {
     }
 
     fn punch(&self, start: usize, end: usize) -> Result<()> {
-        for (cache, first, last, shared) in self.objects(start, end) {
-            if !shared {
+        for vma in self.maps.read().range(start, end) {
+            if vma.flags.contains(VmFlags::LOCKED) || vma.backing.is_none() {
                 return Err(Errno::EINVAL);
             }
+            if !vma.is_shared() || !vma.may.contains(Prot::WRITE) {
+                return Err(Errno::EACCES);
+            }
+        }
+        for (cache, first, last, _) in self.objects(start, end) {
             cache.punch_hole(first << PAGE_SHIFT, last << PAGE_SHIFT)?;
         }
         Ok(())
