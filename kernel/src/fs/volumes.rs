@@ -15,7 +15,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dock2uni_format::record::{self, MountKind, Record, Variable};
-use linux_raw_sys::general::{O_DIRECTORY, O_RDONLY, O_WRONLY};
+use linux_raw_sys::general::{O_DIRECTORY, O_NOATIME, O_RDONLY, O_WRONLY};
 
 /// Set on a volume's root while the image's files are being copied to it.
 const COPYING: &[u8] = b"trusted.dock2uni.copying";
@@ -166,7 +166,8 @@ fn names_or_none(dir: &Path) -> Result<Vec<Vec<u8>>> {
 
 /// Names in a directory.
 fn names(dir: &Path) -> Result<Vec<Vec<u8>>> {
-    let file = open(dir, O_RDONLY | O_DIRECTORY)?;
+    // A look at what is there changes nothing on a volume.
+    let file = open(dir, O_RDONLY | O_DIRECTORY | O_NOATIME)?;
     let mut names = Vec::new();
     let mut offset = 0;
     loop {

@@ -26,6 +26,7 @@ cases![
     umask_and_modes,
     sticky_directories_protect,
     times_are_kept_and_set,
+    reading_sets_the_access_time,
     stat_family_agrees,
     at_calls_use_the_directory,
     current_directory_moves,
@@ -495,6 +496,36 @@ fn times_are_kept_and_set() {
         let after = stat_of(&file);
         let stamp = |st: &stat| (st.st_mtime, st.st_mtime_nsec);
         assert!(stamp(&after) > stamp(&before), "writing moves mtime");
+    }
+}
+
+fn reading_sets_the_access_time() {
+    unsafe {
+        let file = create("access", b"x");
+        let dir = path("access.d");
+        ok(mkdir(dir.as_ptr(), 0o755));
+        create("access.d/name", b"");
+        let old = |at: &CString| {
+            let time = timespec { tv_sec: 1_000_000, tv_nsec: 1 };
+            ok(utimensat(AT_FDCWD, at.as_ptr(), [time, time].as_ptr(), 0));
+        };
+        let accessed = |at: &CString| stat_of(at).st_atime;
+        let look = |at: &CString, flags: c_int| {
+            let fd = open_at(at, flags);
+            let mut bytes = [0u8; 512];
+            match flags & O_DIRECTORY {
+                0 => assert_eq!(read(fd, 512), b"x"),
+                _ => assert!(syscall(SYS_getdents64, fd, bytes.as_mut_ptr(), 512) > 0),
+            }
+            close(fd);
+        };
+        for (at, flags) in [(&file, O_RDONLY), (&dir, O_RDONLY | O_DIRECTORY)] {
+            old(at);
+            look(at, flags | O_NOATIME);
+            assert_eq!(accessed(at), 1_000_000, "O_NOATIME");
+            look(at, flags);
+            assert!(accessed(at) > 1_600_000_000);
+        }
     }
 }
 
