@@ -663,6 +663,9 @@ pub struct BuildArgs {
     /// Dockerfile [default: `Dockerfile` in the directory; `-` for standard input]
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// The text of the Dockerfile, as a fleet's file may have it.
+    #[arg(skip)]
+    pub inline: Option<String>,
     /// Stage to build [default: the last one]
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,

@@ -49,6 +49,7 @@ impl Progress for Display {
 fn options(context: &Path, args: &BuildArgs) -> Result<Options, Failure> {
     let mut options = Options::new(context);
     options.file.clone_from(&args.file);
+    options.text.clone_from(&args.inline);
     options.target.clone_from(&args.target);
     options.no_cache = args.no_cache;
     options.network = match args.build_network {

@@ -68,6 +68,8 @@ pub struct Options {
     pub context: PathBuf,
     /// The Dockerfile; `Dockerfile` in the context if there is none, and standard input for `-`.
     pub file: Option<PathBuf>,
+    /// The text of the Dockerfile, in place of `file`.
+    pub text: Option<String>,
     /// Name of the image, for messages.
     pub name: String,
     /// Stage to build, by name or number; the last one if there is none.
@@ -117,6 +119,7 @@ impl Options {
             name: context.display().to_string(),
             context,
             file: None,
+            text: None,
             target: None,
             args: BTreeMap::new(),
             contexts: Vec::new(),
@@ -193,11 +196,14 @@ pub fn build(
     built
 }
 
-/// Finds the Dockerfile: its name for messages, its path unless it is standard input, its text.
+/// Finds the Dockerfile: its name for messages, its path if it is a file, its text.
 fn dockerfile(options: &Options) -> Result<(String, Option<PathBuf>, Vec<u8>), Error> {
     // One more than is accepted, so that too much is noticed.
     let limit = text::MAX_BYTES as u64 + 1;
     let mut bytes = Vec::new();
+    if let Some(text) = &options.text {
+        return Ok(("inline Dockerfile".into(), None, text.clone().into_bytes()));
+    }
     if options.file.as_deref() == Some(Path::new("-")) {
         let read = io::stdin().lock().take(limit).read_to_end(&mut bytes);
         read.map_err(|error| Error::io("read", Path::new("standard input"), error))?;

@@ -33,7 +33,7 @@ pub use html::page;
 pub use plan::{Plan, plan};
 pub use source::{Inputs, Inventory, Source, compose_files, read};
 pub use workload::{
-    Attachment, Condition, Dependency, HOST_GATEWAY, Health, Image, Kind, Manifest, Mount,
+    Attachment, Build, Condition, Dependency, HOST_GATEWAY, Health, Image, Kind, Manifest, Mount,
     MountKind, Note, Origin, PortMap, Reach, Resources, Restart, Role, Schedule, Service,
     ServicePort, Severity, Value, Variable, Workload,
 };

@@ -109,23 +109,49 @@ pub enum Image {
     /// An image reference.
     Reference(String),
     /// Built from a Dockerfile.
-    Build {
-        /// The build context.
-        context: PathBuf,
-        /// The Dockerfile in it.
-        dockerfile: Option<PathBuf>,
-        /// The stage to build.
-        target: Option<String>,
-        /// Build arguments, `NAME=VALUE`.
-        args: Vec<String>,
-    },
+    Build(Box<Build>),
+}
+
+/// How an image is built. What is text is as the options of `convert` have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Build {
+    /// The build context.
+    pub context: PathBuf,
+    /// The Dockerfile in it.
+    pub dockerfile: Option<PathBuf>,
+    /// The text of the Dockerfile, in place of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inline: Option<String>,
+    /// The stage to build.
+    pub target: Option<String>,
+    /// Build arguments, `NAME=VALUE`.
+    pub args: Vec<String>,
+    /// Further contexts: `--build-context`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contexts: Vec<String>,
+    /// `--secret`, where they come from and not what they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// `--ssh`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh: Vec<String>,
+    /// RUN has no network.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub offline: bool,
+    /// Every step is built anew.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_cache: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl std::fmt::Display for Image {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Image::Reference(reference) => f.write_str(reference),
-            Image::Build { context, .. } => write!(f, "build of {}", context.display()),
+            Image::Build(build) => write!(f, "build of {}", build.context.display()),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Error;
@@ -39,8 +40,22 @@ pub fn text(stream: impl Read, name: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Every document of a stream; empty ones are skipped.
+/// Every document of a stream; empty ones are skipped. `yes` and `off` are truth values, as Kubernetes
+/// reads them.
 pub fn documents(text: &str, name: &str) -> Result<Vec<Value>, Error> {
+    parse(text, name, false)
+}
+
+/// The same as Docker Compose reads it: only `true` and `false` are truth values.
+pub fn documents_of_compose<T: DeserializeOwned>(text: &str, name: &str) -> Result<Vec<T>, Error> {
+    parse(text, name, true)
+}
+
+fn parse<T: DeserializeOwned>(
+    text: &str,
+    name: &str,
+    strict_booleans: bool,
+) -> Result<Vec<T>, Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -50,6 +65,7 @@ pub fn documents(text: &str, name: &str) -> Result<Vec<Value>, Error> {
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_REPLAYED,
         },
+        strict_booleans: strict_booleans,
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_saphyr::from_multiple_with_options(text, options)

@@ -132,6 +132,34 @@ fn a_compose_file_is_planned_against_the_registry_it_names() {
 }
 
 #[test]
+fn a_dockerfile_inside_of_a_compose_file_is_built() {
+    if !can_boot() {
+        return;
+    }
+    let lab = Lab::new(&[("busybox", "shop/shell:1")]);
+    fs::create_dir(lab.path().join("extra")).unwrap();
+    lab.file("extra/note", "hello");
+    lab.file(
+        "compose.yaml",
+        r#"
+services:
+  reader:
+    build:
+      dockerfile_inline: |
+        FROM REGISTRY/shop/shell:1
+        COPY --from=extra note /note
+        CMD ["cat", "/note"]
+      additional_contexts: {extra: ./extra}
+"#,
+    );
+    let (code, plan) = lab.plan(&["compose.yaml", "--build"]);
+    assert_eq!(code, 0, "{plan:#}");
+    let reader = &plan["items"][0];
+    assert_eq!(reader["argv"], serde_json::json!(["cat", "/note"]));
+    assert_ne!(verdict(&verdicts(&plan), "reader"), "wont-run", "{plan:#}");
+}
+
+#[test]
 fn a_registrys_catalogue_lists_and_manifests_are_sources_too() {
     if !can_boot() {
         return;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::args::{BuildArgs, SourceArgs};
+use super::super::args::{BuildArgs, BuildNetwork, SourceArgs};
 use super::super::progress::Display;
 use super::super::target::{self, Target};
 use super::super::{Failure, roots};
@@ -29,14 +29,23 @@ impl FromStore<'_> {
                 let reference = Reference::detect(reference);
                 Target::Reference(reference.map_err(|e| Failure::from(e).into_problem())?)
             }
-            Image::Build { .. } if !self.build => {
+            Image::Build(_) if !self.build => {
                 return Err(Problem::not_built());
             }
-            Image::Build { context, dockerfile, target, args } => {
-                build.file = dockerfile.as_ref().map(|file| context.join(file));
-                build.target.clone_from(target);
-                build.build_arg.clone_from(args);
-                Target::Context(context.clone())
+            Image::Build(wanted) => {
+                let file = wanted.dockerfile.as_ref();
+                build.file = file.map(|file| wanted.context.join(file));
+                build.inline.clone_from(&wanted.inline);
+                build.target.clone_from(&wanted.target);
+                build.build_arg.clone_from(&wanted.args);
+                build.build_context.clone_from(&wanted.contexts);
+                build.secret.clone_from(&wanted.secrets);
+                build.ssh.clone_from(&wanted.ssh);
+                build.no_cache = wanted.no_cache;
+                if wanted.offline {
+                    build.build_network = BuildNetwork::None;
+                }
+                Target::Context(wanted.context.clone())
             }
         };
         Ok((target, build))
@@ -67,7 +76,7 @@ impl plan::Images for FromStore<'_> {
 
 impl convert::Images for FromStore<'_> {
     fn describe(&self, image: &Image, digest: Option<&str>) -> Result<source::Image, Problem> {
-        if let Image::Build { .. } = image {
+        if let Image::Build(_) = image {
             return self.build(image);
         }
         References { options: &self.options()?, store: self.store }.describe(image, digest)
@@ -79,7 +88,7 @@ impl convert::Images for FromStore<'_> {
         digest: &str,
         watch: &dyn Watch,
     ) -> Result<source::Image, Problem> {
-        if let Image::Build { .. } = image {
+        if let Image::Build(_) = image {
             return self.build(image);
         }
         References { options: &self.options()?, store: self.store }.fetch(image, digest, watch)

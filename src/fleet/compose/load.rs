@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::interpolate::{self, Variables};
+use super::tags::{self, Meaning, Node};
 use super::{Options, dotenv, fault, merge};
 use crate::fleet::Error;
 use crate::fleet::yaml::{self, Place};
@@ -107,13 +108,28 @@ impl Loader {
                 if !value.is_object() {
                     return Err(place.error("a mapping is expected here"));
                 }
-                let value =
-                    self.extended(value, key, file, directory, variables, &mut Vec::new())?;
-                match services.get_mut(key) {
-                    Some((base, _)) => merge::merge(base, value),
-                    None => {
-                        services.insert(key.clone(), (value, file.clone()));
+                let mut extended = |value: &Value| {
+                    self.extended(value, key, file, directory, variables, &mut Vec::new())
+                };
+                let whole = match tags::meaning(value.clone()) {
+                    Meaning::Reset => {
+                        services.remove(key);
+                        continue;
                     }
+                    Meaning::Override(value) => Some(extended(&value)?),
+                    Meaning::Merge(value) => {
+                        let value = extended(&value)?;
+                        match services.get_mut(key) {
+                            Some((base, _)) => {
+                                merge::merge(base, value);
+                                None
+                            }
+                            None => Some(value),
+                        }
+                    }
+                };
+                if let Some(value) = whole.and_then(tags::alone) {
+                    services.insert(key.clone(), (value, file.clone()));
                 }
             }
             if depth == 0
@@ -124,12 +140,7 @@ impl Loader {
             for kind in ["volumes", "configs", "secrets", "networks", "models"] {
                 for (key, value) in object(&document, kind, &top)? {
                     let all = self.project.declared.entry(kind.to_owned()).or_default();
-                    match all.get_mut(key) {
-                        Some(base) => merge::merge(base, value.clone()),
-                        None => {
-                            all.insert(key.clone(), value.clone());
-                        }
-                    }
+                    merge::member(all, key.clone(), value.clone());
                 }
             }
         }
@@ -171,11 +182,10 @@ impl Loader {
             return Err(Error::Nesting { name, what, limit: MAX_FILES });
         }
         let text = yaml::read_text(file)?;
-        refuse_tags(&text, &name)?;
-        let mut documents = yaml::documents(&text, &name)?;
+        let mut documents: Vec<Node> = yaml::documents_of_compose(&text, &name)?;
         let mut value = match documents.len() {
             0 => Value::Object(Map::new()),
-            1 => documents.remove(0),
+            1 => documents.remove(0).0,
             _ => {
                 let text = "a Compose file is one document, and this one has several".to_owned();
                 return Err(Error::Yaml { name, text });
@@ -267,8 +277,9 @@ impl Loader {
             let file = base_file.display();
             return Err(place.error(format!("`{file}` has no service `{base_name}`")));
         };
-        let mut base =
+        let base =
             self.extended(&base, &base_name, &base_file, &base_directory, variables, chain)?;
+        let mut base = tags::alone(base).unwrap_or_default();
         if base_directory != directory {
             relocate(&mut base, &base_directory);
         }
@@ -307,11 +318,21 @@ fn relocate(service: &mut Value, directory: &Path) {
             }
         }
     }
-    if let Some(Value::String(context)) =
-        service.get_mut("build").and_then(|build| build.get_mut("context"))
-        && !context.contains("://")
+    let Some(build) = service.get_mut("build") else { return };
+    if let Some(Value::String(context)) = build.get_mut("context")
+        && !super::build::is_address(context)
     {
         *context = join(context);
+    }
+    if let Some(Value::Object(contexts)) = build.get_mut("additional_contexts") {
+        for value in contexts.values_mut() {
+            if let Value::String(context) = value
+                && !super::build::is_address(context)
+                && !context.starts_with("service:")
+            {
+                *context = join(context);
+            }
+        }
     }
 }
 
@@ -323,6 +344,9 @@ fn object<'v>(
 ) -> Result<impl Iterator<Item = (&'v String, &'v Value)>, Error> {
     match value.get(key) {
         None | Some(Value::Null) => Ok(None),
+        Some(value) if tags::is_tagged(value) => {
+            Err(place.key(key).error("tags are for what is below it: give them to single entries"))
+        }
         Some(Value::Object(map)) => Ok(Some(map.iter())),
         Some(_) => Err(place.key(key).error("a mapping is expected here")),
     }
@@ -352,23 +376,6 @@ fn expand(
             }
         }
         _ => {}
-    }
-    Ok(())
-}
-
-/// `!reset` and `!override` take back what an earlier file said. Values without tags can't express
-/// that, and reading such a file without it would give another fleet than the one described.
-fn refuse_tags(text: &str, name: &str) -> Result<(), Error> {
-    for (number, line) in text.lines().enumerate() {
-        let code = line.split(" #").next().unwrap_or_default();
-        if let Some(tag) = ["!reset", "!override"]
-            .iter()
-            .find(|tag| code.split_whitespace().any(|word| word == **tag))
-        {
-            return Err(Place::top(name).key(format!("line {}", number + 1)).error(format!(
-                "the tag `{tag}` is not supported; pass the output of `docker compose config`"
-            )));
-        }
     }
     Ok(())
 }

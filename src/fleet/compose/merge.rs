@@ -2,41 +2,50 @@
 
 use serde_json::{Map, Value};
 
+use super::tags::{self, Meaning};
+
 /// Sequences that are replaced as a whole.
 const REPLACED: [&str; 3] = ["command", "entrypoint", "test"];
 /// Lists of `NAME=VALUE` that mean a mapping.
-const ASSIGNMENTS: [&str; 6] =
-    ["environment", "labels", "annotations", "args", "sysctls", "driver_opts"];
+const ASSIGNMENTS: [&str; 7] = [
+    "environment",
+    "labels",
+    "annotations",
+    "args",
+    "sysctls",
+    "driver_opts",
+    "additional_contexts",
+];
 
 /// Puts every short form of a service into its long one, so that two services can be merged.
 pub fn normalise(service: &mut Value) {
     let Value::Object(map) = service else { return };
     for key in ASSIGNMENTS {
-        if let Some(value) = map.get_mut(key) {
+        if let Some(value) = map.get_mut(key).map(tags::inner) {
             assignments(value);
         }
     }
-    if let Some(Value::Object(build)) = map.get_mut("build") {
+    if let Some(Value::Object(build)) = map.get_mut("build").map(tags::inner) {
         for key in ASSIGNMENTS {
-            if let Some(value) = build.get_mut(key) {
+            if let Some(value) = build.get_mut(key).map(tags::inner) {
                 assignments(value);
             }
         }
     }
-    if let Some(build @ Value::String(_)) = map.get_mut("build") {
+    if let Some(build @ Value::String(_)) = map.get_mut("build").map(tags::inner) {
         let context = build.take();
         *build = Value::Object(Map::from_iter([("context".to_owned(), context)]));
     }
-    if let Some(value) = map.get_mut("depends_on") {
+    if let Some(value) = map.get_mut("depends_on").map(tags::inner) {
         keyed(value, || {
             Value::Object(Map::from_iter([("condition".to_owned(), "service_started".into())]))
         });
     }
-    if let Some(value) = map.get_mut("networks") {
+    if let Some(value) = map.get_mut("networks").map(tags::inner) {
         keyed(value, || Value::Null);
     }
     for key in ["env_file", "tmpfs", "dns", "dns_search"] {
-        if let Some(value @ Value::String(_)) = map.get_mut(key) {
+        if let Some(value @ Value::String(_)) = map.get_mut(key).map(tags::inner) {
             let single = value.take();
             *value = Value::Array(vec![single]);
         }
@@ -63,28 +72,39 @@ fn keyed(value: &mut Value, default: impl Fn() -> Value) {
     *value = Value::Object(pairs.collect());
 }
 
-/// Lays `over` over `base`. Both are in normal form.
+/// Lays `over` over `base`. Both are in normal form, and `base` has no tags any more.
 pub fn merge(base: &mut Value, over: Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
-                match base.get_mut(&key) {
-                    Some(old) if !value.is_null() => member(&key, old, value),
-                    _ => {
-                        base.insert(key, value);
-                    }
-                }
+                member(base, key, value);
             }
         }
-        (base, over) => *base = over,
+        (base, over) => *base = tags::alone(over).unwrap_or_default(),
     }
 }
 
-fn member(key: &str, base: &mut Value, over: Value) {
+/// Lays a value over that of a mapping's key.
+pub fn member(base: &mut Map<String, Value>, key: String, over: Value) {
+    let value = match tags::meaning(over) {
+        Meaning::Reset => {
+            base.remove(&key);
+            return;
+        }
+        Meaning::Override(value) => value,
+        Meaning::Merge(value) => match base.get_mut(&key) {
+            Some(old) if !value.is_null() => return both(&key, old, value),
+            _ => value,
+        },
+    };
+    base.extend(tags::alone(value).map(|value| (key, value)));
+}
+
+fn both(key: &str, base: &mut Value, over: Value) {
     match (base, over) {
         (base @ Value::Array(_), over @ Value::Array(_)) if REPLACED.contains(&key) => *base = over,
         (Value::Array(base), Value::Array(over)) => {
-            for item in over {
+            for item in over.into_iter().filter_map(tags::alone) {
                 // Of two mounts at one place the later one counts.
                 let same = |old: &Value| match (mount_target(key, old), mount_target(key, &item)) {
                     (Some(old), Some(new)) => old == new,

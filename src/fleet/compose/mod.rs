@@ -5,11 +5,13 @@
 //! 2. [`service`]: each service becomes a [`Workload`](super::Workload), and what it asks for that a
 //!    VM has no counterpart for becomes notes.
 
+mod build;
 mod dotenv;
 mod interpolate;
 mod load;
 mod merge;
 mod service;
+mod tags;
 
 #[cfg(test)]
 mod tests;

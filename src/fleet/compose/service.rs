@@ -7,12 +7,13 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::load::{Project, Service};
-use super::{Options, Variables, dotenv};
+use super::{Options, Variables, build, dotenv};
 use crate::config::Publish;
 use crate::fleet::yaml::{self, Place};
 use crate::fleet::{
     Attachment, Condition, Dependency, Error, HOST_GATEWAY, Health, Image, Kind, Mount, MountKind,
-    Origin, PortMap, Resources, Restart, Severity, Value as EnvValue, Variable, Workload, quantity,
+    Note, Origin, PortMap, Resources, Restart, Severity, Value as EnvValue, Variable, Workload,
+    quantity,
 };
 use dock2uni_format::record::Proto;
 
@@ -136,8 +137,10 @@ fn workload(name: &str, service: &Service, project: &Project) -> Result<Workload
     let file = service.file.display().to_string();
     let place = place(&file, name);
     let value = &service.value;
-    let image = image(value, service, &place)?;
+    let mut notes = Vec::new();
+    let image = image(value, service, project, &place, &mut notes)?;
     let mut workload = Workload::new(name.to_owned(), Kind::ComposeService, file.clone(), image);
+    workload.notes = notes;
     workload.entrypoint = words(value, "entrypoint", &place)?;
     workload.command = words(value, "command", &place)?;
     workload.env = environment(value, service, &place, &mut workload.notes)?;
@@ -158,38 +161,16 @@ fn workload(name: &str, service: &Service, project: &Project) -> Result<Workload
     Ok(workload)
 }
 
-fn image(value: &Value, service: &Service, place: &Place<'_>) -> Result<Image, Error> {
+fn image(
+    value: &Value,
+    service: &Service,
+    project: &Project,
+    place: &Place<'_>,
+    notes: &mut Vec<Note>,
+) -> Result<Image, Error> {
     let reference = yaml::opt_text(value, "image", place)?;
-    if let Some(build) = value.get("build").filter(|build| !build.is_null()) {
-        let place = place.key("build");
-        if let Some(text) = yaml::opt_text(build, "dockerfile_inline", &place)? {
-            let lines = text.lines().count();
-            return Err(place.key("dockerfile_inline").error(format!(
-                "a Dockerfile inside of the Compose file ({lines} lines) is not supported; put it \
-                 into a file of its own"
-            )));
-        }
-        let context = yaml::opt_text(build, "context", &place)?.unwrap_or_else(|| ".".to_owned());
-        let args = match build.get("args") {
-            Some(Value::Object(args)) => args
-                .iter()
-                .filter_map(|(name, value)| {
-                    // A bare name takes its value from the environment.
-                    let value = match value {
-                        Value::Null => service.variables.get(name).cloned()?,
-                        value => yaml::scalar(value)?,
-                    };
-                    Some(format!("{name}={value}"))
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
-        return Ok(Image::Build {
-            context: service.directory.join(context),
-            dockerfile: yaml::opt_text(build, "dockerfile", &place)?.map(Into::into),
-            target: yaml::opt_text(build, "target", &place)?,
-            args,
-        });
+    if let Some(given) = value.get("build").filter(|build| !build.is_null()) {
+        return build::image(given, service, project, &place.key("build"), notes);
     }
     match reference {
         Some(reference) if !reference.is_empty() => Ok(Image::Reference(reference)),
@@ -502,7 +483,7 @@ fn volume_name(project: &Project, name: &str, place: &Place<'_>) -> Result<Optio
 }
 
 /// What a declared config or secret is made of. One that is external or missing has no origin.
-fn origin(
+pub fn origin(
     project: &Project,
     kind: &str,
     name: &str,

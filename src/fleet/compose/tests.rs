@@ -59,6 +59,7 @@ services:
     environment:
       <<: *env
       PGDATA: /data
+      FSYNC: off
     volumes:
       - data:/data
       - type: tmpfs
@@ -105,6 +106,7 @@ secrets:
     assert_eq!(text(db, "POSTGRES_PASSWORD").as_deref(), Some("from-env"));
     assert_eq!(text(db, "PGDATA").as_deref(), Some("/data"));
     assert_eq!(text(db, "LANG").as_deref(), Some("C.UTF-8"));
+    assert_eq!(text(db, "FSYNC").as_deref(), Some("off"));
     assert_eq!((db.replicas, db.restart), (2, Restart::Always));
     assert_eq!((db.resources.milli_cpus, db.resources.memory), (Some(1500), Some(512 << 20)));
     let kinds: Vec<_> = db.mounts.iter().map(|m| (m.kind, m.target.as_str())).collect();
@@ -115,9 +117,10 @@ secrets:
     };
     assert_eq!(argv[..], ["/bin/sh", "-c", "pg_isready -U app"]);
 
-    let Image::Build { context, target, args, .. } = &web.image else { panic!("{:?}", web.image) };
-    assert_eq!(*context, files.path("./web"));
-    assert_eq!((target.as_deref(), &args[..]), (Some("prod"), &["VERSION=3".to_owned()][..]));
+    let Image::Build(build) = &web.image else { panic!("{:?}", web.image) };
+    assert_eq!(build.context, files.path("./web"));
+    assert_eq!(build.target.as_deref(), Some("prod"));
+    assert_eq!(build.args[..], ["VERSION=3"]);
     assert_eq!(web.command.as_deref().unwrap(), ["gunicorn", "--bind", "0.0.0.0:8000", "app:app"]);
     let overrides = web.overrides();
     assert_eq!(overrides.entrypoint.as_deref(), Some("/entry.sh"));
@@ -231,10 +234,117 @@ volumes: {nfs: {driver_opts: {type: nfs, o: addr=10.0.0.1}}, own: {driver: local
 }
 
 #[test]
+fn builds_get_what_their_section_says() {
+    let files = Files::new(&[
+        (
+            "c.yaml",
+            r#"
+services:
+  a:
+    build:
+      dockerfile_inline: |
+        FROM busybox
+        RUN --mount=type=secret,id=key cat /run/secrets/key
+      additional_contexts: [lib=../lib, "base=docker-image://debian:12"]
+      secrets: [token, {source: file, target: /run/secrets/key}]
+      ssh: [default]
+      network: none
+      no_cache: true
+      labels: [a=b]
+      shm_size: 1g
+      contxt: .
+  b:
+    extends: {file: sub/base.yaml, service: b}
+secrets:
+  token: {environment: TOKEN}
+  file: {file: ./key}
+"#,
+        ),
+        ("sub/base.yaml", "services: {b: {build: {context: x, additional_contexts: {lib: y}}}}"),
+    ]);
+    let all = files.read(&["c.yaml"], &Options::default()).unwrap();
+    let Image::Build(build) = &all[0].image else { panic!("{:?}", all[0].image) };
+    assert!(build.inline.as_deref().is_some_and(|text| text.starts_with("FROM busybox\nRUN")));
+    let lib = files.path("../lib");
+    let lib = format!("lib={}", lib.display());
+    assert_eq!(build.contexts[..], [String::from("base=docker-image://debian:12"), lib]);
+    let key = format!("id=key,src={}", files.path("key").display());
+    assert_eq!(build.secrets[..], ["id=token,env=TOKEN".to_owned(), key]);
+    assert_eq!(
+        (build.offline, build.no_cache, &build.ssh[..]),
+        (true, true, &["default".into()][..])
+    );
+    let notes: Vec<_> = all[0].notes.iter().map(|note| note.text.as_str()).collect();
+    assert!(notes[0].starts_with("`build.contxt` is no key"), "{notes:?}");
+    assert!(notes[1].starts_with("`build.shm_size` is not carried over"), "{notes:?}");
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    let Image::Build(build) = &all[1].image else { panic!("{:?}", all[1].image) };
+    assert_eq!(build.context, files.path("sub").join("x"));
+    assert_eq!(build.contexts[..], [format!("lib={}", files.path("sub").join("y").display())]);
+}
+
+#[test]
+fn later_files_take_back_and_replace() {
+    let files = Files::new(&[
+        (
+            "a.yaml",
+            r#"
+services:
+  a: {image: i, command: [x], ports: ["80:80"], environment: [A=1, B=2], depends_on: [b, c]}
+  b: {image: j, environment: {A: "1"}}
+  c: {image: k}
+  d: {image: l, ports: !override ["1:1"], command: !reset null}
+volumes: {v: {name: w}}
+"#,
+        ),
+        (
+            "b.yaml",
+            r#"
+services:
+  a:
+    command: !reset
+    ports: !override ["81:80"]
+    environment: !override [C=3]
+    depends_on: {c: !reset {}}
+  b: !override {image: "!override"}
+  c: !reset null
+volumes: {v: !override {}}
+"#,
+        ),
+    ]);
+    let all = files.read(&["a.yaml", "b.yaml"], &Options::default()).unwrap();
+    assert_eq!(all.iter().map(|w| w.name.as_str()).collect::<Vec<_>>(), ["a", "b", "d"]);
+    let ports = |at: usize| all[at].ports.iter().map(|p| (p.host, p.guest)).collect::<Vec<_>>();
+    assert_eq!((all[0].command.as_ref(), ports(0)), (None, vec![(Some(81), 80)]));
+    let names: Vec<_> = all[0].env.iter().map(|v| v.name.as_str()).collect();
+    assert_eq!(names, ["C"]);
+    assert_eq!(all[0].depends_on.len(), 1);
+    assert_eq!((&all[1].image, all[1].env.len()), (&Image::Reference("!override".into()), 0));
+    assert_eq!((all[2].command.as_ref(), ports(2)), (None, vec![(Some(1), 1)]));
+    // A file that is read by itself is as if it had no tags.
+    let all = files.read(&["b.yaml"], &Options::default());
+    assert!(all.unwrap_err().to_string().contains("services.a: neither `image`"));
+}
+
+#[test]
 fn errors_name_file_place_and_cause() {
     for (text, expected) in [
         ("services: {a: {}}", "services.a: neither `image` nor `build`"),
         ("services: {a: {provider: {type: x}}}", "services.a.provider: a plugin of Docker Compose"),
+        (
+            "services: {a: {build: 'https://x/y.git'}}",
+            "a.build.context: `https://x/y.git` is not on",
+        ),
+        ("services: {a: {build: {network: n}}}", "a.build.network: `n` is no network"),
+        ("services: {a: {build: {platforms: [linux/arm64]}}}", "a.build.platforms: VMs are for"),
+        (
+            "services: {a: {build: {additional_contexts: {b: 'service:b'}}}}",
+            "additional_contexts.b: the image of the service `b`",
+        ),
+        (
+            "services: {a: {build: {dockerfile: D, dockerfile_inline: FROM x}}}",
+            "either `dockerfile` or `dockerfile_inline`",
+        ),
         ("services: {a: {image: 'x:${T:?set T}'}}", "`T` is required: set T"),
         ("services: {a: {image: 'x$'}}", "services.a.image: a `$`"),
         ("services: {a: {image: i, ports: ['99999:1']}}", "services.a.ports: `99999`"),
@@ -243,7 +353,7 @@ fn errors_name_file_place_and_cause() {
         ("services: {a: {image: i, restart: sometimes}}", "`sometimes` is no known policy"),
         ("services: {a: {extends: a}}", "round in circles"),
         ("include: [c.yaml]", "round in circles"),
-        ("services: {a: {image: i, command: !reset []}}", "`!reset` is not supported"),
+        ("services: !reset {}", "services: tags are for what is below it"),
         ("services: [a]", "services: a mapping is expected"),
         ("- a", "a Compose file is a mapping"),
         ("a: [", "not understood as YAML"),
