@@ -66,6 +66,33 @@ fn the_schemas_of_kubernetes_accept_it() {
     assert!(others.is_empty(), "{others:?}");
 }
 
+/// The same by kubeconform, KEDA's kinds included, with `KUBECONFORM` the program and
+/// `KUBECONFORM_SCHEMAS` places of schemas (its `-schema-location`), between blanks.
+#[test]
+#[ignore = "kubeconform is in no package registry, and fetches its schemas"]
+fn kubeconform_accepts_it() {
+    let program = std::env::var_os("KUBECONFORM").unwrap_or("kubeconform".into());
+    let schemas = std::env::var("KUBECONFORM_SCHEMAS").unwrap_or_else(|_| {
+        "default https://raw.githubusercontent.com/datreeio/CRDs-catalog/main/{{.Group}}/\
+         {{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
+            .into()
+    });
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/kubernetes");
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let output = Command::new(program)
+        .args(["-strict", "-output", "json", "-summary"])
+        // A Kustomization is read by kubectl alone.
+        .args(["-skip", "Kustomization"])
+        .args(schemas.split_whitespace().flat_map(|place| ["-schema-location", place]))
+        .args(files.filter(|path| path.extension().is_some_and(|kind| kind == "yaml")))
+        .output()
+        .unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{text}");
+    let summary = &serde_json::from_str::<Value>(&text).unwrap()["summary"];
+    assert!(summary["valid"].as_u64() >= Some(11) && summary["skipped"] == 1, "{text}");
+}
+
 #[test]
 fn every_file_is_in_the_kustomization_and_every_name_leads_somewhere() {
     let kustomization = &documents("kustomization.yaml")[0];
