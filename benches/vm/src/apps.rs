@@ -74,10 +74,11 @@ pub fn measure(vm: &Vm, who: &str, name: &str, seconds: u64) -> Result<[f64; 2],
     let words: Vec<&str> = name.split(' ').collect();
     match words[..] {
         ["wrk", kind, connections] => {
-            http::wait_for_200(vm.port, Duration::from_secs(300))?;
+            http::wait_for_200(vm.address, Duration::from_secs(300))?;
             let connections = connections.parse().map_err(|_| "connections are a number")?;
-            let load =
-                |seconds| http::wrk(who, vm.port, kind == "keep-alive", connections, seconds, 60);
+            let load = |seconds| {
+                http::wrk(who, vm.address, kind == "keep-alive", connections, seconds, 60)
+            };
             // The first requests meet programs that aren't compiled, imported or cached yet.
             for _ in 0..10 {
                 if load(4)? > 0.0 {
@@ -113,16 +114,17 @@ fn redis(
     pipelined: &str,
     seconds: u64,
 ) -> Result<[f64; 2], String> {
-    let port = vm.port.to_string();
+    let (host, port) = (vm.address.ip().to_string(), vm.address.port().to_string());
     until_ready(|| {
         let mut command = Command::new("redis-cli");
-        command.args(["-e", "-p", &port, "ping"]);
+        command.args(["-e", "-h", &host, "-p", &port, "ping"]);
         command
     })?;
     let run = |requests: f64| -> Result<f64, String> {
         let requests = requests.ceil().to_string();
         let mut command = Command::new("redis-benchmark");
-        command.args(["-p", &port, "-t", test, "-c", clients, "-P", pipelined, "-n", &requests]);
+        command.args(["-h", &host, "-p", &port, "-t", test, "-c", clients, "-P", pipelined]);
+        command.args(["-n", &requests]);
         let csv = sh(command.args(["-r", "10000", "-d", "64", "--csv"]))?;
         // "SET","1234.5",...
         let rate = csv.lines().last().and_then(|line| line.split('"').nth(3));
@@ -152,13 +154,13 @@ fn redis(
 
 /// Transactions a second, on 100,000 accounts.
 fn pgbench(vm: &Vm, clients: &str, seconds: u64, options: &[&str]) -> Result<[f64; 2], String> {
-    let port = vm.port.to_string();
+    let (host, port) = (vm.address.ip().to_string(), vm.address.port().to_string());
     let client = |program: &str| {
         // Debian has them in a directory for each major version.
         let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         let found = versions.map(|dir| dir.path().join("bin").join(program)).find(|p| p.exists());
         let mut command = Command::new(found.unwrap_or_else(|| program.into()));
-        command.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres"]);
+        command.args(["-h", &host, "-p", &port, "-U", "postgres"]);
         command.env("PGCONNECT_TIMEOUT", "10");
         command
     };

@@ -1,7 +1,7 @@
 //! The client's side.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\
 /// QEMU's user network accepts connections before the guest can, and some of those are lost; so a
 /// new attempt starts every few milliseconds while the older ones stay open, and the first answer
 /// to any of them counts.
-pub fn wait_for_200(port: u16, limit: Duration) -> Result<(), String> {
+pub fn wait_for_200(address: SocketAddr, limit: Duration) -> Result<(), String> {
     let start = Instant::now();
     let mut open: Vec<TcpStream> = Vec::new();
     let mut last = None::<Instant>;
     while start.elapsed() < limit {
         if last.is_none_or(|at| at.elapsed() > Duration::from_millis(20)) && open.len() < 500 {
             last = Some(Instant::now());
-            if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port))
+            if let Ok(mut stream) = TcpStream::connect(address)
                 && stream.write_all(REQUEST).is_ok()
                 && stream.set_nonblocking(true).is_ok()
             {
@@ -42,13 +42,13 @@ pub fn wait_for_200(port: u16, limit: Duration) -> Result<(), String> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Err(format!("no answer on port {port} within {} s", limit.as_secs()))
+    Err(format!("no answer from {address} within {} s", limit.as_secs()))
 }
 
 /// One request; an error if the answer isn't a 200.
-pub fn get(port: u16, limit: Duration) -> Result<(), String> {
+pub fn get(address: SocketAddr, limit: Duration) -> Result<(), String> {
     let attempt = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(limit))?;
         stream.write_all(REQUEST)?;
         let mut answer = Vec::new();
@@ -66,7 +66,7 @@ pub fn get(port: u16, limit: Duration) -> Result<(), String> {
 /// timed out are not in the rate; how many they were is said, for either guest may drop some.
 pub fn wrk(
     who: &str,
-    port: u16,
+    address: SocketAddr,
     keep_alive: bool,
     connections: u32,
     seconds: u64,
@@ -78,7 +78,7 @@ pub fn wrk(
     if !keep_alive {
         command.args(["-H", "Connection: close"]);
     }
-    command.arg(format!("http://127.0.0.1:{port}/"));
+    command.arg(format!("http://{address}/"));
     let output = command.output().map_err(|error| format!("wrk: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let field = |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name));

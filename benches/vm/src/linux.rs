@@ -39,6 +39,7 @@ pub fn prepare(ours: &Guest) -> Result<Guest, String> {
         cmdline: "console=ttyS0 quiet panic=-1 rdinit=/init",
         microvm_cmdline: counter_frequency()?,
         port: ours.port,
+        network: ours.network,
         record: ours.record.clone(),
     })
 }

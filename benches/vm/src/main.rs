@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p bench-vm -- IMAGE [--machine q35|microvm] [--rounds N] [--seconds S]
-//!     [--app http|redis|postgres|node|gunicorn] [--cpus N] [--kernel FILE]
+//!     [--app http|redis|postgres|node|gunicorn] [--cpus N] [--network user|tap] [--kernel FILE]
 //! cargo run --release -p bench-vm -- micro [--clock time|instructions] [--only WORD] ...
 //! ```
 //!
@@ -17,9 +17,11 @@ mod apps;
 mod http;
 mod linux;
 mod micro;
+mod net;
 mod vm;
 
 use apps::App;
+use net::Network;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use vm::{Clock, Guest, Machine, Vm};
@@ -35,6 +37,7 @@ struct Options {
     clock: Clock,
     kernel: Option<String>,
     batches: Option<u32>,
+    network: Network,
 }
 
 fn options() -> Result<Options, String> {
@@ -49,6 +52,7 @@ fn options() -> Result<Options, String> {
         clock: Clock::Time,
         kernel: None,
         batches: None,
+        network: Network::default(),
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -67,6 +71,7 @@ fn options() -> Result<Options, String> {
             "--batches" => {
                 options.batches = Some(value()?.parse().map_err(|_| "`--batches` takes a number")?)
             }
+            "--network" => options.network = Network::parse(&value()?)?,
             "--kernel" => options.kernel = Some(value()?),
             "--only" => options.only = Some(value()?),
             _ if options.image.is_empty() && !arg.starts_with('-') => options.image = arg,
@@ -74,7 +79,7 @@ fn options() -> Result<Options, String> {
         }
     }
     if options.image.is_empty() {
-        return Err("usage: bench-vm IMAGE [--machine q35|microvm] [--rounds N] [--seconds S] [--only MEASURE] [--app http|redis|postgres|node|gunicorn] [--cpus N] [--kernel FILE]\n       bench-vm micro [--clock time|instructions] [--batches N] [--only WORD] [--cpus N] [--rounds N] [--kernel FILE]".into());
+        return Err("usage: bench-vm IMAGE [--machine q35|microvm] [--rounds N] [--seconds S] [--only MEASURE] [--app http|redis|postgres|node|gunicorn] [--cpus N] [--network user|tap] [--kernel FILE]\n       bench-vm micro [--clock time|instructions] [--batches N] [--only WORD] [--cpus N] [--rounds N] [--kernel FILE]".into());
     }
     if options.clock == Clock::Instructions && (options.cpus != 1 || options.image != "micro") {
         return Err("`--clock instructions` is for `micro` with one CPU".into());
@@ -97,15 +102,24 @@ fn run(options: &Options) -> Result<(), String> {
         return micro::run(options);
     }
     let image = vm::image(&options.image)?;
-    let mut ours = vm::prepare(&image, &options.app.env(), options.kernel.as_deref())?;
+    let (env, kernel) = (options.app.env(), options.kernel.as_deref());
+    let mut ours = vm::prepare(&image, &env, kernel, options.network)?;
     ours.port = options.app.port();
     let linux = linux::prepare(&ours)?;
+    if options.network == Network::Tap {
+        // Only now: what was missing may have come over this machine's network.
+        if !net::is_inside() {
+            return Err(net::enter());
+        }
+        net::set_up()?;
+    }
     let guests = [&ours, &linux];
     println!(
-        "machine {}, {} CPUs, accel {}, {} rounds in turn",
+        "machine {}, {} CPUs, accel {}, network {}, {} rounds in turn",
         options.machine.name(),
         options.cpus,
         vm::ACCEL,
+        options.network.name(),
         options.rounds
     );
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
@@ -192,21 +206,21 @@ fn in_turn<const N: usize>(
 fn boot(options: &Options, guest: &Guest) -> Result<[f64; 1], String> {
     let start = Instant::now();
     let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
-    http::wait_for_200(vm.port, Duration::from_secs(120))?;
+    http::wait_for_200(vm.address, Duration::from_secs(120))?;
     Ok([start.elapsed().as_secs_f64() * 1000.0])
 }
 
 fn host_memory(options: &Options, guest: &Guest) -> Result<[f64; 1], String> {
     let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
-    http::wait_for_200(vm.port, Duration::from_secs(120))?;
+    http::wait_for_200(vm.address, Duration::from_secs(120))?;
     Ok([vm.resident_mib()?])
 }
 
 fn smallest(options: &Options, guest: &Guest) -> Result<f64, String> {
     let serves = |mib: u32| -> Result<bool, String> {
         let vm = Vm::start(guest, options.machine, mib, options.cpus)?;
-        let served = http::wait_for_200(vm.port, Duration::from_secs(40)).is_ok();
-        Ok(served && (0..50).all(|_| http::get(vm.port, Duration::from_secs(5)).is_ok()))
+        let served = http::wait_for_200(vm.address, Duration::from_secs(40)).is_ok();
+        Ok(served && (0..50).all(|_| http::get(vm.address, Duration::from_secs(5)).is_ok()))
     };
     for mib in [12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 160, 192, 256] {
         if serves(mib)? {
@@ -223,6 +237,6 @@ fn requests(
     connections: u32,
 ) -> Result<[f64; 2], String> {
     let vm = Vm::start(guest, options.machine, 256, options.cpus)?;
-    http::wait_for_200(vm.port, Duration::from_secs(120))?;
-    vm.rate(|| http::wrk(guest.name, vm.port, keep_alive, connections, options.seconds, 2))
+    http::wait_for_200(vm.address, Duration::from_secs(120))?;
+    vm.rate(|| http::wrk(guest.name, vm.address, keep_alive, connections, options.seconds, 2))
 }

@@ -1,5 +1,6 @@
 //! Single operations, timed by the guests themselves.
 
+use crate::net::Network;
 use crate::vm::{self, Clock, Guest, Vm, console_log, work_dir};
 use crate::{Options, linux};
 use dock2uni::dockerfile::{self, Cancel};
@@ -33,7 +34,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     let mut words = vec!["/micro", &batches];
     words.extend(options.only.as_deref());
     let image = image(&words)?;
-    let ours = vm::prepare(&image, &[], options.kernel.as_deref())?;
+    let mut ours = vm::prepare(&image, &[], options.kernel.as_deref(), Network::User)?;
+    ours.port = 0;
     let linux = linux::prepare(&ours)?;
     let (unit, rounds) = match options.clock {
         Clock::Time => ("ns", options.rounds),

@@ -1,6 +1,7 @@
 //! Starting guests under QEMU, both in the same way.
 
-use dock2uni::config::Overrides;
+use crate::net::{GUEST, HOST, Network};
+use dock2uni::config::{Interface, Overrides};
 use dock2uni::convert;
 use dock2uni::disk::medium::Cursor;
 use dock2uni::disk::{Disk, Part};
@@ -8,7 +9,7 @@ use dock2uni::source::{self, Image, Options, Reference, Store};
 use dock2uni_format::record::{Record, trailer};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -109,8 +110,10 @@ pub struct Guest {
     pub cmdline: &'static str,
     /// What is added to it on microvm.
     pub microvm_cmdline: String,
-    /// The port that it serves on.
+    /// The port that it serves on; 0 if it serves nothing.
     pub port: u16,
+    /// How it is reached.
+    pub network: Network,
     /// What the image wants to run.
     pub record: Record,
 }
@@ -158,11 +161,21 @@ pub fn image(reference: &str) -> Result<Image, String> {
 
 /// Converts the image and takes it apart for direct boot, as `dock2uni run` does. It is booted with
 /// the kernel of this file, or with the one in the tool.
-pub fn prepare(image: &Image, env: &[String], kernel_file: Option<&str>) -> Result<Guest, String> {
+pub fn prepare(
+    image: &Image,
+    env: &[String],
+    kernel_file: Option<&str>,
+    network: Network,
+) -> Result<Guest, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let dir = work_dir()?;
     let path = dir.join("image.img");
-    let overrides = Overrides { env: env.to_vec(), ..Overrides::default() };
+    let mut overrides = Overrides { env: env.to_vec(), ..Overrides::default() };
+    if network == Network::Tap {
+        // As the init of the Linux guest has it; no DHCP server is there.
+        overrides.network.addresses = vec![Interface { addr: GUEST.into(), prefix: 24 }];
+        overrides.network.gateways = vec![HOST.into()];
+    }
     let made = convert::disk_image(image, &overrides, &path, &|_| {});
     let made = made.map_err(|error| text(&error))?;
     let (record, verity) = (made.record, made.verity);
@@ -192,14 +205,15 @@ pub fn prepare(image: &Image, env: &[String], kernel_file: Option<&str>) -> Resu
         cmdline: "",
         microvm_cmdline,
         port: 80,
+        network,
     })
 }
 
 /// A running guest; killed when dropped.
 pub struct Vm {
     child: Child,
-    /// Host port that leads to the guest's.
-    pub port: u16,
+    /// Where the guest's port is reached.
+    pub address: SocketAddr,
 }
 
 impl Vm {
@@ -216,10 +230,7 @@ impl Vm {
         mib: u32,
         cpus: u32,
     ) -> Result<Vm, String> {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .map_err(|error| format!("no free port: {error}"))?
-            .port();
+        let (address, netdev) = guest.network.attach(guest.port)?;
         let added = if machine == Machine::Microvm { guest.microvm_cmdline.as_str() } else { "" };
         let cmdline = format!("{} {added}", guest.cmdline);
         let log = File::create(console_log()?).map_err(|error| error.to_string())?;
@@ -245,14 +256,18 @@ impl Vm {
             .arg("-drive")
             .arg(format!("if=none,id=root,format=raw,readonly=on,file={}", guest.root.display()))
             .args(["-device", &format!("{},drive=root", machine.device("blk"))])
-            .args(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{}", guest.port)])
+            .args(["-netdev", &netdev])
             .args(["-device", &format!("{},netdev=net", machine.device("net"))])
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(Stdio::inherit())
             .spawn()
             .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
-        Ok(Vm { child, port })
+        let vm = Vm { child, address };
+        if clock == Clock::Time && guest.port != 0 {
+            guest.network.wait_for(address, Duration::from_secs(300))?;
+        }
+        Ok(vm)
     }
 
     /// Waits until it has gone off by itself.
