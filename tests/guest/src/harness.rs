@@ -115,12 +115,15 @@ fn run(case: fn()) -> Result<(), String> {
                 libc::signal(signal, libc::SIG_DFL);
             }
             CASE.store(libc::getpid(), std::sync::atomic::Ordering::Relaxed);
+            // Of a process that had the same number, in an earlier run on Linux.
+            let _ = std::fs::remove_dir_all(place(libc::getpid()));
             let outcome = std::panic::catch_unwind(case);
             libc::_exit(if outcome.is_ok() { 0 } else { 101 });
         }
         let status = wait_for(pid);
         // What the case left behind must not disturb the next one.
         libc::kill(-pid, libc::SIGKILL);
+        let _ = std::fs::remove_dir_all(place(pid));
         if libc::WIFSIGNALED(status) {
             return Err(format!("killed by signal {}", libc::WTERMSIG(status)));
         }
@@ -177,11 +180,14 @@ pub fn c(text: &str) -> CString {
     CString::new(text).unwrap()
 }
 
-/// A directory of this process's own, under a memory-backed or writable place; removed by nobody
-/// (the VM goes away).
+fn place(case: libc::pid_t) -> String {
+    format!("/tmp/guest-tests-{case}")
+}
+
+/// A directory of the case's own, under a memory-backed or writable place; removed when it has ended.
 pub fn scratch() -> String {
     // By the case's own process ID, so that its children find the same place.
-    let path = format!("/tmp/guest-tests-{}", CASE.load(std::sync::atomic::Ordering::Relaxed));
+    let path = place(CASE.load(std::sync::atomic::Ordering::Relaxed));
     std::fs::create_dir_all(&path).unwrap();
     path
 }
