@@ -3,8 +3,10 @@
 use super::File;
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinGuard, SpinLock};
+use crate::task::rlimit::NR_OPEN_NOW;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general::O_PATH;
 
 /// Most descriptors of a process whatever its limits say (`fs.nr_open`).
@@ -266,7 +268,8 @@ impl FdTable {
         Ok(())
     }
 
-    /// A copy for fork(2): descriptors refer to the same descriptions.
+    /// A copy for fork(2): descriptors refer to the same descriptions. EMFILE if there may not be as
+    /// many any more (`fs.nr_open`).
     pub fn fork(&self) -> Result<FdTable> {
         self.fork_below(NR_OPEN as u32)
     }
@@ -277,6 +280,10 @@ impl FdTable {
         let mut copy = Inner::default();
         let last = (0..inner.files.len().min(end as usize)).rev();
         if let Some(last) = last.into_iter().find(|&fd| inner.files[fd].is_some()) {
+            let most = NR_OPEN_NOW.load(Relaxed).next_multiple_of(64);
+            if last as u64 >= most {
+                return Err(Errno::EMFILE);
+            }
             copy.grow(last)?;
             for fd in 0..=last {
                 if let Some(file) = &inner.files[fd] {

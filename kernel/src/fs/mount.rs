@@ -345,7 +345,10 @@ pub fn attach(mount: &Arc<Mount>, at: Path) -> Result<()> {
     if mount.root.is_dir() != at.dentry.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    if at.dentry.is_deleted() {
+    // What is one process's, and comes and goes with it, is no place for a mount.
+    let passing = at.mount.fs.name() == "proc"
+        && matches!(&*at.dentry.parent().name(), b"fd" | b"fdinfo" | b"map_files");
+    if at.dentry.is_deleted() || passing {
         return Err(Errno::ENOENT);
     }
     let mut mounts = MOUNTS.lock();

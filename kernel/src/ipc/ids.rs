@@ -6,6 +6,7 @@ use crate::sync::Mutex;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 /// Slots whose ids differ by this number share an index, as in Linux (`IPCMNI`).
 const MAX_IDS: i32 = 32768;
@@ -31,6 +32,9 @@ struct Table<T> {
 /// All objects of one kind.
 pub struct Ids<T> {
     table: Mutex<Table<T>>,
+    /// The id that the next object is to get, if it is to be had; -1 for any (`kernel.msg_next_id` and
+    /// others).
+    pub next: AtomicI64,
 }
 
 fn id_of(slot: i32, sequence: i32) -> i32 {
@@ -40,7 +44,8 @@ fn id_of(slot: i32, sequence: i32) -> i32 {
 impl<T: Object> Ids<T> {
     /// None yet.
     pub const fn new() -> Ids<T> {
-        Ids { table: Mutex::new(Table { slots: BTreeMap::new(), next_sequence: 0 }) }
+        let table = Mutex::new(Table { slots: BTreeMap::new(), next_sequence: 0 });
+        Ids { table, next: AtomicI64::new(-1) }
     }
 
     /// Finds or makes the object of a key (semget(2), msgget(2)); its id. `found` checks an object
@@ -73,8 +78,16 @@ impl<T: Object> Ids<T> {
         // Lowest free slot. Sequence numbers make ids of removed objects invalid.
         let taken = (0..).zip(table.slots.keys()).find(|(at, slot)| at != *slot);
         let slot = taken.map_or(table.slots.len() as i32, |(at, _)| at);
-        let sequence = table.next_sequence;
-        table.next_sequence = (sequence + 1) & 0xffff;
+        let wanted = i32::try_from(self.next.swap(-1, Relaxed)).ok().filter(|&id| id >= 0);
+        let wanted = wanted.filter(|id| !table.slots.contains_key(&(id % MAX_IDS)));
+        let (slot, sequence) = match wanted {
+            Some(id) => (id % MAX_IDS, id / MAX_IDS),
+            None => {
+                let sequence = table.next_sequence;
+                table.next_sequence = (sequence + 1) & 0xffff;
+                (slot, sequence)
+            }
+        };
         table.slots.insert(slot, Slot { sequence, object });
         Ok(id_of(slot, sequence))
     }

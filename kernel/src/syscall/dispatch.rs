@@ -208,6 +208,7 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_clock_adjtime => system::clock_adjtime(i(0), a[1]),
         __NR_adjtimex => system::clock_adjtime(0, a[0]),
         __NR_acct => system::acct(a[0]),
+        __NR_vhangup => system::vhangup(),
         __NR_syslog => system::syslog(i(0), a[1], i(2)),
         __NR_sysfs => system::sysfs(i(0), a[1], a[2]),
         __NR_getcpu => misc::getcpu(a[0], a[1]),

@@ -143,6 +143,15 @@ pub fn acct(path: usize) -> Result<usize> {
     Ok(0)
 }
 
+/// vhangup(2): who has no terminal has nothing to hang up. Descriptors can't be taken from others here,
+/// which is what it is about for those who have one.
+pub fn vhangup() -> Result<usize> {
+    if !current().capable(cap::SYS_TTY_CONFIG) {
+        return Err(Errno::EPERM);
+    }
+    if current().process().terminal().is_some() { Err(Errno::ENOSYS) } else { Ok(0) }
+}
+
 /// syslog(2): the kernel's messages go to the console as they come, and none are kept.
 pub fn syslog(kind: i32, buf: usize, len: i32) -> Result<usize> {
     const READ: i32 = 2;

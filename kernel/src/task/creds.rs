@@ -32,6 +32,7 @@ pub mod cap {
     pub const SYS_RESOURCE: u32 = 24;
     pub const SYS_PACCT: u32 = 20;
     pub const SYS_TIME: u32 = 25;
+    pub const SYS_TTY_CONFIG: u32 = 26;
     pub const SYSLOG: u32 = 34;
     pub const MKNOD: u32 = 27;
     pub const SETFCAP: u32 = 31;

@@ -219,7 +219,9 @@ fn inherit(parent: &Task, child: &Task, args: &Args) {
     if flags & CLONE_CHILD_CLEARTID != 0 {
         child.clear_child_tid.store(args.child_tid, Relaxed);
     }
-    child.timer_slack.store(parent.timer_slack.load(Relaxed), Relaxed);
+    for slack in [&child.timer_slack, &child.usual_slack] {
+        slack.store(parent.timer_slack.load(Relaxed), Relaxed);
+    }
     child.memory_policy.store(parent.memory_policy.load(Relaxed), Relaxed);
     *child.seccomp.lock() = parent.seccomp.lock().clone();
     let inherited = parent.work() & Work::SECCOMP;

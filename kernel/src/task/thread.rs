@@ -76,6 +76,8 @@ pub struct Task {
     pub(super) pdeath_signal: AtomicU32,
     /// Timer slack in nanoseconds.
     pub(super) timer_slack: AtomicUsize,
+    /// What it was when the task was made.
+    pub(super) usual_slack: AtomicUsize,
     /// Memory policy (set_mempolicy(2)): mode and flags, and above them the node mask.
     pub(super) memory_policy: AtomicU32,
     /// Seccomp filters, newest first.
@@ -148,6 +150,7 @@ impl Task {
             rseq_signature: AtomicU32::new(0),
             pdeath_signal: AtomicU32::new(0),
             timer_slack: AtomicUsize::new(50_000),
+            usual_slack: AtomicUsize::new(50_000),
             memory_policy: AtomicU32::new(0),
             seccomp: SpinLock::new(None),
             trace: SpinLock::default(),
@@ -288,9 +291,10 @@ impl Task {
     pub fn pdeath_signal(&self) -> u32 {
         self.pdeath_signal.load(Ordering::Relaxed)
     }
-    /// `PR_SET_TIMERSLACK`; 0 is the default.
+    /// `PR_SET_TIMERSLACK`; 0 is the default: its parent's, when it was made.
     pub fn set_timer_slack(&self, ns: usize) {
-        self.timer_slack.store(if ns == 0 { 50_000 } else { ns }, Ordering::Relaxed);
+        let usual = self.usual_slack.load(Ordering::Relaxed);
+        self.timer_slack.store(if ns == 0 { usual } else { ns }, Ordering::Relaxed);
     }
     /// Memory policy, 0 by default.
     pub fn memory_policy(&self) -> u32 {

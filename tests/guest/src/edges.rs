@@ -14,6 +14,7 @@ cases!(
     listings_fill_a_buffer_that_ends_early,
     arguments_that_mean_nothing_must_be_nothing,
     pipes_are_spliced_without_waiting,
+    a_child_starts_with_the_timer_slack_of_its_parent,
     what_must_not_wait_does_not,
     strict_mode_ends_by_a_kill,
     locked_and_private_pages_are_not_removed,
@@ -213,6 +214,26 @@ fn pipes_are_spliced_without_waiting() {
     }
 }
 
+fn a_child_starts_with_the_timer_slack_of_its_parent() {
+    child_passes(|| unsafe {
+        ok(libc::prctl(libc::PR_SET_TIMERSLACK, 70_000));
+        child_passes(|| {
+            assert_eq!(libc::prctl(libc::PR_GET_TIMERSLACK), 70_000);
+            ok(libc::prctl(libc::PR_SET_TIMERSLACK, 60_000));
+            ok(libc::prctl(libc::PR_SET_TIMERSLACK, 0));
+            assert_eq!(libc::prctl(libc::PR_GET_TIMERSLACK), 70_000);
+        });
+        ok(libc::prctl(libc::PR_SET_TIMERSLACK, 0));
+        assert_eq!(libc::prctl(libc::PR_GET_TIMERSLACK), 50_000);
+        // Without a terminal there is nothing to hang up; not for everybody, though.
+        ok(libc::setsid());
+        let hung_up = libc::syscall(libc::SYS_vhangup);
+        assert!(hung_up == 0 || *libc::__errno_location() == libc::EPERM);
+        ok(libc::setresuid(65534, 65534, 65534));
+        fails!(libc::syscall(libc::SYS_vhangup), EPERM);
+    });
+}
+
 fn what_must_not_wait_does_not() {
     unsafe {
         const NOWAIT: i32 = libc::RWF_NOWAIT;
@@ -301,6 +322,19 @@ fn names_and_numbers_of_the_system_can_be_set() {
         assert_eq!(now.trim(), value);
     };
     set("domainname", "a.domain");
+    // The next queue gets the id that was asked for, and only that one.
+    if std::fs::write("/proc/sys/kernel/msg_next_id", "4321").is_ok() {
+        unsafe {
+            let queue = ok(libc::msgget(libc::IPC_PRIVATE, 0o600));
+            let other = ok(libc::msgget(libc::IPC_PRIVATE, 0o600));
+            let next = std::fs::read_to_string("/proc/sys/kernel/msg_next_id").unwrap();
+            for id in [queue, other] {
+                ok(libc::msgctl(id, libc::IPC_RMID, null_mut()));
+            }
+            assert_eq!((queue, next.trim()), (4321, "-1"));
+            assert_ne!(other, queue);
+        }
+    }
     set("pid_max", "40000");
     let most: i32 =
         std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap().trim().parse().unwrap();

@@ -6,6 +6,7 @@ use crate::errno::Result;
 use crate::fs::leases;
 use crate::fs::pipe;
 use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
+use crate::ipc::{msg, sem};
 use crate::say;
 use crate::task::{pid, rlimit};
 use crate::uts;
@@ -25,7 +26,7 @@ macro_rules! number {
         static VALUE: AtomicI64 = AtomicI64::new($default);
         number!($name, VALUE)
     }};
-    ($name:literal, $value:path) => {
+    ($name:literal, $value:expr) => {
         entry(
             $name,
             Kind::Setting(
@@ -64,8 +65,8 @@ static FS: Dir = Dir::fixed(&[
         "inotify",
         &Dir::fixed(&[
             text("max_queued_events", "16384\n"),
-            text("max_user_instances", "128\n"),
-            text("max_user_watches", "65536\n"),
+            number!("max_user_instances", 128),
+            number!("max_user_watches", 65536),
         ]),
     ),
     text("inode-nr", "1024\t0\n"),
@@ -172,6 +173,7 @@ static KERNEL: Dir = Dir::fixed(&[
     text("kptr_restrict", "1\n"),
     text("msgmax", "8192\n"),
     text("msgmnb", "16384\n"),
+    number!("msg_next_id", msg::QUEUES.next),
     text("msgmni", "32000\n"),
     text("ngroups_max", "65536\n"),
     text("numa_balancing", "0\n"),
@@ -222,6 +224,7 @@ static KERNEL: Dir = Dir::fixed(&[
             "kill_process kill_thread trap errno trace log allow\n",
         )]),
     ),
+    number!("sem_next_id", sem::SETS.next),
     text("sem", "32000\t1024000000\t500\t32000\n"),
     text("shmall", "18446744073692774399\n"),
     text("shmmax", "18446744073692774399\n"),
