@@ -166,7 +166,7 @@ impl std::fmt::Debug for RootOptions<'_> {
 
 impl<'a> RootOptions<'a> {
     fn with(&self) -> With<'a> {
-        With { selection: self.selection, open: self.open }
+        With { selection: self.selection, open: self.open, direct: false }
     }
 
     fn build(&self) -> rootfs::Options {
@@ -207,14 +207,10 @@ pub fn disk_images(
     let (layout, base) = base(outputs)?;
     let root_options = options.root.build();
     let (layers, file) = (&image.layers, base.file());
-    let root = rootfs::build_with(
-        layers,
-        &options.root.with(),
-        &root_options,
-        file,
-        layout.root,
-        progress,
-    )?;
+    // Unless other files are made of it, the root is read again in small parts only.
+    let direct = outputs.len() == 1 && raw(outputs) == Some(0) && !options.inventory;
+    let with = With { direct, ..options.root.with() };
+    let root = rootfs::build_with(layers, &with, &root_options, file, layout.root, progress)?;
     let record = plan(image, overrides, &root.reader(base.file())?)?;
     let part =
         RootPart { start: layout.root, len: root.len, uuid: root.uuid, verity: Some(root.verity) };

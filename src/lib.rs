@@ -12,6 +12,7 @@
 pub mod artifact;
 pub mod atomic;
 pub mod browse;
+mod buffer;
 mod causes;
 pub mod cli;
 pub mod config;
@@ -38,6 +39,7 @@ pub mod source;
 pub mod syscalls;
 pub mod template;
 pub mod trial;
+mod uncached;
 mod units;
 pub mod vmm;
 pub mod volume;

@@ -15,6 +15,8 @@ use dock2uni_format::erofs::BLOCK;
 
 use super::verity::{Leaves, hash_blocks};
 use crate::atomic;
+use crate::buffer::Buffer;
+use crate::uncached::Uncached;
 
 /// Buffers that wait for a thread.
 const QUEUE: usize = 4;
@@ -26,7 +28,9 @@ const AHEAD: u64 = 16 << 20;
 /// Bytes for a place in the image.
 struct Job {
     position: u64,
-    bytes: Vec<u8>,
+    bytes: Buffer,
+    /// Somebody is about to read them.
+    soon: bool,
 }
 
 /// Writes buffers to a region of a file, in any order.
@@ -34,12 +38,12 @@ pub(super) struct Behind {
     shared: Arc<Shared>,
     jobs: Option<SyncSender<Job>>,
     /// Buffers that have been written, to be filled again.
-    spent: Receiver<Vec<u8>>,
+    spent: Receiver<Buffer>,
     threads: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
-    file: File,
+    file: Uncached,
     /// Where the image starts in the file.
     start: u64,
     state: Mutex<State>,
@@ -55,10 +59,11 @@ struct State {
 }
 
 impl Behind {
-    /// A writer to the image that starts at byte `start` of the file.
-    pub fn new(file: &File, start: u64) -> io::Result<Behind> {
+    /// A writer to the image that starts at byte `start` of the file, by the page cache or past it.
+    pub fn new(file: &File, start: u64, direct: bool) -> io::Result<Behind> {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { file: file.try_clone()?, start, state, changed });
+        let file = Uncached::new(file.try_clone()?, direct);
+        let shared = Arc::new(Shared { file, start, state, changed });
         let (jobs, queue) = sync_channel::<Job>(QUEUE);
         let (spent_in, spent) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -72,10 +77,15 @@ impl Behind {
         Ok(Behind { shared, jobs: Some(jobs), spent, threads })
     }
 
-    /// Takes bytes for a place in the image, and returns an empty buffer. An error may be that of
+    /// An empty buffer.
+    pub fn spent(&self) -> io::Result<Buffer> {
+        self.spent.try_recv().map_or_else(|_| Buffer::new(), Ok)
+    }
+
+    /// Takes bytes for a place in the image. `soon` keeps them in the page cache. An error may be that of
     /// bytes that were taken before.
-    pub fn write(&self, position: u64, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
-        let job = Job { position, bytes };
+    pub fn write(&self, position: u64, bytes: Buffer, soon: bool) -> io::Result<()> {
+        let job = Job { position, bytes, soon };
         match &self.jobs {
             Some(jobs) if !self.threads.is_empty() => {
                 let mut state = self.shared.lock();
@@ -84,17 +94,9 @@ impl Behind {
                 }
                 state.pending += 1;
                 drop(state);
-                jobs.send(job).map_err(|_| io::Error::other("a thread died"))?;
-                let mut buffer = self.spent.try_recv().unwrap_or_default();
-                buffer.clear();
-                Ok(buffer)
+                jobs.send(job).map_err(|_| io::Error::other("a thread died"))
             }
-            _ => {
-                self.shared.write(&job)?;
-                let mut buffer = job.bytes;
-                buffer.clear();
-                Ok(buffer)
-            }
+            _ => self.shared.write(&job),
         }
     }
 
@@ -110,16 +112,18 @@ impl Behind {
     /// Overwrites what has been taken.
     pub fn patch(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
         self.drain()?;
-        self.shared.file.write_all_at(bytes, self.shared.start + position)?;
+        self.shared.file.file().write_all_at(bytes, self.shared.start + position)?;
         let blocks =
             position / BLOCK as u64..(position + bytes.len() as u64).div_ceil(BLOCK as u64);
         self.shared.lock().leaves.forget(blocks);
         Ok(())
     }
 
-    /// Waits for the end, and returns the hashes that are known.
-    pub fn finish(self) -> io::Result<Leaves> {
+    /// Waits for the end, gives the file its length for an image of `len` bytes, and returns the hashes
+    /// that are known.
+    pub fn finish(self, len: u64) -> io::Result<Leaves> {
         self.drain()?;
+        self.shared.file.finish(self.shared.start + len)?;
         Ok(std::mem::take(&mut self.shared.lock().leaves))
     }
 }
@@ -140,10 +144,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self, queue: &Mutex<Receiver<Job>>, spent: &Sender<Vec<u8>>) {
+    fn work(&self, queue: &Mutex<Receiver<Job>>, spent: &Sender<Buffer>) {
         loop {
             let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(job) = job else { return };
+            let Ok(mut job) = job else { return };
             let failed = self.write(&job).err();
             let mut state = self.lock();
             state.pending -= 1;
@@ -152,13 +156,14 @@ impl Shared {
             }
             drop(state);
             self.changed.notify_all();
+            job.bytes.clear();
             // Nobody wants it any more when the writer is gone.
             let _ = spent.send(job.bytes);
         }
     }
 
     fn write(&self, job: &Job) -> io::Result<()> {
-        let Job { position, bytes } = job;
+        let Job { position, bytes, soon } = job;
         let first = position.next_multiple_of(BLOCK as u64);
         // A buffer's length at most.
         let skip = bytes.len().min((first - position) as usize);
@@ -167,12 +172,18 @@ impl Shared {
             let digests = hash_blocks(blocks);
             self.lock().leaves.put(first / BLOCK as u64, &digests);
         }
-        self.file.write_all_at(bytes, self.start + position)?;
+        let at = self.start + position;
+        if *soon {
+            return self.file.file().write_all_at(bytes, at);
+        }
+        if self.file.write_all_at(bytes, at)? {
+            return Ok(());
+        }
         let end = position + bytes.len() as u64;
         if end / AHEAD > position / AHEAD {
             // Another thread's bytes in there may come later; those wait for the final sync.
             let from = self.start + (end - end % AHEAD) - AHEAD;
-            atomic::push(&self.file, from, AHEAD);
+            atomic::push(self.file.file(), from, AHEAD);
         }
         Ok(())
     }
@@ -182,35 +193,43 @@ impl Shared {
 mod tests {
     use super::*;
 
+    fn buffer(bytes: &[u8]) -> Buffer {
+        let mut buffer = Buffer::new().unwrap();
+        buffer.take(bytes);
+        buffer
+    }
+
     #[test]
     fn bytes_arrive_and_hashes_are_those_of_the_blocks() {
-        let file = tempfile::tempfile().unwrap();
-        let behind = Behind::new(&file, 512).unwrap();
-        let block = |n: u64| vec![n as u8; BLOCK];
-        for n in 0..40 {
-            assert!(behind.write(n * BLOCK as u64, block(n)).unwrap().is_empty());
+        for direct in [false, true] {
+            let file = tempfile::tempfile().unwrap();
+            let behind = Behind::new(&file, 512, direct).unwrap();
+            let block = |n: u64| buffer(&[n as u8; BLOCK]);
+            for n in 0..40 {
+                behind.write(n * BLOCK as u64, block(n), n % 2 == 0).unwrap();
+            }
+            // Half a block, and the rest of it with another: neither is hashed as one.
+            let at = 40 * BLOCK as u64;
+            behind.write(at, buffer(&[1; 100]), false).unwrap();
+            behind.write(at + 100, buffer(&[1; BLOCK - 100 + BLOCK]), false).unwrap();
+            behind.patch(7 * BLOCK as u64 + 4090, &[9; 10]).unwrap();
+            let leaves = behind.finish(42 * BLOCK as u64).unwrap();
+            for n in 0..42 {
+                let mut bytes = [[0; BLOCK]];
+                file.read_exact_at(&mut bytes[0], 512 + n * BLOCK as u64).unwrap();
+                let known = !matches!(n, 7 | 8 | 40);
+                assert_eq!(leaves.get(n).copied(), known.then(|| hash_blocks(&bytes)[0]), "{n}");
+            }
+            assert_eq!(leaves.get(42), None);
         }
-        // Half a block, and the rest of it with another: neither is hashed as one.
-        let at = 40 * BLOCK as u64;
-        behind.write(at, vec![1; 100]).unwrap();
-        behind.write(at + 100, vec![1; BLOCK - 100 + BLOCK]).unwrap();
-        behind.patch(7 * BLOCK as u64 + 4090, &[9; 10]).unwrap();
-        let leaves = behind.finish().unwrap();
-        for n in 0..42 {
-            let mut bytes = [[0; BLOCK]];
-            file.read_exact_at(&mut bytes[0], 512 + n * BLOCK as u64).unwrap();
-            let known = !matches!(n, 7 | 8 | 40);
-            assert_eq!(leaves.get(n).copied(), known.then(|| hash_blocks(&bytes)[0]), "{n}");
-        }
-        assert_eq!(leaves.get(42), None);
     }
 
     #[test]
     fn a_failure_is_told_sooner_or_later() {
         // Not writable.
         let file = File::open("/dev/null").unwrap();
-        let behind = Behind::new(&file, 0).unwrap();
-        let first = behind.write(0, vec![0; BLOCK]);
+        let behind = Behind::new(&file, 0, false).unwrap();
+        let first = behind.write(0, buffer(&[0; BLOCK]), false);
         assert!(first.is_err() || behind.drain().is_err());
     }
 }

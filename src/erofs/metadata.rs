@@ -96,6 +96,7 @@ pub(super) fn finish(
     live: u32,
     identity: Identity,
 ) -> Result<Finished, Stop> {
+    writer.out.read_soon();
     let build_time = usual_time(tree.walk().filter_map(|node| tree.inode(node)).map(Inode::mtime));
     writer.nids.resize(tree.inodes.len(), 0);
     let mut metadata = Metadata { writer: &mut writer, tree, build_time: Some(build_time) };

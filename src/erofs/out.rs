@@ -1,30 +1,40 @@
 //! Buffered output to a region of a file, strictly forward.
 
-use std::{fs::File, io};
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
 
 use dock2uni_format::erofs::BLOCK;
 
 use super::{behind::Behind, verity::Leaves};
+use crate::buffer::{Buffer, CAPACITY};
 
-const BUFFER: usize = 1 << 20;
 /// Zeros from this length on are left as a hole of the output file, which reads as zeros.
 const HOLE: u64 = 64 << 10;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 pub(crate) struct Out<'f> {
-    file: &'f File,
-    start: u64,
     /// Position in the image of the buffer's first byte.
     flushed: u64,
-    buffer: Vec<u8>,
+    buffer: Buffer,
+    /// Somebody is about to read what comes from here on.
+    soon: bool,
     behind: Behind,
+    /// The file is the caller's again when this is gone.
+    file: PhantomData<&'f File>,
 }
 
 impl<'f> Out<'f> {
-    /// Output to `file` from byte `start` on, where the file ends or holds zeros.
-    pub fn new(file: &'f File, start: u64) -> io::Result<Out<'f>> {
-        let (behind, buffer) = (Behind::new(file, start)?, Vec::with_capacity(BUFFER));
-        Ok(Out { file, start, flushed: 0, buffer, behind })
+    /// Output to `file` from byte `start` on, where the file ends or holds zeros; past the page cache
+    /// if it is `direct`.
+    pub fn new(file: &'f File, start: u64, direct: bool) -> io::Result<Out<'f>> {
+        let behind = Behind::new(file, start, direct)?;
+        Ok(Out { flushed: 0, buffer: Buffer::new()?, soon: false, behind, file: PhantomData })
+    }
+
+    /// What comes from here on stays in the page cache.
+    pub fn read_soon(&mut self) {
+        self.soon = true;
     }
 
     /// Position in the image in bytes.
@@ -35,9 +45,9 @@ impl<'f> Out<'f> {
     pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             // A buffer ends where a block does, wherever it begins.
-            let full = BUFFER - (self.flushed % BLOCK as u64) as usize;
+            let full = CAPACITY - (self.flushed % BLOCK as u64) as usize;
             let take = bytes.len().min(full - self.buffer.len());
-            self.buffer.extend_from_slice(&bytes[..take]);
+            self.buffer.take(&bytes[..take]);
             bytes = &bytes[take..];
             if self.buffer.len() == full {
                 self.flush()?;
@@ -77,10 +87,9 @@ impl<'f> Out<'f> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let full = std::mem::take(&mut self.buffer);
-        let len = full.len() as u64;
-        self.buffer = self.behind.write(self.flushed, full)?;
-        self.buffer.reserve(BUFFER);
+        let len = self.buffer.len() as u64;
+        let full = std::mem::replace(&mut self.buffer, self.behind.spent()?);
+        self.behind.write(self.flushed, full, self.soon)?;
         self.flushed += len;
         Ok(())
     }
@@ -94,11 +103,7 @@ impl<'f> Out<'f> {
     /// hole. Returns the image's length, and the hashes of its blocks as far as they are known.
     pub fn finish(mut self) -> io::Result<(u64, Leaves)> {
         self.flush()?;
-        let leaves = self.behind.finish()?;
-        let end = self.start + self.flushed;
-        if self.file.metadata()?.len() < end {
-            self.file.set_len(end)?;
-        }
+        let leaves = self.behind.finish(self.flushed)?;
         Ok((self.flushed, leaves))
     }
 }

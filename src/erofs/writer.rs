@@ -58,15 +58,16 @@ pub(crate) struct Identity {
 
 impl<'f> Writer<'f> {
     /// An image in `file` from byte `start` on, of at most `max_bytes`. At most about `max_tails`
-    /// bytes of tails wait in memory.
+    /// bytes of tails wait in memory. If it is `direct`, contents of files pass the page cache by.
     pub fn new(
         file: &'f File,
         start: u64,
         max_bytes: u64,
         max_tails: usize,
         compression: Option<Compression>,
+        direct: bool,
     ) -> Result<Self, Stop> {
-        let mut out = Out::new(file, start).map_err(Stop::Write)?;
+        let mut out = Out::new(file, start, direct).map_err(Stop::Write)?;
         // Block 0 is written last.
         out.zeros(BLOCK as u64).map_err(Stop::Write)?;
         Ok(Writer {

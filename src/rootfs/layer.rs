@@ -19,15 +19,17 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
+use crate::buffer::{self, Buffer};
 use crate::source::Opener;
 use crate::source::image::{Compression, Digest, Layer};
 
-const BUFFER: usize = 256 << 10;
+/// Bytes of a blob that are read at once.
+const INPUT: usize = 256 << 10;
 /// Buffers of one layer that are on their way, in any case: so the layer that is being consumed never
 /// waits for the memory of those that aren't.
-const QUEUE: usize = 8;
+const QUEUE: usize = 3;
 /// Buffers beyond that, of all layers: 64 MiB.
-const AHEAD: usize = 256;
+const AHEAD: usize = (64 << 20) / buffer::CAPACITY;
 
 /// What went wrong under a [`Stream`], as payload of the `io::Error` that it returns.
 #[derive(Debug, thiserror::Error)]
@@ -36,16 +38,17 @@ pub(crate) enum StreamFault {
     Read(io::Error),
     #[error("{0}")]
     Decompress(io::Error),
+    #[error("no memory to inflate it to: {0}")]
+    Memory(io::Error),
     #[error("more than {0} bytes")]
     Limit(u64),
 }
 
 /// The consumer's end of one layer.
 pub(crate) struct Stream {
-    incoming: Receiver<Result<Vec<u8>, StreamFault>>,
-    spent: Sender<Vec<u8>>,
+    incoming: Receiver<Result<Buffer, StreamFault>>,
     room: Room,
-    buffer: Vec<u8>,
+    buffer: Option<Buffer>,
     at: usize,
     hasher: Sha256,
     /// Bytes that may still come, of how many.
@@ -58,8 +61,7 @@ pub(crate) struct Stream {
 struct Feed<'a> {
     layer: &'a Layer,
     open: Opener<'a>,
-    outgoing: Sender<Result<Vec<u8>, StreamFault>>,
-    spent: Receiver<Vec<u8>>,
+    outgoing: Sender<Result<Buffer, StreamFault>>,
     room: Room,
 }
 
@@ -76,6 +78,8 @@ struct Lent {
     ahead: usize,
     /// Buffers under way of each layer; `None` when its consumer is gone.
     of: Vec<Option<usize>>,
+    /// Buffers that have come to their end, to be filled again.
+    spent: Vec<Buffer>,
 }
 
 /// One layer's part in the budget, at either end of its queue.
@@ -91,12 +95,13 @@ impl Room {
         self.budget.state.lock().unwrap_or_else(|error| error.into_inner())
     }
 
-    /// Waits until one more buffer may be under way; false if nobody wants it any more.
-    fn take(&self) -> bool {
+    /// Waits until one more buffer may be under way, and returns it, empty; `None` if nobody wants it
+    /// any more.
+    fn take(&self) -> Option<io::Result<Buffer>> {
         let mut lent = self.lock();
         loop {
             match lent.of[self.layer] {
-                None => return false,
+                None => return None,
                 Some(taken) if taken < QUEUE => break,
                 Some(_) if lent.ahead > 0 => {
                     lent.ahead -= 1;
@@ -107,12 +112,16 @@ impl Room {
             lent = self.budget.changed.wait(lent).unwrap_or_else(|error| error.into_inner());
         }
         lent.of[self.layer] = lent.of[self.layer].map(|taken| taken + 1);
-        true
+        let spent = lent.spent.pop();
+        drop(lent);
+        Some(spent.map_or_else(Buffer::new, Ok))
     }
 
     /// A buffer has come to its end.
-    fn give(&self) {
+    fn give(&self, mut buffer: Buffer) {
+        buffer.clear();
         let mut lent = self.lock();
+        lent.spent.push(buffer);
         let Some(taken) = lent.of[self.layer].filter(|&taken| taken > 0) else { return };
         lent.of[self.layer] = Some(taken - 1);
         lent.ahead += usize::from(taken > QUEUE);
@@ -146,16 +155,15 @@ pub(crate) fn start<'scope, 'env: 'scope>(
     progress: &'env (dyn Fn(u64) + Sync),
 ) -> io::Result<Vec<Stream>> {
     let layers: Vec<_> = layers.collect();
-    let lent = Lent { ahead: AHEAD, of: vec![Some(0); layers.len()] };
+    let lent = Lent { ahead: AHEAD, of: vec![Some(0); layers.len()], spent: Vec::new() };
     let budget = Arc::new(Budget { state: Mutex::new(lent), changed: Condvar::new() });
     let (mut streams, mut feeds) = (Vec::new(), Vec::new());
     for (number, layer) in layers.into_iter().enumerate() {
         let (outgoing, incoming) = mpsc::channel();
-        let (spent_in, spent) = mpsc::channel();
         let room = Room { budget: budget.clone(), layer: number };
         let far = room.clone();
-        feeds.push(Mutex::new(Some(Feed { layer, open, outgoing, spent, room: far })));
-        streams.push(Stream::new(incoming, spent_in, room));
+        feeds.push(Mutex::new(Some(Feed { layer, open, outgoing, room: far })));
+        streams.push(Stream::new(incoming, room));
     }
     let shared = Arc::new((feeds, AtomicUsize::new(0)));
     for _ in 0..threads.clamp(1, streams.len().max(1)) {
@@ -175,16 +183,11 @@ pub(crate) fn start<'scope, 'env: 'scope>(
 }
 
 impl Stream {
-    fn new(
-        incoming: Receiver<Result<Vec<u8>, StreamFault>>,
-        spent: Sender<Vec<u8>>,
-        room: Room,
-    ) -> Stream {
+    fn new(incoming: Receiver<Result<Buffer, StreamFault>>, room: Room) -> Stream {
         Stream {
             incoming,
-            spent,
             room,
-            buffer: Vec::new(),
+            buffer: None,
             at: 0,
             hasher: Sha256::new(),
             allowance: u64::MAX,
@@ -196,6 +199,10 @@ impl Stream {
     /// Bounds the bytes that the stream may yield to `left` of a total of `limit`.
     pub fn allow(&mut self, left: u64, limit: u64) {
         (self.allowance, self.limit) = (left, limit);
+    }
+
+    fn filled(&self) -> &[u8] {
+        self.buffer.as_deref().unwrap_or_default()
     }
 
     /// Bytes of the bound that are left.
@@ -217,16 +224,13 @@ impl Stream {
 
 impl BufRead for Stream {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.buffer.len() && !self.ended {
-            let spent = std::mem::take(&mut self.buffer);
+        if self.at == self.filled().len() && !self.ended {
             self.at = 0;
-            if !spent.is_empty() {
-                // The worker may be done with the layer; then the buffer is simply freed.
-                let _ = self.spent.send(spent);
-                self.room.give();
+            if let Some(spent) = self.buffer.take() {
+                self.room.give(spent);
             }
             match self.incoming.recv() {
-                Ok(Ok(buffer)) => self.buffer = buffer,
+                Ok(Ok(buffer)) => self.buffer = Some(buffer),
                 Ok(Err(fault)) => {
                     self.ended = true;
                     return Err(io::Error::other(fault));
@@ -234,13 +238,14 @@ impl BufRead for Stream {
                 // The worker has sent everything.
                 Err(mpsc::RecvError) => self.ended = true,
             }
-            self.hasher.update(&self.buffer);
+            let bytes = self.buffer.as_deref().unwrap_or_default();
+            self.hasher.update(bytes);
             self.allowance = self
                 .allowance
-                .checked_sub(self.buffer.len() as u64)
+                .checked_sub(bytes.len() as u64)
                 .ok_or_else(|| io::Error::other(StreamFault::Limit(self.limit)))?;
         }
-        Ok(&self.buffer[self.at..])
+        Ok(&self.filled()[self.at..])
     }
 
     fn consume(&mut self, len: usize) {
@@ -269,7 +274,7 @@ impl Feed<'_> {
     fn pump(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<(), StreamFault> {
         let file = (self.open)(self.layer).map_err(StreamFault::Read)?;
         let counted = Counted { file, progress };
-        let mut input = BufReader::with_capacity(BUFFER, counted);
+        let mut input = BufReader::with_capacity(INPUT, counted);
         match self.layer.compression {
             Compression::None => self.copy(&mut input),
             Compression::Gzip => self.copy(&mut MultiGzDecoder::new(input)),
@@ -282,17 +287,13 @@ impl Feed<'_> {
 
     fn copy(&self, reader: &mut dyn Read) -> Result<(), StreamFault> {
         loop {
-            if !self.room.take() {
-                return Ok(());
-            }
-            let mut buffer = self.spent.try_recv().unwrap_or_default();
-            buffer.resize(BUFFER, 0);
-            let mut filled = 0;
+            let Some(buffer) = self.room.take() else { return Ok(()) };
+            let mut buffer = buffer.map_err(StreamFault::Memory)?;
             let mut ended = false;
-            while filled < BUFFER && !ended {
-                match reader.read(&mut buffer[filled..]) {
+            while !ended && !buffer.room().is_empty() {
+                match reader.read(buffer.room()) {
                     Ok(0) => ended = true,
-                    Ok(got) => filled += got,
+                    Ok(got) => buffer.fill(got),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) if error.get_ref().is_some_and(|e| e.is::<BlobError>()) => {
                         return Err(StreamFault::Read(error));
@@ -300,8 +301,9 @@ impl Feed<'_> {
                     Err(error) => return Err(StreamFault::Decompress(error)),
                 }
             }
-            buffer.truncate(filled);
-            if filled > 0 && self.outgoing.send(Ok(buffer)).is_err() {
+            if buffer.is_empty() {
+                self.room.give(buffer);
+            } else if self.outgoing.send(Ok(buffer)).is_err() {
                 return Ok(());
             }
             if ended {
@@ -339,7 +341,7 @@ mod tests {
     use super::*;
 
     fn rooms(ahead: usize) -> [Room; 2] {
-        let lent = Lent { ahead, of: vec![Some(0); 2] };
+        let lent = Lent { ahead, of: vec![Some(0); 2], spent: Vec::new() };
         let budget = Arc::new(Budget { state: Mutex::new(lent), changed: Condvar::new() });
         [0, 1].map(|layer| Room { budget: budget.clone(), layer })
     }
@@ -348,24 +350,24 @@ mod tests {
     fn one_layer_cannot_take_what_is_anothers() {
         let [first, second] = rooms(3);
         for _ in 0..QUEUE + 3 {
-            assert!(second.take());
+            assert!(second.take().is_some());
         }
         assert_eq!(second.lock().ahead, 0);
         for _ in 0..QUEUE {
-            assert!(first.take());
+            assert!(first.take().is_some());
         }
         // The next one waits until a buffer comes back, whichever layer's it is.
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| first.take());
-            second.give();
-            assert!(waits.join().unwrap());
+            second.give(Buffer::new().unwrap());
+            assert!(waits.join().unwrap().is_some());
         });
         assert_eq!(first.lock().of, [Some(QUEUE + 1), Some(QUEUE + 2)]);
         second.close();
         assert_eq!(first.lock().ahead, 2);
-        assert!(!second.take(), "nobody reads it");
-        second.give();
-        first.give();
+        assert!(second.take().is_none(), "nobody reads it");
+        second.give(Buffer::new().unwrap());
+        first.give(Buffer::new().unwrap());
         assert_eq!(first.lock().ahead, 3);
         assert_eq!(first.lock().of[0], Some(QUEUE));
     }
@@ -374,12 +376,12 @@ mod tests {
     fn a_worker_that_waits_is_told_of_the_end() {
         let [first, _] = rooms(0);
         while first.lock().of[0] != Some(QUEUE) {
-            assert!(first.take());
+            assert!(first.take().is_some());
         }
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| first.take());
             first.close();
-            assert!(!waits.join().unwrap());
+            assert!(waits.join().unwrap().is_none());
         });
     }
 }

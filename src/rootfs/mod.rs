@@ -164,6 +164,9 @@ pub struct With<'a> {
     pub selection: Option<&'a Selection>,
     /// Where the layers' bytes come from, if not from their files.
     pub open: Option<Opener<'a>>,
+    /// Nobody reads the files of the root soon: they are written past the page cache where that is
+    /// possible.
+    pub direct: bool,
 }
 
 impl std::fmt::Debug for With<'_> {
@@ -224,8 +227,8 @@ fn merge(
     let mut tree = Tree::bounded(&options.limits);
     let unnamed = |stop| failure(layers.last(), "", 0, stop);
     let limits = options.limits;
-    let writer =
-        Writer::new(out, start, limits.image_bytes, options.tail_memory, options.compression);
+    let (tails, compression) = (options.tail_memory, options.compression);
+    let writer = Writer::new(out, start, limits.image_bytes, tails, compression, with.direct);
     let mut writer = writer.map_err(unnamed)?;
     if layers.len() > usize::from(u16::MAX) {
         return Err(unnamed(Stop::Limit("layers", u64::from(u16::MAX))));
@@ -478,7 +481,8 @@ fn stream_failure(layer: Option<&Layer>, name: Digest, error: io::Error) -> Erro
         (Ok(StreamFault::Limit(limit)), _) => {
             Error::Limit { layer: name, what: "bytes in its layers", limit }
         }
-        (Ok(StreamFault::Decompress(source) | StreamFault::Read(source)), None)
+        (Ok(StreamFault::Memory(source)), _)
+        | (Ok(StreamFault::Decompress(source) | StreamFault::Read(source)), None)
         | (Err(source), _) => Error::Read { layer: name, path: Default::default(), source },
     }
 }

@@ -11,7 +11,7 @@ use super::arrival::{Arrival, Arrivals};
 use super::digest::Digest;
 use super::error::Error;
 use super::image::{Image, Layer};
-use super::manifest::{self, Blob, Document};
+use super::manifest::{self, Blob};
 use super::options::Options;
 use super::platform::Platform;
 use super::progress::Progress;
@@ -31,12 +31,57 @@ pub(super) struct Context<'a> {
     pub cancelled: AtomicBool,
     /// Layers that are read while they arrive.
     arrivals: Mutex<Arc<Arrivals>>,
+    /// Documents that are put into the store later, if any are.
+    later: Mutex<Option<Vec<Document>>>,
+}
+
+/// What a resolution keeps beside layers.
+pub(super) enum Document {
+    /// A verified manifest, index or configuration.
+    Blob(Digest, Vec<u8>),
+    /// What a reference means.
+    Reference(String, Digest),
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(options: &'a Options, store: &'a Store, progress: &'a dyn Progress) -> Self {
         let (cancelled, arrivals) = (AtomicBool::new(false), Mutex::default());
-        Context { options, store, progress, cancelled, arrivals }
+        Context { options, store, progress, cancelled, arrivals, later: Mutex::default() }
+    }
+
+    /// As [`Context::new`], for somebody who calls [`Context::put_kept`] while others wait for the
+    /// network: bringing a document to the disk takes as long as fetching it.
+    pub(super) fn deferred(
+        options: &'a Options,
+        store: &'a Store,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        Context { later: Mutex::new(Some(Vec::new())), ..Context::new(options, store, progress) }
+    }
+
+    /// Puts a document into the store, now or later.
+    pub(super) fn keep(&self, document: Document) -> Result<(), Error> {
+        match &mut *self.later.lock().unwrap_or_else(|e| e.into_inner()) {
+            Some(later) => later.push(document),
+            None => self.put(document)?,
+        }
+        Ok(())
+    }
+
+    /// Puts the documents into the store that were to be put later.
+    pub(super) fn put_kept(&self) -> Result<(), Error> {
+        let kept = match &mut *self.later.lock().unwrap_or_else(|e| e.into_inner()) {
+            Some(later) => std::mem::take(later),
+            None => Vec::new(),
+        };
+        kept.into_iter().try_for_each(|document| self.put(document))
+    }
+
+    fn put(&self, document: Document) -> Result<(), Error> {
+        match document {
+            Document::Blob(digest, bytes) => self.store.put(&digest, &bytes),
+            Document::Reference(name, digest) => self.store.set_reference(&name, &digest),
+        }
     }
 
     /// From now on somebody waits for these layers.
@@ -120,7 +165,7 @@ pub(super) fn describe(
 ) -> Result<(Image, Vec<Blob>), Error> {
     let platform = &context.options.platform;
     let mut walk = Walk { origin, platform, available: Vec::new(), opened: 0 };
-    let document = Document::parse(
+    let document = manifest::Document::parse(
         &format!("manifest {} from {}", root.digest, origin.name()),
         &root.bytes,
         root.media_type.as_deref(),
@@ -182,12 +227,12 @@ impl Walk<'_> {
     fn open(
         &mut self,
         digest: Digest,
-        document: Document,
+        document: manifest::Document,
         depth: u32,
     ) -> Result<Option<Found>, Error> {
         match document {
-            Document::Manifest(manifest) => self.check(digest, *manifest),
-            Document::Index(index) => {
+            manifest::Document::Manifest(manifest) => self.check(digest, *manifest),
+            manifest::Document::Index(index) => {
                 let entries: Vec<_> =
                     index.manifests().iter().filter(|d| manifest::is_image(d)).collect();
                 let mut ranked = Vec::new();
@@ -225,7 +270,7 @@ impl Walk<'_> {
         check_size(&what, blob.size)?;
         let bytes = self.origin.manifest(&blob)?;
         let media_type = descriptor.media_type().to_string();
-        let document = Document::parse(&what, &bytes, Some(&media_type))?;
+        let document = manifest::Document::parse(&what, &bytes, Some(&media_type))?;
         self.open(blob.digest, document, depth)
     }
 

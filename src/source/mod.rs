@@ -158,7 +158,7 @@ pub fn resolve_with<T, E: From<Error>>(
         let image = resolve(reference, options, store, progress)?;
         return work(&image, &stored);
     };
-    let context = Context::new(options, store, progress);
+    let context = Context::deferred(options, store, progress);
     let mut done = None;
     let image = registries::resolve(&context, wanted, &mut |attempt| {
         let described = describe(&context, attempt.registry, attempt.name, attempt.root)?;
@@ -174,12 +174,15 @@ pub fn resolve_with<T, E: From<Error>>(
                 arrivals.end();
                 fetched
             });
+            let put = scope.spawn(|| context.put_kept());
             let result = work(&image, &|layer| arrivals.open(layer));
             if result.is_err() {
                 context.cancelled.store(true, Ordering::Relaxed);
             }
             done = Some(result);
-            fetch.join().unwrap_or(Err(Error::Cancelled))
+            let fetched = fetch.join().unwrap_or(Err(Error::Cancelled));
+            let put = put.join().unwrap_or(Err(Error::Cancelled));
+            fetched.and_then(|paths| put.map(|()| paths))
         });
         let failed = done.as_ref().is_some_and(Result::is_err);
         match fetched {

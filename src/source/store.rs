@@ -18,6 +18,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::arrival::Arrival;
@@ -58,6 +59,20 @@ pub(crate) struct Writer {
     keep: bool,
     /// Who reads the bytes while they come.
     arrival: Option<Arc<Arrival>>,
+}
+
+/// A blob that is what it should be and has no name yet.
+pub(super) struct Verified {
+    writer: Writer,
+    digest: Digest,
+    target: PathBuf,
+}
+
+impl Verified {
+    /// Where it will be.
+    pub(super) fn target(&self) -> &Path {
+        &self.target
+    }
 }
 
 impl Store {
@@ -359,10 +374,18 @@ impl Writer {
 
     /// Verifies size and digest and makes the blob visible. On a mismatch the bytes are dropped.
     pub(crate) fn commit(
-        mut self,
+        self,
         what: &'static str,
         origin: &str,
     ) -> Result<(Digest, PathBuf), Error> {
+        let mut verified = self.verify(what, origin)?;
+        verified.writer.rename_to(&verified.target)?;
+        Ok((verified.digest, verified.target))
+    }
+
+    /// Verifies size and digest; [`publish`] makes the blob visible. On a mismatch the bytes are
+    /// dropped.
+    pub(super) fn verify(mut self, what: &'static str, origin: &str) -> Result<Verified, Error> {
         let found = self.hasher.clone().finish();
         if let Some((digest, size)) = self.expected {
             if self.len() != size {
@@ -381,25 +404,52 @@ impl Writer {
             arrival.verified();
         }
         let target = self.store.blob_path(&found);
-        self.rename_to(&target)?;
-        Ok((found, target))
+        Ok(Verified { writer: self, digest: found, target })
     }
 
     fn rename_to(&mut self, target: &Path) -> Result<(), Error> {
+        self.sync()?;
+        self.rename(target)?;
+        target.parent().map_or(Ok(()), sync_dir)
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
         let synced = self.file.sync_all().map_err(|e| Error::io("write", &self.path, e));
         if let Err(error) = synced {
             // After a failed sync the kernel may have dropped the pages: nothing to resume.
             self.keep = false;
             return Err(error);
         }
-        fs::rename(&self.path, target).map_err(|e| Error::io("create", target, e))?;
-        self.keep = true;
-        if let Some(dir) = target.parent() {
-            let synced = File::open(dir).and_then(|d| d.sync_all());
-            synced.map_err(|e| Error::io("sync", dir, e))?;
-        }
         Ok(())
     }
+
+    /// Gives a part that is on the disk its name.
+    fn rename(&mut self, target: &Path) -> Result<(), Error> {
+        fs::rename(&self.path, target).map_err(|e| Error::io("create", target, e))?;
+        self.keep = true;
+        Ok(())
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync", dir, e))
+}
+
+/// Makes blobs visible as they come, until no more can come: those that wait are brought to the disk
+/// together. After a failure nothing more is taken.
+pub(super) fn publish(queue: &Receiver<Verified>) -> Result<(), Error> {
+    while let Ok(first) = queue.recv() {
+        let mut batch: Vec<Verified> = std::iter::once(first).chain(queue.try_iter()).collect();
+        for blob in &mut batch {
+            blob.writer.sync()?;
+        }
+        for blob in &mut batch {
+            blob.writer.rename(&blob.target)?;
+        }
+        // All of them are in the same directory.
+        batch.first().and_then(|blob| blob.target.parent()).map_or(Ok(()), sync_dir)?;
+    }
+    Ok(())
 }
 
 impl Drop for Writer {
@@ -443,6 +493,26 @@ mod tests {
         assert_eq!(fs::read(path).unwrap(), content);
         assert!(store.get(&digest, content.len() as u64).is_some());
         assert!(store.get(&digest, 3).is_none());
+        assert_eq!(files(dir.path().join("staging")), 0);
+    }
+
+    #[test]
+    fn verified_blobs_become_visible_in_batches() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (sender, queue) = std::sync::mpsc::channel();
+        let contents = [&b"one"[..], b"two", b"three"];
+        for content in contents {
+            let mut writer = vacant(&store, content);
+            writer.write(content).unwrap();
+            sender.send(writer.verify("layer", "test").unwrap()).unwrap();
+        }
+        assert_eq!(files(dir.path().join("blobs/sha256")), 0);
+        drop(sender);
+        publish(&queue).unwrap();
+        for content in contents {
+            assert_eq!(fs::read(store.blob_path(&Digest::of(content))).unwrap(), content);
+        }
         assert_eq!(files(dir.path().join("staging")), 0);
     }
 

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use dock2uni::{erofs::Reader, rootfs::Options};
+use dock2uni::erofs::Reader;
+use dock2uni::rootfs::{Options, With, build_with};
 use dock2uni_format::erofs::{BLOCK, Layout};
 
 use crate::{
@@ -65,6 +66,25 @@ fn the_image_can_start_anywhere_in_its_file() {
     let shifted = fs::read(&path).unwrap();
     assert!(shifted[start as usize..] == fs::read(&built.path).unwrap());
     assert!(root.reader(&file).unwrap().lookup(b"/short link").unwrap().unwrap().is_dir());
+}
+
+#[test]
+fn past_the_page_cache_the_bytes_are_the_same() {
+    let tar = LayerTar::new()
+        .file("large", noise(3 << 20, 1))
+        .file("odd", noise((1 << 20) + 77, 2))
+        .file("small", noise(90, 3))
+        .file("another", noise(2 << 20, 4));
+    let lab = Lab::new([tar.finish()]);
+    let built = lab.build();
+    let path = lab.dir.path().join("direct");
+    let file = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    let with = With { direct: true, ..With::default() };
+    let start = BLOCK as u64;
+    let (layers, options) = (&lab.layers, &Options::default());
+    let root = build_with(layers, &with, options, &file, start, &|_| {}).unwrap();
+    assert_eq!(root.verity, built.root.verity);
+    assert!(fs::read(&path).unwrap()[start as usize..] == fs::read(&built.path).unwrap());
 }
 
 #[test]

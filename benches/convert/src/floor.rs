@@ -20,30 +20,41 @@ pub struct Floor {
     pub writing: Duration,
 }
 
+/// Layers in memory.
+pub struct Blobs(Vec<(Compression, Vec<u8>)>);
+
+impl Blobs {
+    pub fn read(layers: &[Layer]) -> Result<Blobs> {
+        let read = |layer: &Layer| Ok((layer.compression, fs::read(&layer.path)?));
+        layers.iter().map(read).collect::<Result<_>>().map(Blobs)
+    }
+}
+
 impl Floor {
-    /// Measures it, best of `runs`; `image` is the image that was made of the layers.
-    pub fn measure(layers: &[Layer], image: &Path, runs: usize) -> Result<Floor> {
-        let blobs: Vec<(Compression, Vec<u8>)> = layers
-            .iter()
-            .map(|layer| Ok((layer.compression, fs::read(&layer.path)?)))
-            .collect::<Result<_>>()?;
-        let best = |work: &dyn Fn() -> Result<()>| -> Result<Duration> {
-            let mut best = Duration::MAX;
-            for _ in 0..runs.max(1) {
-                let started = Instant::now();
-                work()?;
-                best = best.min(started.elapsed());
-            }
-            Ok(best)
+    /// The lesser of both in everything.
+    pub fn min(self, other: Floor) -> Floor {
+        Floor {
+            slowest: self.slowest.min(other.slowest),
+            all: self.all.min(other.all),
+            writing: self.writing.min(other.writing),
+        }
+    }
+
+    /// Measures it once; `image` is the image that was made of the layers.
+    pub fn measure(Blobs(blobs): &Blobs, image: &Path) -> Result<Floor> {
+        let time = |work: &dyn Fn() -> Result<()>| -> Result<Duration> {
+            let started = Instant::now();
+            work()?;
+            Ok(started.elapsed())
         };
         let mut times = Vec::new();
-        for (compression, blob) in &blobs {
-            times.push(best(&|| inflate_and_hash(*compression, blob))?);
+        for (compression, blob) in blobs {
+            times.push(time(&|| inflate_and_hash(*compression, blob))?);
         }
         // Processors that share a core are slower together than alone, so all of them work at once:
         // each does everything, which is as often as there are processors.
         let cores = thread::available_parallelism()?.get();
-        let all = best(&|| {
+        let all = time(&|| {
             thread::scope(|scope| {
                 let work = |first: usize| {
                     let blobs = blobs.iter().cycle().skip(first).take(blobs.len());
@@ -57,12 +68,12 @@ impl Floor {
         })?;
         let bytes = fs::read(image)?;
         let copy = image.with_extension("floor");
-        let writing = best(&|| {
+        let writing = time(&|| {
             let mut file = File::create(&copy)?;
             file.write_all(&bytes)?;
-            file.sync_all()?;
-            Ok(fs::remove_file(&copy)?)
+            Ok(file.sync_all()?)
         })?;
+        fs::remove_file(&copy)?;
         Ok(Floor {
             slowest: times.iter().max().copied().unwrap_or_default(),
             all: all / cores as u32,

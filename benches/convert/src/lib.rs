@@ -64,10 +64,32 @@ fn digest(text: &Value) -> Result<Digest> {
 
 /// CPU time of all children waited for so far.
 pub fn children_cpu() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // After the name in parentheses, fields 3 on; cutime and cstime are 16 and 17.
+    // cutime and cstime are fields 16 and 17.
+    times("/proc/self/stat", 13)
+}
+
+/// CPU time that a running process has used.
+pub fn process_cpu(pid: u32) -> Result<Duration> {
+    // utime and stime are fields 14 and 15.
+    times(&format!("/proc/{pid}/stat"), 11)
+}
+
+/// The sum of two fields after the name in parentheses, `skip` fields behind it.
+fn times(path: &str, skip: usize) -> Result<Duration> {
+    let stat = fs::read_to_string(path)?;
     let rest = stat.rsplit(')').next().unwrap_or_default();
-    let fields = rest.split_whitespace().skip(13).take(2).map(str::parse::<u64>);
-    let ticks = fields.sum::<std::result::Result<u64, _>>()?;
+    sum(rest.split_whitespace().skip(skip).take(2))
+}
+
+/// CPU time that the machine has spent on anything since it started.
+pub fn machine_cpu() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    // All processors: user, nice, system, idle, iowait, irq, softirq.
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(7);
+    sum(fields.enumerate().filter(|(index, _)| !matches!(index, 3 | 4)).map(|(_, field)| field))
+}
+
+fn sum<'a>(ticks: impl Iterator<Item = &'a str>) -> Result<Duration> {
+    let ticks = ticks.map(str::parse::<u64>).sum::<std::result::Result<u64, _>>()?;
     Ok(Duration::from_millis(ticks * 1000 / TICKS))
 }

@@ -3,11 +3,12 @@
 use std::{
     fmt, fs,
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use bench_convert::{Result, children_cpu};
+use bench_convert::{Result, children_cpu, machine_cpu};
 
 /// How often the peak is looked at. The kernel keeps the mark; only growth in the last moment of
 /// a process can be missed.
@@ -22,6 +23,8 @@ pub struct Cost {
     pub wall: Duration,
     /// Largest resident set in bytes.
     pub peak: u64,
+    /// What the machine did meanwhile, user and system time of everybody.
+    pub busy: Duration,
 }
 
 impl fmt::Display for Cost {
@@ -38,7 +41,7 @@ pub trait Measure {
 
 impl Measure for Command {
     fn measure(&mut self, name: &'static str) -> Result<Cost> {
-        let before = children_cpu()?;
+        let (before, busy) = (children_cpu()?, machine_cpu()?);
         let started = Instant::now();
         let mut child = self
             .stdin(Stdio::null())
@@ -46,19 +49,27 @@ impl Measure for Command {
             .spawn()
             .map_err(|error| format!("cannot run {name}: {error}"))?;
         let status = format!("/proc/{}/status", child.id());
-        let mut peak = 0;
-        let exit = loop {
-            if let Some(exit) = child.try_wait()? {
-                break exit;
-            }
-            peak = peak.max(fs::read_to_string(&status).map_or(0, |text| high_water(&text)));
-            thread::sleep(INTERVAL);
-        };
-        let wall = started.elapsed();
+        let ended = AtomicBool::new(false);
+        let (exit, wall, peak) = thread::scope(|scope| {
+            let peak = scope.spawn(|| {
+                let mut peak = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    let now = fs::read_to_string(&status).map_or(0, |text| high_water(&text));
+                    peak = peak.max(now);
+                    thread::sleep(INTERVAL);
+                }
+                peak
+            });
+            let (exit, wall) = (child.wait(), started.elapsed());
+            ended.store(true, Ordering::Relaxed);
+            (exit, wall, peak.join().unwrap_or(0))
+        });
+        let exit = exit?;
         if !exit.success() {
             return Err(format!("{name} failed: {exit}").into());
         }
-        Ok(Cost { name, cpu: children_cpu()? - before, wall, peak })
+        let busy = machine_cpu()? - busy;
+        Ok(Cost { name, cpu: children_cpu()? - before, wall, peak, busy })
     }
 }
 

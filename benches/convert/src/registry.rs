@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Result;
+use crate::{Result, process_cpu};
 
 /// A running registry; stopped when dropped.
 pub struct Registry {
@@ -47,6 +47,13 @@ impl Registry {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(registry)
+    }
+}
+
+impl Registry {
+    /// CPU time that it has used.
+    pub fn cpu(&self) -> Result<Duration> {
+        process_cpu(self.child.id())
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 
 use reqwest::blocking::Response;
 use reqwest::header::{self, HeaderMap, HeaderValue};
@@ -16,14 +17,15 @@ use crate::source::assemble::Origin as _;
 use crate::source::error::Error;
 use crate::source::manifest::Blob;
 use crate::source::progress::{Bar, Outcome};
-use crate::source::store::{BUFFER, Slot, Writer};
+use crate::source::store::{BUFFER, Slot, Verified, Writer};
 
 /// Received bytes that count as progress, after which failures are counted anew.
 const PROGRESS: u64 = 64 * 1024;
 
 impl Registry<'_> {
-    /// Brings a layer into the store.
-    pub(super) fn layer(&self, blob: &Blob) -> Result<PathBuf, Error> {
+    /// Brings a layer here, and sends it off to be made visible in the store, where it will be at the
+    /// path returned. So nobody waits for the disk before the next layer.
+    pub(super) fn layer(&self, blob: &Blob, done: &Sender<Verified>) -> Result<PathBuf, Error> {
         let mut bar = self.context.progress.start(&blob.digest, blob.size);
         let mut second_try = false;
         loop {
@@ -48,8 +50,11 @@ impl Registry<'_> {
             let mut joined = writer.is_resumed();
             bar.advance(writer.len());
             self.fill(blob, &mut writer, bar.as_mut(), &mut joined)?;
-            match writer.commit("layer", &self.name()) {
-                Ok((_, path)) => {
+            match writer.verify("layer", &self.name()) {
+                Ok(verified) => {
+                    let path = verified.target().to_owned();
+                    // If nobody takes it any more, it's the taker's failure that is told.
+                    let _ = done.send(verified);
                     bar.finish(Outcome::Fetched);
                     return Ok(path);
                 }

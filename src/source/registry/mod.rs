@@ -16,6 +16,9 @@ mod tls;
 
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
 
 use reqwest::blocking::Response;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -28,12 +31,13 @@ use self::http::{ErrorBody, Http, Request, status_error, transfer};
 pub use self::push::{Referrer, Upload};
 use self::retry::{Failure, Retrier, Retry};
 pub(crate) use self::tls::unused as tls_for_engines;
-use super::assemble::{Context, Origin, Root, in_parallel, verify};
+use super::assemble::{Context, Document, Origin, Root, in_parallel, verify};
 use super::digest::Digest;
 use super::error::Error;
 use super::manifest::{ACCEPT, Blob, MAX_DOCUMENT};
 use super::options::Options;
 use super::reference::Name;
+use super::store;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -94,7 +98,7 @@ impl<'a> Registry<'a> {
             }
             self.need_network(&format!("`{}`", self.name))?;
             let root = self.fetch_manifest(&digest.to_string(), Some(digest))?;
-            store.put(&digest, &root.bytes)?;
+            self.context.keep(Document::Blob(digest, root.bytes.clone()))?;
             return Ok(root);
         }
         let reference = self.name.to_string();
@@ -115,8 +119,8 @@ impl<'a> Registry<'a> {
             return Ok(root);
         }
         let root = self.fetch_manifest(&selector, None)?;
-        store.put(&root.digest, &root.bytes)?;
-        store.set_reference(&reference, &root.digest)?;
+        self.context.keep(Document::Blob(root.digest, root.bytes.clone()))?;
+        self.context.keep(Document::Reference(reference, root.digest))?;
         Ok(root)
     }
 
@@ -320,7 +324,7 @@ impl<'a> Registry<'a> {
             }
         };
         verify(what, &self.name(), blob, &bytes)?;
-        store.put(&blob.digest, &bytes)?;
+        self.context.keep(Document::Blob(blob.digest, bytes.clone()))?;
         Ok(bytes)
     }
 
@@ -359,7 +363,26 @@ impl Origin for Registry<'_> {
     }
 
     fn layers(&self, blobs: &[Blob]) -> Result<Vec<PathBuf>, Error> {
-        in_parallel(self.context, blobs, |blob| self.layer(blob))
+        let (done, queue) = mpsc::channel();
+        thread::scope(|scope| {
+            let publisher = scope.spawn(move || {
+                let published = store::publish(&queue);
+                if published.is_err() {
+                    self.context.cancelled.store(true, Ordering::Relaxed);
+                }
+                published
+            });
+            let paths = in_parallel(self.context, blobs, |blob| self.layer(blob, &done));
+            drop(done);
+            // What failed first made the others stop.
+            match publisher.join().unwrap_or(Err(Error::Cancelled)) {
+                Ok(()) => paths,
+                Err(error) => match paths {
+                    Ok(_) | Err(Error::Cancelled) => Err(error),
+                    Err(first) => Err(first),
+                },
+            }
+        })
     }
 }
 
