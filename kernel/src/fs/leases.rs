@@ -1,7 +1,8 @@
 //! Leases (fcntl(2), `F_SETLEASE`): before others open or truncate a file, who has a lease on it is
 //! told, and has time to get ready.
 //!
-//! They are kept in a table beside the inodes: while there are none, opening a file costs one load.
+//! They are kept in a list beside the inodes, since there are few if any: while there are none, opening
+//! a file costs one load.
 
 use super::inode::{Inode, identity, mode::*};
 use super::perm::cap;
@@ -9,16 +10,17 @@ use super::{File, hooks};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::event::sigio::Teller;
-use crate::sync::{SpinLock, WaitError, WaitMode, WaitQueue};
+use crate::sync::{SpinGuard, SpinLock, WaitError, WaitMode, WaitQueue};
 use crate::task::current;
 use crate::time::{SECOND, now_ns};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use hashbrown::HashMap;
 use linux_raw_sys::general::{F_RDLCK, F_UNLCK, F_WRLCK};
 
 struct Lease {
+    /// The file, which lives as long as its description.
+    inode: usize,
     /// The description that it was asked for by.
     holder: usize,
     teller: Teller,
@@ -29,24 +31,13 @@ struct Lease {
     unlock: Option<u64>,
 }
 
-impl Lease {
-    /// What it is about to be (`F_*LCK`).
-    fn kind(&self) -> u32 {
-        match (self.unlock, self.downgrade) {
-            (Some(_), _) => F_UNLCK,
-            (None, None) if self.write => F_WRLCK,
-            _ => F_RDLCK,
-        }
-    }
-}
-
 /// Seconds that a holder has (`fs.lease-break-time`); 0 for no limit.
 pub static BREAK_TIME: AtomicI64 = AtomicI64::new(45);
 /// Whether there are any (`fs.leases-enable`).
 pub static ENABLED: AtomicI64 = AtomicI64::new(1);
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-static TABLE: SpinLock<Option<HashMap<usize, Vec<Lease>>>> = SpinLock::new(None);
+static LEASES: SpinLock<Vec<Lease>> = SpinLock::new(Vec::new());
 /// Those who wait for leases to go. There are few, and few leases go.
 static CHANGED: WaitQueue = WaitQueue::new();
 
@@ -55,29 +46,18 @@ pub fn any() -> bool {
     COUNT.load(SeqCst) != 0
 }
 
-/// Calls `f` with the leases on a file, those that nobody gave back in time left out.
-fn with<R>(inode: &Arc<dyn Inode>, f: impl FnOnce(&mut Vec<Lease>) -> R) -> R {
-    let mut table = TABLE.lock();
-    let list = table.get_or_insert_default().entry(identity(inode)).or_default();
-    let before = list.len();
+/// All leases, without those that nobody gave back in time.
+fn lock() -> SpinGuard<'static, Vec<Lease>> {
+    let mut leases = LEASES.lock();
     let now = now_ns();
-    for lease in list.iter_mut().filter(|lease| lease.downgrade.is_some_and(|at| at <= now)) {
-        (lease.write, lease.downgrade) = (false, None);
-    }
-    let (kept, mut gone): (Vec<_>, Vec<_>) =
-        list.drain(..).partition(|lease| lease.unlock.is_none_or(|at| at > now));
-    *list = kept;
-    let result = f(list);
-    COUNT.fetch_add(list.len(), SeqCst);
-    COUNT.fetch_sub(before, SeqCst);
-    if list.is_empty()
-        && let Some(table) = table.as_mut()
-    {
-        gone.extend(table.remove(&identity(inode)).unwrap_or_default());
-    }
-    drop(table);
-    drop(gone);
-    result
+    leases.retain_mut(|lease| {
+        if lease.downgrade.is_some_and(|at| at <= now) {
+            (lease.write, lease.downgrade) = (false, None);
+        }
+        lease.unlock.is_none_or(|at| at > now)
+    });
+    COUNT.store(leases.len(), SeqCst);
+    leases
 }
 
 /// Asks for a lease (`F_SETLEASE`), changes one or gives it back. EINVAL for other than regular files,
@@ -87,8 +67,8 @@ pub fn set(file: &Arc<File>, fd: i32, kind: u32) -> Result<()> {
     if !matches!(kind, F_RDLCK | F_WRLCK | F_UNLCK) {
         return Err(Errno::EINVAL);
     }
-    let inode = file.inode();
-    let access = inode.access();
+    let node = file.inode();
+    let access = node.access();
     let creds = current().creds();
     if creds.fsuid != access.uid && !creds.capable(cap::LEASE) {
         return Err(Errno::EACCES);
@@ -98,90 +78,92 @@ pub fn set(file: &Arc<File>, fd: i32, kind: u32) -> Result<()> {
     }
     let me = Arc::as_ptr(file) as usize;
     if kind == F_UNLCK {
-        return if give_back(file, &inode) { Ok(()) } else { Err(Errno::EAGAIN) };
+        return if give_back(file) { Ok(()) } else { Err(Errno::EAGAIN) };
     }
     let write = kind == F_WRLCK;
-    // Who opens the file looks for leases once more when it has a descriptor.
-    let free = || {
-        let conflicts = |other: &Arc<File>| {
-            let another = Arc::as_ptr(other) as usize != me;
-            (if write { another } else { other.writable() })
-                && other
-                    .path
-                    .as_ref()
-                    .and_then(|path| path.inode().ok())
-                    .is_some_and(|found| identity(found) == identity(&inode))
-        };
-        if hooks::any_open(&conflicts) { Err(Errno::EAGAIN) } else { Ok(()) }
+    let inode = identity(&node);
+    let is_open = |other: &Arc<File>| {
+        let another = Arc::as_ptr(other) as usize != me;
+        (if write { another } else { other.writable() })
+            && other
+                .path
+                .as_ref()
+                .and_then(|path| path.inode().ok())
+                .is_some_and(|found| identity(found) == inode)
     };
-    free()?;
     if ENABLED.load(Relaxed) == 0 {
         return Err(Errno::EINVAL);
     }
+    if hooks::any_open(&is_open) {
+        return Err(Errno::EAGAIN);
+    }
     let teller = file.sigio.teller(fd);
-    let old = with(&inode, |list| {
-        let blocks = |lease: &Lease| lease.holder != me && (write || lease.unlock.is_some());
-        if list.iter().any(blocks) {
-            return Err(Errno::EAGAIN);
+    let mut leases = lock();
+    // Others may read; nobody gets anything while somebody waits to write.
+    let blocks = |lease: &Lease| {
+        lease.inode == inode && (lease.unlock.is_some() || write && lease.holder != me)
+    };
+    if leases.iter().any(blocks) {
+        return Err(Errno::EAGAIN);
+    }
+    let old = match leases.iter_mut().find(|lease| lease.holder == me) {
+        Some(mine) => {
+            if !write {
+                mine.downgrade = None;
+            }
+            Some(core::mem::replace(&mut mine.write, write))
         }
-        match list.iter_mut().find(|lease| lease.holder == me) {
-            // Somebody waits to write.
-            Some(mine) if mine.unlock.is_some() => Err(Errno::EAGAIN),
-            Some(mine) => {
-                let old = mine.write;
-                mine.write = write;
-                if !write {
-                    mine.downgrade = None;
-                }
-                Ok(Some(old))
-            }
-            None => {
-                list.push(Lease { holder: me, teller, write, downgrade: None, unlock: None });
-                Ok(None)
-            }
+        None => {
+            leases.push(Lease { inode, holder: me, teller, write, downgrade: None, unlock: None });
+            None
         }
-    })?;
-    if let Err(error) = free() {
-        with(&inode, |list| match old {
-            Some(old) => {
-                list.iter_mut().filter(|lease| lease.holder == me).for_each(|mine| mine.write = old)
-            }
-            None => list.retain(|lease| lease.holder != me),
-        });
-        return Err(error);
+    };
+    COUNT.store(leases.len(), SeqCst);
+    drop(leases);
+    // Whoever opens the file now looks for leases again when it has a descriptor.
+    let taken = hooks::any_open(&is_open);
+    if taken {
+        match old {
+            Some(old) => lock()
+                .iter_mut()
+                .filter(|lease| lease.holder == me)
+                .for_each(|mine| mine.write = old),
+            None => _ = give_back(file),
+        }
     }
     CHANGED.wake_all(Events::ALL);
-    Ok(())
+    if taken { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
-/// What lease a description has (`F_GETLEASE`).
+/// What lease a description has, or is about to have (`F_GETLEASE`).
 pub fn get(file: &File) -> u32 {
-    if !any() {
-        return F_UNLCK;
-    }
     let me = core::ptr::from_ref(file) as usize;
-    with(&file.inode(), |list| {
-        list.iter().find(|lease| lease.holder == me).map_or(F_UNLCK, Lease::kind)
-    })
+    match lock().iter().find(|lease| lease.holder == me) {
+        Some(Lease { unlock: None, downgrade: None, write: true, .. }) => F_WRLCK,
+        Some(Lease { unlock: None, .. }) => F_RDLCK,
+        _ => F_UNLCK,
+    }
 }
 
-fn give_back(file: &File, inode: &Arc<dyn Inode>) -> bool {
+fn give_back(file: &File) -> bool {
     let me = core::ptr::from_ref(file) as usize;
-    let mine = with(inode, |list| {
-        let at = list.iter().position(|lease| lease.holder == me)?;
-        Some(list.swap_remove(at))
-    });
-    if mine.is_some() {
+    let mut leases = lock();
+    let before = leases.len();
+    leases.retain(|lease| lease.holder != me);
+    let given = leases.len() != before;
+    COUNT.store(leases.len(), SeqCst);
+    drop(leases);
+    if given {
         file.sigio.forget();
         CHANGED.wake_all(Events::ALL);
     }
-    mine.is_some()
+    given
 }
 
 /// The last descriptor of a description is gone, and its lease with it.
 pub fn description_closed(file: &File) {
     if any() {
-        give_back(file, &file.inode());
+        give_back(file);
     }
 }
 
@@ -198,38 +180,38 @@ pub fn breaking(
         return Ok(());
     }
     let me = file.map_or(0, |file| Arc::as_ptr(file) as usize);
-    let conflicts = |lease: &Lease| lease.holder != me && (write || lease.write);
+    let inode = identity(inode);
+    let conflicts =
+        |lease: &Lease| lease.inode == inode && lease.holder != me && (write || lease.write);
     loop {
+        let seconds = BREAK_TIME.load(Relaxed);
+        let limit = match seconds {
+            1.. => now_ns().saturating_add((seconds as u64).saturating_mul(SECOND)),
+            _ => u64::MAX,
+        };
         let mut tellers = Vec::new();
-        let mut deadline = u64::MAX;
-        with(inode, |list| {
-            for lease in list.iter_mut().filter(|lease| conflicts(lease)) {
-                let limit = match BREAK_TIME.load(Relaxed) {
-                    1.. => now_ns()
-                        .saturating_add((BREAK_TIME.load(Relaxed) as u64).saturating_mul(SECOND)),
-                    _ => u64::MAX,
-                };
-                let told = lease.unlock.is_some() || !write && lease.downgrade.is_some();
-                if !told {
-                    let pending = if write { &mut lease.unlock } else { &mut lease.downgrade };
-                    *pending = Some(limit);
-                    tellers.push(lease.teller.clone());
-                }
-                let end = lease.unlock.or(lease.downgrade).unwrap_or(limit);
-                deadline = deadline.min(end);
+        let mut deadline = None;
+        for lease in lock().iter_mut().filter(|lease| conflicts(lease)) {
+            if lease.unlock.is_none() && (write || lease.downgrade.is_none()) {
+                *(if write { &mut lease.unlock } else { &mut lease.downgrade }) = Some(limit);
+                tellers.push(lease.teller.clone());
             }
-        });
+            let end = lease.unlock.or(lease.downgrade).unwrap_or(limit);
+            deadline = Some(deadline.map_or(end, |deadline: u64| deadline.min(end)));
+        }
+        if deadline.is_none() {
+            return Ok(());
+        }
         for teller in &tellers {
             teller.tell();
         }
-        let gone = || with(inode, |list| (!list.iter().any(conflicts)).then_some(()));
         if !wait {
-            return gone().ok_or(Errno::EAGAIN);
+            return Err(Errno::EAGAIN);
         }
-        match CHANGED.wait(WaitMode::Interruptible, Some(deadline), gone) {
-            Ok(()) => return Ok(()),
-            Err(WaitError::Interrupted) => return Err(Errno::ERESTARTSYS),
-            Err(WaitError::TimedOut) => {}
+        let gone = || (!lock().iter().any(conflicts)).then_some(());
+        // Another may come meanwhile, and time may be over.
+        if CHANGED.wait(WaitMode::Interruptible, deadline, gone) == Err(WaitError::Interrupted) {
+            return Err(Errno::ERESTARTSYS);
         }
     }
 }

@@ -111,7 +111,7 @@ impl Setup {
             _ => String::from(name),
         };
         let known = self.check(&state, name, value, &shown);
-        let trouble = match known {
+        let (who, trouble) = match known {
             Ok(true) => {
                 if state.options.len() + shown.len() + 2 > crate::arch::PAGE_SIZE {
                     return Err(Errno::EINVAL);
@@ -125,16 +125,15 @@ impl Setup {
                     state.source = Some(String::from(text));
                     return Ok(());
                 }
-                Value::Text(_) => String::from("e VFS: Multiple sources"),
-                _ => String::from("e VFS: Non-string source"),
+                _ => ("VFS", "Multiple sources, or no text"),
             },
-            Ok(false) => format!("e {}: Unknown parameter '{name}'", self.kind),
-            Err(_) => format!("e {}: Bad value for '{name}'", self.kind),
+            Ok(false) => (self.kind, "Unknown parameter"),
+            Err(_) => (self.kind, "Bad value for"),
         };
         if state.log.len() >= MESSAGES {
             state.log.pop_front();
         }
-        state.log.push_back(trouble + "\n");
+        state.log.push_back(format!("e {who}: {trouble} '{name}'\n"));
         Err(Errno::EINVAL)
     }
 
