@@ -263,6 +263,10 @@ impl FileOps for Setup {
         dst.write(text.as_bytes())
     }
 
+    fn pollable(&self) -> bool {
+        false
+    }
+
     fn inode(&self) -> Arc<dyn Inode> {
         super::anon::inode()
     }

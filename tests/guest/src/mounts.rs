@@ -142,6 +142,10 @@ fn a_filesystem_is_set_up_in_steps() {
     let [at] = directories(&dir, ["at"]);
     unsafe {
         let fd = ok(fsopen("tmpfs", FSOPEN_CLOEXEC));
+        let epoll = ok(epoll_create1(0));
+        let mut event = epoll_event { events: EPOLLIN as u32, u64: 0 };
+        fails!(epoll_ctl(epoll, EPOLL_CTL_ADD, fd as i32, &mut event), EPERM);
+        close(epoll);
         assert_eq!(fcntl(fd as i32, F_GETFD), FD_CLOEXEC);
         // Not made yet.
         fails!(fsmount(fd, 0), EINVAL);
