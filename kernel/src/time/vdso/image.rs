@@ -9,7 +9,7 @@ const DYNSTR: usize = 0x1c0;
 const HASH: usize = 0x260;
 const VERSYM: usize = 0x290;
 const VERDEF: usize = 0x2a0;
-const DYNAMIC: usize = 0x2c0;
+const DYNAMIC: usize = 0x2e0;
 const DYNAMIC_LEN: usize = 9 * 16;
 const SYMBOL_SIZE: usize = 24;
 
@@ -18,8 +18,15 @@ const SYMBOL_SIZE: usize = 24;
 const VERSION: &str = "LINUX_2.6";
 /// ELF hash of [`VERSION`].
 const VERSION_HASH: usize = 0x03ae_75f6;
-/// Its number; 0 and 1 stand for local and unversioned symbols.
+/// Its number; 0 stands for local symbols, 1 for the image itself.
 const VERSION_INDEX: u16 = 2;
+/// The definition of the image itself. Abseil, and so gRPC, aborts where a number is larger than there
+/// are definitions.
+const BASE: &str = "linux-vdso.so.1";
+/// ELF hash of [`BASE`].
+const BASE_HASH: usize = 0x0dee_bfa1;
+/// A definition with its one name.
+const DEFINITION_LEN: usize = 28;
 
 struct Writer {
     page: Box<[u8; PAGE_SIZE]>,
@@ -77,8 +84,11 @@ pub fn build() -> Box<[u8; PAGE_SIZE]> {
     let version_name = name_at;
     out.seek(DYNSTR + version_name);
     out.put(VERSION.as_bytes());
-    versions(&mut out, symbols, version_name);
-    let strings = version_name + VERSION.len() + 1;
+    let base_name = version_name + VERSION.len() + 1;
+    out.seek(DYNSTR + base_name);
+    out.put(BASE.as_bytes());
+    versions(&mut out, symbols, base_name, version_name);
+    let strings = base_name + BASE.len() + 1;
     out.seek(DYNAMIC);
     for (tag, value) in [
         (4, HASH),
@@ -88,7 +98,7 @@ pub fn build() -> Box<[u8; PAGE_SIZE]> {
         (11, SYMBOL_SIZE),
         (0x6fff_fff0, VERSYM),
         (0x6fff_fffc, VERDEF),
-        (0x6fff_fffd, 1), // version definitions
+        (0x6fff_fffd, 2), // version definitions
         (0, 0),
     ] {
         out.u64(tag);
@@ -99,22 +109,28 @@ pub fn build() -> Box<[u8; PAGE_SIZE]> {
     out.page
 }
 
-/// Version numbers of the symbols, and the one definition (LSB Core, "Symbol Versioning").
-fn versions(out: &mut Writer, symbols: usize, name: usize) {
+/// Version numbers of the symbols, and their definitions (LSB Core, "Symbol Versioning").
+fn versions(out: &mut Writer, symbols: usize, base: usize, version: usize) {
     out.seek(VERSYM);
     out.u16(0);
     for _ in 1..symbols {
         out.u16(VERSION_INDEX);
     }
     out.seek(VERDEF);
-    for half in [1, 0, VERSION_INDEX, 1] {
-        out.u16(half); // revision, flags, index, names
+    let definitions = [
+        (1, 1, BASE_HASH, DEFINITION_LEN, base), // VER_FLG_BASE
+        (0, VERSION_INDEX, VERSION_HASH, 0, version),
+    ];
+    for (flags, index, hash, next, name) in definitions {
+        for half in [1, flags, index, 1] {
+            out.u16(half); // revision, flags, index, names
+        }
+        out.u32(hash);
+        out.u32(20); // the names follow
+        out.u32(next);
+        out.u32(name);
+        out.u32(0); // the last name
     }
-    out.u32(VERSION_HASH);
-    out.u32(20); // the names follow
-    out.u32(0); // the last definition
-    out.u32(name);
-    out.u32(0); // the last name
 }
 
 fn header(out: &mut Writer) {
@@ -214,20 +230,33 @@ mod tests {
     fn symbols_have_the_version_that_linux_gives_them() {
         let page = build();
         let word = |at: usize| u32::from_le_bytes(page[at..at + 4].try_into().unwrap()) as usize;
-        let hash = VERSION.bytes().fold(0u32, |hash, byte| {
-            let hash = (hash << 4).wrapping_add(byte.into());
-            let high = hash & 0xf000_0000;
-            (hash ^ (high >> 24)) & !high
-        });
-        assert_eq!(word(VERDEF + 8), hash as usize);
-        let name = DYNSTR + word(VERDEF + word(VERDEF + 12));
-        assert_eq!(&page[name..name + VERSION.len()], VERSION.as_bytes());
+        let hash = |name: &str| {
+            name.bytes().fold(0u32, |hash, byte| {
+                let hash = (hash << 4).wrapping_add(byte.into());
+                let high = hash & 0xf000_0000;
+                (hash ^ (high >> 24)) & !high
+            })
+        };
+        let mut ends = 0;
+        for (at, name, index) in
+            [(VERDEF, BASE, 1), (VERDEF + DEFINITION_LEN, VERSION, VERSION_INDEX)]
+        {
+            assert_eq!(page[at + 4..][..2], index.to_le_bytes());
+            assert_eq!(word(at + 8), hash(name) as usize);
+            let text = DYNSTR + word(at + word(at + 12));
+            assert_eq!(&page[text..text + name.len()], name.as_bytes());
+            ends = ends.max(text + name.len());
+        }
+        assert_eq!(word(VERDEF + 16), DEFINITION_LEN);
         for index in 1..=code::functions().len() {
             assert_eq!(page[VERSYM + 2 * index..][..2], VERSION_INDEX.to_le_bytes());
         }
         // Nothing runs into its neighbour.
-        assert!(name + VERSION.len() < HASH && DYNAMIC + DYNAMIC_LEN <= CODE_OFFSET);
+        assert!(ends < HASH && DYNAMIC + DYNAMIC_LEN <= CODE_OFFSET);
         assert!(HASH + 4 * (4 + code::functions().len()) <= VERSYM);
-        assert!(VERSYM + 2 * (1 + code::functions().len()) <= VERDEF && VERDEF + 28 <= DYNAMIC);
+        assert!(
+            VERSYM + 2 * (1 + code::functions().len()) <= VERDEF
+                && VERDEF + 2 * DEFINITION_LEN <= DYNAMIC
+        );
     }
 }
