@@ -386,6 +386,12 @@ fn ended_processes_are_accounted_for() {
         }
         let dir = scratch();
         let path = format!("{dir}/acct");
+        // Linux writes no records where less than 4 % of the blocks are free (acct(5)).
+        let mut room: libc::statvfs = std::mem::zeroed();
+        ok(libc::statvfs(c(&dir).as_ptr(), &mut room));
+        if room.f_bavail < room.f_blocks / 20 {
+            return;
+        }
         std::fs::write(&path, "").unwrap();
         fails!(libc::acct(c(&dir).as_ptr()), EISDIR);
         fails!(libc::acct(c"/dev/null".as_ptr()), EACCES);
