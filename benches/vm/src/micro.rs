@@ -34,8 +34,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let mut words = vec!["/micro", &batches];
     words.extend(options.only.as_deref());
     let image = image(&words)?;
-    let mut ours = vm::prepare(&image, &[], options.kernel.as_deref(), Network::User)?;
-    ours.port = 0;
+    let ours = vm::prepare(&image, &[], options.kernel.as_deref(), Network::User)?;
     let linux = linux::prepare(&ours)?;
     let (unit, rounds) = match options.clock {
         Clock::Time => ("ns", options.rounds),

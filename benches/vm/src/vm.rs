@@ -110,7 +110,7 @@ pub struct Guest {
     pub cmdline: &'static str,
     /// What is added to it on microvm.
     pub microvm_cmdline: String,
-    /// The port that it serves on; 0 if it serves nothing.
+    /// The port that it serves on.
     pub port: u16,
     /// How it is reached.
     pub network: Network,
@@ -264,9 +264,7 @@ impl Vm {
             .spawn()
             .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
         let vm = Vm { child, address };
-        if clock == Clock::Time && guest.port != 0 {
-            guest.network.wait_for(address, Duration::from_secs(300))?;
-        }
+        guest.network.wait_for(address, Duration::from_secs(300))?;
         Ok(vm)
     }
 
