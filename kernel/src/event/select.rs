@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 /// One file and what is asked of it.
 pub struct Watch {
+    /// The caller's number of it.
+    pub fd: i32,
     /// The file; `None` for an entry to skip.
     pub file: Option<Arc<File>>,
     /// What the caller wants to hear of (errors and hang-ups are always told).

@@ -118,7 +118,7 @@ fn poll_until(addr: usize, count: usize, deadline: Option<u64>) -> Result<usize>
             let fd = *fd as i32;
             let file = if fd >= 0 { lookup.get(fd).ok() } else { None };
             let ready = if file.is_none() && fd >= 0 { Events::NVAL } else { Events::empty() };
-            Watch { file, events: Events::from_bits_truncate(events & 0xffff), ready }
+            Watch { fd, file, events: Events::from_bits_truncate(events & 0xffff), ready }
         }));
     }
     drop(files);
@@ -179,15 +179,14 @@ pub fn pselect6(
 fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<usize> {
     /// What each of the three sets asks for, and what counts as yes (Linux's `POLLIN_SET` and
     /// friends).
-    const MEANING: [Events; 3] = [
-        Events::IN
-            .union(Events::RDNORM)
-            .union(Events::RDBAND)
-            .union(Events::HUP)
-            .union(Events::ERR),
-        Events::OUT.union(Events::WRNORM).union(Events::WRBAND).union(Events::ERR),
-        Events::PRI,
-    ];
+    const READ: Events = Events::IN
+        .union(Events::RDNORM)
+        .union(Events::RDBAND)
+        .union(Events::HUP)
+        .union(Events::ERR);
+    const WRITE: Events =
+        Events::OUT.union(Events::WRNORM).union(Events::WRBAND).union(Events::ERR);
+    const EXCEPT: Events = Events::PRI;
     let count = usize::try_from(count).map_err(|_| Errno::EINVAL)?;
     let files = current().files();
     let count = count.min(files.capacity());
@@ -211,26 +210,27 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
     let wanted = |[read, write, except]: [u64; 3]| read | write | except;
     let total = (0..words).map(|word| wanted(of_word(word)).count_ones() as usize).sum();
     let mut watches: Vec<Watch> = Vec::new();
-    let mut numbers: Vec<usize> = Vec::new();
     watches.try_reserve_exact(total).map_err(|_| Errno::ENOMEM)?;
-    numbers.try_reserve_exact(total).map_err(|_| Errno::ENOMEM)?;
     for word in 0..words {
-        let of_word = of_word(word);
-        let mut left = wanted(of_word);
+        let [read, write, except] = of_word(word);
+        let mut left = read | write | except;
         let lookup = files.lookup();
         while left != 0 {
             let fd = word * 64 + left.trailing_zeros() as usize;
             let bit = left & left.wrapping_neg();
             left ^= bit;
             let mut events = Events::empty();
-            for (set, meaning) in of_word.into_iter().zip(MEANING) {
-                if set & bit != 0 {
-                    events |= meaning;
-                }
+            if read & bit != 0 {
+                events |= READ;
+            }
+            if write & bit != 0 {
+                events |= WRITE;
+            }
+            if except & bit != 0 {
+                events |= EXCEPT;
             }
             let file = Some(lookup.get(fd as i32)?);
-            watches.push(Watch { file, events, ready: Events::empty() });
-            numbers.push(fd);
+            watches.push(Watch { fd: fd as i32, file, events, ready: Events::empty() });
         }
     }
     drop(files);
@@ -239,12 +239,12 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
         // A hang-up wakes the sleep even if only writability was asked for; it is then no answer,
         // and the wait goes on.
         let mut ready = 0;
-        let told = numbers.iter().zip(&watches).filter(|(_, watch)| !watch.ready.is_empty());
-        for (&fd, watch) in told.take(some) {
-            for (set, meaning) in MEANING.iter().enumerate() {
-                let at = set * words + fd / 64;
-                if asked[at] >> (fd % 64) & 1 != 0 && watch.ready.intersects(*meaning) {
-                    answers[at] |= 1 << (fd % 64);
+        for watch in watches.iter().filter(|watch| !watch.ready.is_empty()).take(some) {
+            let (word, bit) = (watch.fd as usize / 64, 1 << (watch.fd % 64));
+            for (set, meaning) in [READ, WRITE, EXCEPT].into_iter().enumerate() {
+                let at = set * words + word;
+                if asked[at] & bit != 0 && watch.ready.intersects(meaning) {
+                    answers[at] |= bit;
                     ready += 1;
                 }
             }
