@@ -2,6 +2,7 @@
 
 use super::Path;
 use super::mount::Namespace;
+use crate::errno::Result;
 use crate::sync::SpinLock;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -30,12 +31,12 @@ impl FsContext {
         FsContext::new(self.namespace.clone(), self.root(), self.cwd(), self.umask())
     }
 
-    /// A copy with a mount namespace of its own (`CLONE_NEWNS`).
-    pub fn fork_namespace(&self) -> FsContext {
+    /// A copy with a mount namespace of its own (`CLONE_NEWNS`). ENOSPC if there are too many mounts.
+    pub fn fork_namespace(&self) -> Result<FsContext> {
         let mut paths = [self.root(), self.cwd()];
-        let namespace = self.namespace.copy(&mut paths);
+        let namespace = self.namespace.copy(&mut paths)?;
         let [root, cwd] = paths;
-        FsContext::new(namespace, root, cwd, self.umask())
+        Ok(FsContext::new(namespace, root, cwd, self.umask()))
     }
 
     /// The mount namespace.

@@ -313,6 +313,15 @@ fn tell() {
 static MOUNTS: SpinLock<Vec<Arc<Mount>>> = SpinLock::new(Vec::new());
 static ROOT: Once<Path> = Once::new();
 
+/// The most mounts in all namespaces together (`fs.mount-max`, which Linux has for each of them):
+/// sharing doubles them with each call, and copying looks for each among all.
+pub const MOST: usize = 2048;
+
+/// ENOSPC unless there may be so many more mounts.
+fn room(mounts: &[Arc<Mount>], more: usize) -> Result<()> {
+    if mounts.len().saturating_add(more) > MOST { Err(Errno::ENOSPC) } else { Ok(()) }
+}
+
 /// Mounts the root of the first namespace. EBUSY if there is one.
 pub fn mount_root(fs: Arc<dyn FileSystem>, source: &str, flags: Flags) -> Result<Path> {
     let mount = Mount::detached(fs.clone(), Dentry::root(fs.root()), source, flags, flags);
@@ -340,7 +349,7 @@ pub fn mount_at(
 }
 
 /// Gives a mount without a place one. ENOTDIR if only one of the two is a directory, ENOENT if the
-/// place was removed, EINVAL if it isn't in the tree.
+/// place was removed, EINVAL if it isn't in the tree, ENOSPC if there are too many.
 pub fn attach(mount: &Arc<Mount>, at: Path) -> Result<()> {
     if mount.root.is_dir() != at.dentry.is_dir() {
         return Err(Errno::ENOTDIR);
@@ -355,6 +364,7 @@ pub fn attach(mount: &Arc<Mount>, at: Path) -> Result<()> {
     if !in_tree(&at.mount) {
         return Err(Errno::EINVAL);
     }
+    room(&mounts, peers::copies(&mounts, mount, &at) + 1)?;
     mounts.push(mount.clone());
     place(&mut mounts, mount, at);
     drop(mounts);
@@ -437,12 +447,13 @@ pub fn join_group(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Another mount of what is at `from`, without a place; with what is mounted below it if
-/// `recursive`. EINVAL if `from` isn't in the tree, or may not be bound.
+/// `recursive`. EINVAL if `from` isn't in the tree, or may not be bound, ENOSPC if there are too many.
 pub fn copy(from: &Path, recursive: bool) -> Result<Arc<Mount>> {
     let mut mounts = MOUNTS.lock();
     if !in_tree(&from.mount) || from.mount.propagation().unbindable {
         return Err(Errno::EINVAL);
     }
+    room(&mounts, these(&mounts, &from.mount, recursive).len())?;
     let pairs = copy_in(&mut mounts, &from.mount, &from.dentry, recursive, false);
     let (_, top) = pairs.first().ok_or(Errno::EINVAL)?;
     top.held.store(true, Relaxed);
@@ -480,7 +491,7 @@ fn copy_in(
 
 /// Moves a mount from its place, or from the descriptor that holds it, to another (move_mount(2)), or
 /// between the mount at `to` and what that is on (`beneath`). EINVAL if it can't be moved there, ELOOP
-/// if that is below itself.
+/// if that is below itself, ENOSPC if there are too many.
 pub fn relocate(from: &Path, to: Path, beneath: bool) -> Result<()> {
     if !from.is_mount_root() || from.dentry.is_dir() != to.dentry.is_dir() {
         return Err(Errno::EINVAL);
@@ -512,6 +523,7 @@ pub fn relocate(from: &Path, to: Path, beneath: bool) -> Result<()> {
         let Some(at) = above.at() else { break };
         above = at.mount;
     }
+    room(&mounts, peers::copies(&mounts, moved, top.as_ref().unwrap_or(&to)) + 1)?;
     match &old {
         Some(at) => {
             // The place is free before anything looks for it.

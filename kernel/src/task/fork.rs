@@ -84,7 +84,7 @@ pub fn unshare(flags: u32) -> Result<usize> {
     }
     if flags & CLONE_FS != 0 || apart {
         let fs = task.fs();
-        let own = if apart { fs.fork_namespace() } else { fs.fork() };
+        let own = if apart { fs.fork_namespace()? } else { fs.fork() };
         drop(task.set_fs(Some(Arc::new(own))));
     }
     if flags & CLONE_SYSVSEM != 0 {
@@ -119,7 +119,7 @@ pub fn clone(context: &mut UserContext, args: Args) -> Result<usize> {
     let files = if has(CLONE_FILES) { files } else { Arc::new(files.fork()?) };
     let fs = parent.fs();
     let fs = match (has(CLONE_NEWNS), has(CLONE_FS)) {
-        (true, _) => Arc::new(fs.fork_namespace()),
+        (true, _) => Arc::new(fs.fork_namespace()?),
         (_, true) => fs,
         _ => Arc::new(fs.fork()),
     };

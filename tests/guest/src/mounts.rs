@@ -20,6 +20,7 @@ cases![
     a_tree_is_detached_at_once,
     links_are_not_followed_where_the_mount_says_so,
     shared_mounts_share,
+    there_is_a_most_of_mounts,
     namespaces_have_mounts_of_their_own,
     the_root_is_exchanged,
     watchers_of_mounts_hear_of_changes,
@@ -521,6 +522,25 @@ fn links_are_not_followed_where_the_mount_says_so() {
     std::os::unix::fs::symlink(&name, format!("{at}/other")).unwrap();
     assert_eq!(flags(&at) & ST_NOSYMFOLLOW, ST_NOSYMFOLLOW);
     ok(unmount(&at));
+    leave(&dir);
+}
+
+fn there_is_a_most_of_mounts() {
+    let Some(dir) = place() else { return };
+    let [most, below] = [fs::read_to_string("/proc/sys/fs/mount-max").unwrap(), format!("{dir}/x")];
+    let most: usize = most.trim().parse().unwrap();
+    let count = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    fs::create_dir(&below).unwrap();
+    // Each call doubles what there is, until there are too many; then it makes none at all.
+    for _ in 0..12 {
+        let before = count();
+        if mount_at(&dir, &below, "none", MS_BIND | MS_REC, "") != 0 {
+            assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(ENOSPC));
+            assert_eq!(count(), before);
+            break;
+        }
+        assert!(before < count() && count() <= most, "{before}, {}", count());
+    }
     leave(&dir);
 }
 

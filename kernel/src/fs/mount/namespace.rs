@@ -1,6 +1,6 @@
 //! Mount namespaces (mount_namespaces(7)): what processes see of the mounts.
 
-use super::{MOUNTS, Mount, Path, copy_in, subtree, take_out, vacated};
+use super::{MOUNTS, Mount, Path, copy_in, room, subtree, take_out, vacated};
 use crate::errno::{Errno, Result};
 use crate::fs::FsContext;
 use crate::sync::{Once, SpinLock};
@@ -34,10 +34,11 @@ impl Namespace {
     }
 
     /// A copy, for `CLONE_NEWNS`: mounts are shared as they were, and the paths become those of the
-    /// copies.
-    pub fn copy(&self, paths: &mut [Path]) -> Arc<Namespace> {
+    /// copies. ENOSPC if there are too many mounts.
+    pub fn copy(&self, paths: &mut [Path]) -> Result<Arc<Namespace>> {
         let mut mounts = MOUNTS.lock();
         let root = self.root.lock().clone();
+        room(&mounts, subtree(&mounts, &root).len())?;
         let pairs = copy_in(&mut mounts, &root, &root.root, true, true);
         for path in paths {
             if let Some((_, new)) = pairs.iter().find(|(old, _)| Arc::ptr_eq(old, &path.mount)) {
@@ -48,7 +49,7 @@ impl Namespace {
         let new = pairs.first().map_or_else(|| root.clone(), |(_, new)| new.clone());
         mounts.push(new.clone());
         drop(mounts);
-        Arc::new(Namespace { root: SpinLock::new(new) })
+        Ok(Arc::new(Namespace { root: SpinLock::new(new) }))
     }
 }
 

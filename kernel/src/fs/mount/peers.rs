@@ -63,6 +63,15 @@ fn receivers(mounts: &[Arc<Mount>], from: &Arc<Mount>) -> Vec<Arc<Mount>> {
     found
 }
 
+/// How many mounts come along, at most, when a tree gets a place.
+pub(super) fn copies(mounts: &[Arc<Mount>], top: &Arc<Mount>, at: &Path) -> usize {
+    let at = descend_in(mounts, at.clone());
+    match at.mount.propagation().group {
+        0 => 0,
+        _ => receivers(mounts, &at.mount).len() * subtree(mounts, top).len(),
+    }
+}
+
 /// After a tree was mounted at a place: what shares mounts with the place's mount gets copies.
 pub(super) fn mounted(mounts: &mut Vec<Arc<Mount>>, top: &Arc<Mount>, at: &Path) {
     if at.mount.propagation().group == 0 {

@@ -3,9 +3,8 @@
 
 use super::system::RELEASE;
 use crate::errno::Result;
-use crate::fs::leases;
-use crate::fs::pipe;
 use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
+use crate::fs::{leases, mount, pipe};
 use crate::ipc::{msg, sem};
 use crate::say;
 use crate::task::{pid, rlimit};
@@ -72,6 +71,13 @@ static FS: Dir = Dir::fixed(&[
     text("inode-nr", "1024\t0\n"),
     number!("lease-break-time", leases::BREAK_TIME),
     number!("leases-enable", leases::ENABLED),
+    entry(
+        "mount-max",
+        Kind::Text(|_, out| {
+            say!(out, "{}\n", mount::MOST);
+            Ok(())
+        }),
+    ),
     dir(
         "mqueue",
         &Dir::fixed(&[
