@@ -17,6 +17,7 @@ pub mod io;
 pub mod ipc;
 pub mod live;
 pub mod log;
+pub mod map;
 pub mod mm;
 pub mod net;
 pub mod random;

@@ -4,6 +4,7 @@ use crate::crc::crc32c;
 use crate::disk::{desc, get16, put16, put32, sb};
 use crate::volume::Volume;
 use crate::{BLOCK, Error, Result, dir, extent, xattr};
+use std_alloc::boxed::Box;
 use std_alloc::collections::BTreeMap;
 use std_alloc::sync::Arc;
 use std_alloc::vec::Vec;
@@ -42,7 +43,7 @@ pub struct Entry {
 /// The block cache with the running transaction.
 #[derive(Default)]
 pub struct Cache {
-    pub blocks: BTreeMap<u64, Entry>,
+    pub blocks: BTreeMap<u64, Box<Entry>>,
     /// Blocks changed in the running transaction.
     pub dirty: Vec<u64>,
     /// Blocks that are in the journal but not yet in their places.
@@ -99,7 +100,7 @@ impl Volume {
         };
         self.make_room();
         let entry = Entry { data: data.clone(), kind, dirty: false, used: true, saved: 0 };
-        self.cache.blocks.insert(block, entry);
+        self.cache.blocks.insert(block, Box::new(entry));
         Ok(data)
     }
 
@@ -133,7 +134,7 @@ impl Volume {
     pub(crate) fn new_block(&mut self, block: u64, kind: Kind) -> Result<&mut Vec<u8>> {
         let data = Arc::new(new_block()?);
         let entry = Entry { data: data.clone(), kind, dirty: false, used: true, saved: 0 };
-        self.cache.blocks.insert(block, entry);
+        self.cache.blocks.insert(block, Box::new(entry));
         self.change(block, kind)
     }
 

@@ -16,10 +16,11 @@
 use super::{Events, PollTable};
 use crate::errno::{Errno, Result};
 use crate::fs::{File, FileOps};
+use crate::map::{Tree, pair};
 use crate::sync::{
     IrqLock, Mutex, Observer, Registration, SpinLock, WaitError, WaitMode, WaitQueue,
 };
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -65,9 +66,14 @@ impl Event {
     }
 }
 
+fn key(fd: i32, file: *const File) -> u128 {
+    pair(fd as u64, file.addr() as u64)
+}
+
 /// An epoll instance.
 pub struct Epoll {
-    interest: Mutex<BTreeMap<(i32, usize), Arc<Item>>>,
+    /// By descriptor and address of the open file.
+    interest: Mutex<Tree<Arc<Item>>>,
     scan: Mutex<()>,
     ready: IrqLock<VecDeque<Arc<Item>>>,
     queue: Arc<WaitQueue>,
@@ -160,7 +166,7 @@ impl Epoll {
     /// An instance that watches nothing.
     pub fn new() -> Arc<Epoll> {
         Arc::new(Epoll {
-            interest: Mutex::new(BTreeMap::new()),
+            interest: Mutex::new(Tree::new()),
             scan: Mutex::new(()),
             ready: IrqLock::new(VecDeque::new()),
             queue: Arc::new(WaitQueue::new()),
@@ -198,11 +204,11 @@ impl Epoll {
         {
             return Err(Errno::ELOOP);
         }
-        let key = (fd, Arc::as_ptr(file) as usize);
+        let key = key(fd, Arc::as_ptr(file));
         let mut interest = self.interest.lock();
         match op {
             EPOLL_CTL_ADD => {
-                if interest.contains_key(&key) {
+                if interest.contains_key(key) {
                     return Err(Errno::EEXIST);
                 }
                 let item = Arc::new(Item {
@@ -230,13 +236,13 @@ impl Epoll {
                 Ok(())
             }
             EPOLL_CTL_DEL => {
-                let item = interest.remove(&key).ok_or(Errno::ENOENT)?;
+                let item = interest.remove(key).ok_or(Errno::ENOENT)?;
                 drop(interest);
                 self.disconnect(&item);
                 Ok(())
             }
             EPOLL_CTL_MOD => {
-                let item = interest.get(&key).ok_or(Errno::ENOENT)?;
+                let item = interest.get(key).ok_or(Errno::ENOENT)?;
                 if item.flag(EPOLLEXCLUSIVE) {
                     return Err(Errno::EINVAL);
                 }
@@ -334,7 +340,7 @@ impl Epoll {
 
     /// Takes an item whose file is gone out of the interest list.
     fn forget(&self, item: &Arc<Item>) {
-        self.interest.lock().remove(&(item.fd, item.file.as_ptr() as usize));
+        self.interest.lock().remove(key(item.fd, item.file.as_ptr()));
         self.disconnect(item);
     }
 

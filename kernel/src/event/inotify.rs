@@ -6,12 +6,12 @@ use crate::fs::inode::{dev_major, dev_minor, identity};
 use crate::fs::notify::{self, Watcher};
 use crate::fs::{File, FileOps, Inode};
 use crate::io::{IoDst, put_user};
+use crate::map::Sorted;
 use crate::sync::{SpinLock, WaitMode, WaitQueue};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use hashbrown::HashMap;
 use linux_raw_sys::general::*;
 
 /// Most events that wait to be read (`fs.inotify.max_queued_events`).
@@ -48,7 +48,7 @@ impl Record {
 
 #[derive(Default)]
 struct Watches {
-    by_number: HashMap<i32, (Arc<dyn Inode>, u32)>,
+    by_number: Sorted<i32, (Arc<dyn Inode>, u32)>,
     last: i32,
 }
 
@@ -142,8 +142,8 @@ impl Watcher for Inotify {
 impl Drop for Inotify {
     fn drop(&mut self) {
         let watches = core::mem::take(&mut self.watches.get_mut().by_number);
-        for (number, (inode, _)) in watches {
-            notify::unwatch(&inode, self, number);
+        for (&number, (inode, _)) in watches.iter() {
+            notify::unwatch(inode, self, number);
         }
     }
 }
@@ -153,7 +153,7 @@ impl FileOps for Inotify {
         use core::fmt::Write;
         const SHOWN: u32 = IN_ALL_EVENTS | IN_EXCL_UNLINK | IN_ONESHOT;
         let mut out = String::new();
-        for (number, (inode, mask)) in &self.watches.lock().by_number {
+        for (number, (inode, mask)) in self.watches.lock().by_number.iter() {
             let meta = inode.metadata();
             let dev = dev_major(meta.dev) << 20 | dev_minor(meta.dev);
             let (ino, mask) = (meta.ino, mask & SHOWN);

@@ -7,11 +7,11 @@ use super::inode::identity;
 use super::{FdTable, File};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
+use crate::map::Tree;
 use crate::sync::{SpinLock, WaitMode, WaitQueue};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use hashbrown::HashMap;
 
 /// Who holds a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,39 +107,34 @@ struct Locks {
 }
 
 /// Locks by inode. Entries live while a lock is held or waited for.
-static TABLE: SpinLock<Option<HashMap<usize, Arc<Locks>, super::dcache::NameHash>>> =
-    SpinLock::new(None);
+static TABLE: SpinLock<Tree<Arc<Locks>>> = SpinLock::new(Tree::new());
 /// Number of record locks and flocks: closing a file looks further only if there are any.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 /// Who waits for whom, to find deadlocks among POSIX locks.
 static WAITS: SpinLock<Vec<(Owner, Owner)>> = SpinLock::new(Vec::new());
 
-fn key(file: &File) -> usize {
-    file.with_inode(identity)
+fn key(file: &File) -> u128 {
+    file.with_inode(identity) as u128
 }
 
-fn locks_of(key: usize, create: bool) -> Option<Arc<Locks>> {
+fn locks_of(key: u128, create: bool) -> Option<Arc<Locks>> {
     let mut table = TABLE.lock();
-    let table = table.get_or_insert_default();
     if create {
-        return Some(table.entry(key).or_default().clone());
+        return Some(table.get_or_insert_with(key, Arc::default).clone());
     }
-    table.get(&key).cloned()
+    table.get(key).cloned()
 }
 
 /// Drops the entry of a file without locks; `locks` is the caller's reference.
-fn tidy(key: usize, locks: Arc<Locks>) {
+fn tidy(key: u128, locks: Arc<Locks>) {
     let mut table = TABLE.lock();
     let unused = {
         let state = locks.state.lock();
         state.records.is_empty() && state.flocks.is_empty()
     };
     // References: the table's and ours.
-    if unused
-        && Arc::strong_count(&locks) == 2
-        && let Some(table) = table.as_mut()
-    {
-        table.remove(&key);
+    if unused && Arc::strong_count(&locks) == 2 {
+        table.remove(key);
     }
 }
 

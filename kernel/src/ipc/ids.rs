@@ -2,8 +2,8 @@
 
 use super::{CREAT, Caller, EXCL, PRIVATE, Perm, READ};
 use crate::errno::{Errno, Result};
+use crate::map::Sorted;
 use crate::sync::Mutex;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -25,7 +25,7 @@ struct Slot<T> {
 }
 
 struct Table<T> {
-    slots: BTreeMap<i32, Slot<T>>,
+    slots: Sorted<i32, Slot<T>>,
     next_sequence: i32,
 }
 
@@ -44,7 +44,7 @@ fn id_of(slot: i32, sequence: i32) -> i32 {
 impl<T: Object> Ids<T> {
     /// None yet.
     pub const fn new() -> Ids<T> {
-        let table = Mutex::new(Table { slots: BTreeMap::new(), next_sequence: 0 });
+        let table = Mutex::new(Table { slots: Sorted::new(), next_sequence: 0 });
         Ids { table, next: AtomicI64::new(-1) }
     }
 

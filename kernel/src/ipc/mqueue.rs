@@ -10,11 +10,12 @@ use crate::fs::anon::AnonInode;
 use crate::fs::inode::mode::S_IFREG;
 use crate::fs::{File, FileOps, Inode, perm};
 use crate::io::IoDst;
+use crate::map::Sorted;
 use crate::net::socket;
 use crate::sync::{Mutex, SpinLock, WaitError, WaitMode, WaitQueue};
 use crate::task::signal::{SigInfo, Signal, code, send_to_process};
 use crate::task::{Creds, Process, current};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -37,9 +38,9 @@ const MAX_QUEUES: usize = 256;
 const OVERHEAD: usize = 96;
 const NAME_MAX: usize = 255;
 
-static NAMES: Mutex<BTreeMap<Vec<u8>, Arc<Queue>>> = Mutex::new(BTreeMap::new());
+static NAMES: Mutex<Sorted<Vec<u8>, Arc<Queue>>> = Mutex::new(Sorted::new());
 /// Bytes that queues of each user may take, by what they were made with.
-static CHARGED: SpinLock<BTreeMap<u32, u64>> = SpinLock::new(BTreeMap::new());
+static CHARGED: SpinLock<Sorted<u32, u64>> = SpinLock::new(Sorted::new());
 
 /// Who is told when a message comes to an empty queue (mq_notify(3)).
 struct Notify {
@@ -80,7 +81,7 @@ impl How {
 #[derive(Default)]
 struct State {
     /// Messages by priority.
-    messages: BTreeMap<u32, VecDeque<Vec<u8>>>,
+    messages: Sorted<u32, VecDeque<Vec<u8>>>,
     count: usize,
     bytes: usize,
     receivers: usize,
@@ -246,7 +247,7 @@ impl Queue {
             let text = text.take().unwrap_or_default();
             state.bytes += text.len();
             state.count += 1;
-            state.messages.entry(priority).or_default().push_back(text);
+            state.messages.get_or_insert_with(priority, VecDeque::new).push_back(text);
             // Only for a message to an empty queue that nobody waits for, and once.
             let alone = state.count == 1 && state.receivers == 0;
             Some(if alone { state.notify.take() } else { None })
@@ -273,11 +274,10 @@ impl Queue {
         self.state.lock().receivers += 1;
         let outcome = self.wait(&self.readable, file, deadline, || {
             let mut state = self.state.lock();
-            let mut first = state.messages.last_entry()?;
-            let priority = *first.key();
-            let text = first.get_mut().pop_front()?;
-            if first.get().is_empty() {
-                first.remove();
+            let (&priority, first) = state.messages.last_mut()?;
+            let text = first.pop_front()?;
+            if first.is_empty() {
+                state.messages.pop_last();
             }
             state.bytes -= text.len();
             state.count -= 1;

@@ -3,8 +3,8 @@
 use super::{Caller, Ids, NOWAIT, Object, Perm, READ, WRITE, now};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
+use crate::map::Sorted;
 use crate::sync::{SpinLock, WaitError, WaitMode, WaitQueue};
-use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -60,7 +60,7 @@ pub struct State {
     /// The semaphores.
     pub sems: Vec<Sem>,
     /// What is to be added when a process ends.
-    undo: BTreeMap<i32, Vec<i16>>,
+    undo: Sorted<i32, Vec<i16>>,
     removed: bool,
 }
 
@@ -91,7 +91,7 @@ pub fn get(key: i32, count: i32, flags: u32, caller: &Caller<'_>) -> Result<i32>
         let mut sems = Vec::new();
         sems.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
         sems.resize(count, Sem::default());
-        let undo = BTreeMap::new();
+        let undo = Sorted::new();
         let state = State { perm, otime: 0, ctime: now(), sems, undo, removed: false };
         Ok(Set { state: SpinLock::new(state), queue: WaitQueue::new() })
     })
@@ -149,7 +149,7 @@ impl State {
             return;
         }
         let count = self.sems.len();
-        let adjust = self.undo.entry(pid).or_insert_with(|| {
+        let adjust = self.undo.get_or_insert_with(pid, || {
             UNDOS.fetch_add(1, Relaxed);
             vec![0; count]
         });

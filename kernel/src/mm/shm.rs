@@ -9,8 +9,8 @@ use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::memfs::MemFs;
 use crate::ipc::{Caller, PRIVATE};
+use crate::map::Sorted;
 use crate::sync::Mutex;
-use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use linux_raw_sys::general::O_RDWR;
@@ -54,7 +54,7 @@ struct Segment {
     lingering: Weak<File>,
 }
 
-static TABLE: Mutex<BTreeMap<i32, Segment>> = Mutex::new(BTreeMap::new());
+static TABLE: Mutex<Sorted<i32, Segment>> = Mutex::new(Sorted::new());
 /// Bytes in segments that exist.
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 
@@ -92,7 +92,7 @@ impl Segment {
 }
 
 /// Forgets segments that were marked for removal and are mapped no more.
-fn sweep(table: &mut BTreeMap<i32, Segment>) {
+fn sweep(table: &mut Sorted<i32, Segment>) {
     table.retain(|_, segment| {
         let keep = segment.info.mode & DEST == 0 || segment.attached() > 0;
         if !keep {
@@ -107,7 +107,7 @@ fn id_of(slot: i32, sequence: i32) -> i32 {
     sequence.wrapping_mul(MAX_IDS).wrapping_add(slot) & i32::MAX
 }
 
-fn by_id(table: &mut BTreeMap<i32, Segment>, id: i32) -> Result<&mut Segment> {
+fn by_id(table: &mut Sorted<i32, Segment>, id: i32) -> Result<&mut Segment> {
     let segment = table.get_mut(&(id % MAX_IDS)).filter(|_| id >= 0).ok_or(Errno::EINVAL)?;
     if id_of(id % MAX_IDS, segment.sequence) != id { Err(Errno::EIDRM) } else { Ok(segment) }
 }

@@ -7,9 +7,9 @@ use super::packet::Packet;
 use super::report::{Teller, Trouble, report};
 use super::stack::{Route, Stack, Timeout};
 use crate::errno::Errno;
+use crate::map::Sorted;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hashbrown::HashMap;
 
 /// Length of an Ethernet header.
 pub const HEADER: usize = 14;
@@ -30,7 +30,7 @@ const MAX_NEIGHBORS: usize = 1024;
 
 /// Hardware addresses of neighbours.
 pub struct Neighbors {
-    entries: HashMap<IpAddr, Neighbor>,
+    entries: Sorted<IpAddr, Neighbor>,
     /// A retry timer is set.
     retrying: bool,
 }
@@ -46,7 +46,7 @@ struct Neighbor {
 impl Neighbors {
     /// An empty table.
     pub fn new() -> Neighbors {
-        Neighbors { entries: HashMap::new(), retrying: false }
+        Neighbors { entries: Sorted::new(), retrying: false }
     }
 
     /// Known neighbours, for /proc/net/arp and netlink.

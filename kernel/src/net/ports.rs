@@ -2,10 +2,11 @@
 
 use super::addr::IpAddr;
 use crate::errno::{Errno, Result};
+use crate::map::Tree;
 use crate::sync::SpinLock;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use hashbrown::HashMap;
 
 /// Ephemeral ports (net.ipv4.ip_local_port_range).
 pub const EPHEMERAL: core::ops::RangeInclusive<u16> = 32768..=60999;
@@ -43,7 +44,7 @@ pub struct Bound {
 
 /// The ports of one protocol.
 pub struct Ports {
-    bindings: SpinLock<HashMap<u16, Vec<Binding>>>,
+    bindings: SpinLock<Tree<Box<Vec<Binding>>>>,
     next_id: AtomicU64,
 }
 
@@ -69,13 +70,13 @@ fn conflict(old: &Binding, new: &Request, listening: bool) -> bool {
 impl Ports {
     /// All free.
     pub fn new() -> Ports {
-        Ports { bindings: SpinLock::new(HashMap::new()), next_id: AtomicU64::new(1) }
+        Ports { bindings: SpinLock::new(Tree::new()), next_id: AtomicU64::new(1) }
     }
 
     /// Binds `port`. EADDRINUSE if somebody has it.
     pub fn bind(&self, port: u16, request: Request) -> Result<Bound> {
         let mut bindings = self.bindings.lock();
-        let list = bindings.entry(port).or_default();
+        let list = bindings.get_or_insert_with(u128::from(port), Box::default);
         if list.iter().any(|old| conflict(old, &request, false)) {
             return Err(Errno::EADDRINUSE);
         }
@@ -100,7 +101,7 @@ impl Ports {
             let taken = self
                 .bindings
                 .lock()
-                .get(&port)
+                .get(u128::from(port))
                 .is_some_and(|list| list.iter().any(|old| conflict(old, &alone, false)));
             if taken || !usable(port) {
                 continue;
@@ -116,7 +117,7 @@ impl Ports {
     /// share.
     pub fn listen(&self, bound: &Bound) -> Result<()> {
         let mut bindings = self.bindings.lock();
-        let list = bindings.get_mut(&bound.port).ok_or(Errno::EINVAL)?;
+        let list = bindings.get_mut(u128::from(bound.port)).ok_or(Errno::EINVAL)?;
         let mine = list.iter().find(|old| old.id == bound.id).ok_or(Errno::EINVAL)?.request;
         let others = list.iter().filter(|old| old.id != bound.id && old.listening);
         if others.into_iter().any(|old| conflict(old, &mine, true)) {
@@ -131,10 +132,10 @@ impl Ports {
     /// Gives a port back.
     pub fn release(&self, bound: &Bound) {
         let mut bindings = self.bindings.lock();
-        if let Some(list) = bindings.get_mut(&bound.port) {
+        if let Some(list) = bindings.get_mut(u128::from(bound.port)) {
             list.retain(|old| old.id != bound.id);
             if list.is_empty() {
-                bindings.remove(&bound.port);
+                bindings.remove(u128::from(bound.port));
             }
         }
     }

@@ -10,8 +10,10 @@ use super::ip::{self, protocol};
 use super::packet::Packet;
 use super::ports::Ports;
 use super::{dhcp6, fragment, groups, icmp, nd, raw, tap, tcp, udp};
+use crate::map::{Sorted, Tree, pair};
 use crate::sync::{Once, SpinLock, WaitQueue};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -134,10 +136,17 @@ pub struct Stats {
 }
 
 struct Timers {
-    entries: BTreeMap<(u64, u64), Timeout>,
+    /// By deadline and serial number.
+    entries: Tree<Box<Timeout>>,
     serial: u64,
     /// Earliest deadline that the clock has been asked for.
     armed: u64,
+}
+
+impl Timers {
+    fn earliest(&self) -> Option<u64> {
+        self.entries.first().map(|(key, _)| (key >> 64) as u64)
+    }
 }
 
 /// A network stack.
@@ -180,7 +189,7 @@ pub struct Stack {
     /// Datagrams of which pieces have come.
     fragments: SpinLock<fragment::Fragments>,
     /// Largest packets to some destinations, and until when that is believed.
-    paths: SpinLock<BTreeMap<IpAddr, (usize, u64)>>,
+    paths: SpinLock<Sorted<IpAddr, (usize, u64)>>,
     /// Woken when addresses change.
     pub configured: WaitQueue,
     /// Counters.
@@ -197,7 +206,7 @@ impl Stack {
             device: Once::new(),
             config: SpinLock::new(NetConfig::default()),
             loopback: SpinLock::new(VecDeque::new()),
-            timers: SpinLock::new(Timers { entries: BTreeMap::new(), serial: 0, armed: u64::MAX }),
+            timers: SpinLock::new(Timers { entries: Tree::new(), serial: 0, armed: u64::MAX }),
             kick: AtomicBool::new(false),
             mtu: AtomicUsize::new(1500),
             tcp: tcp::Table::new(seed.rotate_left(7) ^ 0x5851_f42d_4c95_7f2d),
@@ -213,7 +222,7 @@ impl Stack {
             routers: SpinLock::new(nd::Routers::new()),
             dhcp6: SpinLock::new(dhcp6::Dhcp6::default()),
             fragments: SpinLock::new(fragment::Fragments::default()),
-            paths: SpinLock::new(BTreeMap::new()),
+            paths: SpinLock::new(Sorted::new()),
             configured: WaitQueue::new(),
             stats: Stats::default(),
         })
@@ -558,7 +567,7 @@ impl Stack {
         let mut timers = self.timers.lock();
         let serial = timers.serial;
         timers.serial += 1;
-        timers.entries.insert((deadline, serial), what);
+        timers.entries.insert(pair(deadline, serial), Box::new(what));
         if deadline < timers.armed {
             timers.armed = deadline;
             if self.live.load(Ordering::Relaxed) {
@@ -569,7 +578,7 @@ impl Stack {
 
     /// The earliest deadline; `None`: nothing to wait for.
     pub fn next_timeout(&self) -> Option<u64> {
-        self.timers.lock().entries.first_key_value().map(|(&(deadline, _), _)| deadline)
+        self.timers.lock().earliest()
     }
 
     /// Looks after everything whose deadline has passed.
@@ -580,14 +589,10 @@ impl Stack {
         let now = self.now();
         loop {
             let mut timers = self.timers.lock();
-            let due = match timers.entries.first_key_value() {
-                Some((&(deadline, _), _)) if deadline <= now => timers.entries.pop_first(),
-                Some((&(deadline, _), _)) => {
-                    timers.armed = deadline;
-                    None
-                }
-                None => {
-                    timers.armed = u64::MAX;
+            let due = match timers.earliest() {
+                Some(deadline) if deadline <= now => timers.entries.pop_first(),
+                later => {
+                    timers.armed = later.unwrap_or(u64::MAX);
                     None
                 }
             };
@@ -598,7 +603,7 @@ impl Stack {
                 return;
             };
             drop(timers);
-            match what {
+            match *what {
                 Timeout::Conn(conn) => {
                     if let Some(conn) = conn.upgrade() {
                         conn.expired();

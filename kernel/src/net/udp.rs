@@ -10,11 +10,12 @@ use super::stack::Stack;
 use super::{dhcp, dhcp6, icmp};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
+use crate::map::Tree;
 use crate::sync::{SpinLock, WaitQueue};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hashbrown::HashMap;
 
 /// Length of a UDP header.
 pub const HEADER: usize = 8;
@@ -211,39 +212,39 @@ fn cost(datagram: &Datagram) -> usize {
 
 /// The UDP end points of a stack.
 pub struct Table {
-    ports: SpinLock<HashMap<u16, Vec<Arc<Endpoint>>>>,
+    ports: SpinLock<Tree<Box<Vec<Arc<Endpoint>>>>>,
 }
 
 impl Table {
     /// Empty.
     pub fn new() -> Table {
-        Table { ports: SpinLock::new(HashMap::new()) }
+        Table { ports: SpinLock::new(Tree::new()) }
     }
     /// Adds an end point.
     pub fn insert(&self, endpoint: Arc<Endpoint>) {
         let port = endpoint.local().port();
-        self.ports.lock().entry(port).or_default().push(endpoint);
+        self.ports.lock().get_or_insert_with(u128::from(port), Box::default).push(endpoint);
     }
     /// Removes one.
     pub fn remove(&self, endpoint: &Arc<Endpoint>) {
         let port = endpoint.local().port();
         let mut ports = self.ports.lock();
-        if let Some(list) = ports.get_mut(&port) {
+        if let Some(list) = ports.get_mut(u128::from(port)) {
             list.retain(|other| !Arc::ptr_eq(other, endpoint));
             if list.is_empty() {
-                ports.remove(&port);
+                ports.remove(u128::from(port));
             }
         }
     }
     /// All of them.
     pub fn snapshot(&self) -> Vec<Arc<Endpoint>> {
-        self.ports.lock().values().flatten().cloned().collect()
+        self.ports.lock().values().flat_map(|list| list.iter()).cloned().collect()
     }
 
     /// Those that a datagram is for: the best one, or all that fit if it went to a group.
     fn receivers(&self, from: &SocketAddr, to: &SocketAddr, group: bool) -> Vec<Arc<Endpoint>> {
         let ports = self.ports.lock();
-        let Some(list) = ports.get(&to.port()) else { return Vec::new() };
+        let Some(list) = ports.get(u128::from(to.port())) else { return Vec::new() };
         let scored = |endpoint: &&Arc<Endpoint>| endpoint.score(from, &to.ip()).is_some();
         if group {
             return list.iter().filter(scored).cloned().collect();
@@ -264,12 +265,12 @@ impl Table {
 
     /// Whether somebody sends from `local`.
     pub fn has(&self, local: &SocketAddr) -> bool {
-        self.ports.lock().contains_key(&local.port())
+        self.ports.lock().contains_key(u128::from(local.port()))
     }
 
     /// An ICMP error about something that was sent from `local`.
     pub fn failed(&self, local: &SocketAddr, failure: Failure, fatal: bool) {
-        let list = self.ports.lock().get(&local.port()).cloned().unwrap_or_default();
+        let list = self.ports.lock().get(u128::from(local.port())).cloned().unwrap_or_default();
         let sent = |endpoint: &&Arc<Endpoint>| endpoint.score(&failure.remote, &local.ip());
         // The one that answers would have come to.
         if let Some(endpoint) = list.iter().max_by_key(sent).filter(|it| sent(it).is_some()) {

@@ -3,7 +3,6 @@
 use crate::arch::{clock, cpu, irq};
 use crate::sync::softirq;
 use crate::time::{Timer, TimerTarget};
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -96,9 +95,9 @@ fn library_work(seed: u64) -> u64 {
     let mut numbers: alloc::vec::Vec<u64> =
         (0..200).map(|i| (i * 7919 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
     numbers.sort_unstable();
-    let map: BTreeMap<u64, String> =
+    let named: alloc::vec::Vec<(u64, String)> =
         numbers.iter().map(|&number| (number, format!("{number:x}"))).collect();
-    map.iter().fold(0u64, |hash, (key, text)| {
+    named.iter().fold(0u64, |hash, (key, text)| {
         let wide = u128::from(*key) * 0x1_0000_0001 / (u128::from(seed) + 3);
         text.chars()
             .flat_map(char::to_uppercase)

@@ -2,8 +2,9 @@
 
 use super::{Process, Task};
 use crate::errno::{Errno, Result};
+use crate::map::Tree;
 use crate::sync::SpinLock;
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
@@ -37,22 +38,27 @@ struct Entry {
 
 /// Allocates numbers: the next free one after the last.
 struct Table {
-    entries: BTreeMap<i32, Entry>,
+    entries: Tree<Box<Entry>>,
     last: i32,
     limit: i32,
 }
 
+fn key(number: i32) -> u128 {
+    number as u32 as u128
+}
+
 impl Table {
     const fn new(limit: i32) -> Table {
-        Table { entries: BTreeMap::new(), last: 0, limit }
+        Table { entries: Tree::new(), last: 0, limit }
     }
 
     fn alloc(&mut self) -> Result<i32> {
         for _ in 0..self.limit {
             let wraps = self.last + 1 >= self.limit;
             self.last = if wraps { RESERVED.min(self.limit - 1) } else { self.last + 1 };
-            if !self.entries.contains_key(&self.last) {
-                self.entries.insert(self.last, Entry { uses: 1, ..Entry::default() });
+            if !self.entries.contains_key(key(self.last)) {
+                let entry = Entry { uses: 1, ..Entry::default() };
+                self.entries.insert(key(self.last), Box::new(entry));
                 return Ok(self.last);
             }
         }
@@ -60,10 +66,10 @@ impl Table {
     }
 
     fn release(&mut self, number: i32) {
-        if let Some(entry) = self.entries.get_mut(&number) {
+        if let Some(entry) = self.entries.get_mut(key(number)) {
             entry.uses -= 1;
             if entry.uses == 0 {
-                self.entries.remove(&number);
+                self.entries.remove(key(number));
             }
         }
     }
@@ -82,7 +88,7 @@ impl PidRef {
     }
     /// Another reference to a number in use.
     pub fn again(&self) -> PidRef {
-        if let Some(entry) = TABLE.lock().entries.get_mut(&self.0) {
+        if let Some(entry) = TABLE.lock().entries.get_mut(key(self.0)) {
             entry.uses += 1;
         }
         PidRef(self.0)
@@ -93,25 +99,25 @@ impl PidRef {
     }
     /// Makes the number find `task`.
     pub fn bind_task(&self, task: &Arc<Task>) {
-        if let Some(entry) = TABLE.lock().entries.get_mut(&self.0) {
+        if let Some(entry) = TABLE.lock().entries.get_mut(key(self.0)) {
             entry.task = Arc::downgrade(task);
         }
     }
     /// Makes the number find `process`.
     pub fn bind_process(&self, process: &Arc<Process>) {
-        if let Some(entry) = TABLE.lock().entries.get_mut(&self.0) {
+        if let Some(entry) = TABLE.lock().entries.get_mut(key(self.0)) {
             entry.process = Arc::downgrade(process);
         }
     }
     /// Makes the number find no task.
     pub fn unbind_task(&self) {
-        if let Some(entry) = TABLE.lock().entries.get_mut(&self.0) {
+        if let Some(entry) = TABLE.lock().entries.get_mut(key(self.0)) {
             entry.task = Weak::new();
         }
     }
     /// Makes the number find no process (it was reaped).
     pub fn unbind_process(&self) {
-        if let Some(entry) = TABLE.lock().entries.get_mut(&self.0) {
+        if let Some(entry) = TABLE.lock().entries.get_mut(key(self.0)) {
             entry.process = Weak::new();
         }
     }
@@ -125,7 +131,7 @@ impl Drop for PidRef {
 
 /// The process with this number, zombies included.
 pub fn find_process(pid: i32) -> Option<Arc<Process>> {
-    let weak = TABLE.lock().entries.get(&pid)?.process.clone();
+    let weak = TABLE.lock().entries.get(key(pid))?.process.clone();
     weak.upgrade()
 }
 
@@ -136,7 +142,7 @@ pub fn find_process_of(number: i32) -> Option<Arc<Process>> {
 
 /// The task (thread) with this number.
 pub fn find_task(tid: i32) -> Option<Arc<Task>> {
-    let weak = TABLE.lock().entries.get(&tid)?.task.clone();
+    let weak = TABLE.lock().entries.get(key(tid))?.task.clone();
     weak.upgrade()
 }
 
@@ -170,8 +176,8 @@ mod tests {
         let second = first.again();
         let number = first.number();
         drop(first);
-        assert!(TABLE.lock().entries.contains_key(&number));
+        assert!(TABLE.lock().entries.contains_key(key(number)));
         drop(second);
-        assert!(!TABLE.lock().entries.contains_key(&number));
+        assert!(!TABLE.lock().entries.contains_key(key(number)));
     }
 }

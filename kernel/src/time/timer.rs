@@ -5,8 +5,8 @@
 //! and neither lock held.
 
 use crate::arch::{MAX_CPUS, clock, cpu};
+use crate::map::{Tree, pair};
 use crate::sync::{IrqLock, softirq};
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,24 +18,30 @@ pub trait TimerTarget: Send + Sync {
 }
 
 /// Deadline and serial number: unique, and ordered by time, then by arming.
-type Key = (u64, u64);
+type Key = u128;
+/// Behind one more pointer, for the tree's sake.
+type Target = Arc<Arc<dyn TimerTarget>>;
+
+fn deadline(key: Key) -> u64 {
+    (key >> 64) as u64
+}
 
 struct Queue {
-    timers: BTreeMap<Key, Arc<dyn TimerTarget>>,
+    timers: Tree<Target>,
     /// What the hardware is armed for; `u64::MAX` for nothing.
     programmed: u64,
     /// When the scheduler wants to look at the running task; `u64::MAX` for never.
     slice: u64,
 }
 
-static QUEUES: [IrqLock<Queue>; MAX_CPUS] = [const {
-    IrqLock::new(Queue { timers: BTreeMap::new(), programmed: u64::MAX, slice: u64::MAX })
-}; MAX_CPUS];
+static QUEUES: [IrqLock<Queue>; MAX_CPUS] =
+    [const { IrqLock::new(Queue { timers: Tree::new(), programmed: u64::MAX, slice: u64::MAX }) };
+        MAX_CPUS];
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl Queue {
     fn earliest(&self) -> u64 {
-        self.timers.first_key_value().map_or(u64::MAX, |(key, _)| key.0).min(self.slice)
+        self.timers.first().map_or(u64::MAX, |(key, _)| deadline(key)).min(self.slice)
     }
 
     /// Arms the hardware of this CPU if something is due before what it is armed for.
@@ -50,14 +56,14 @@ impl Queue {
 
 /// A one-shot timer. Dropping it cancels it.
 pub struct Timer {
-    target: Arc<dyn TimerTarget>,
+    target: Target,
     armed: IrqLock<Option<(usize, Key)>>,
 }
 
 impl Timer {
     /// A timer that isn't armed.
     pub fn new(target: Arc<dyn TimerTarget>) -> Timer {
-        Timer { target, armed: IrqLock::new(None) }
+        Timer { target: Arc::new(target), armed: IrqLock::new(None) }
     }
 
     /// Expires at `deadline` (monotonic nanoseconds), or as soon as possible if that has passed;
@@ -65,7 +71,7 @@ impl Timer {
     pub fn arm(&self, deadline: u64) {
         let mut armed = self.armed.lock();
         Self::remove(&mut armed);
-        let key = (deadline, SERIAL.fetch_add(1, Ordering::Relaxed));
+        let key = pair(deadline, SERIAL.fetch_add(1, Ordering::Relaxed));
         // Interrupts are off, so this stays the CPU whose hardware `program` arms.
         let here = cpu::id();
         let mut queue = QUEUES[here].lock();
@@ -83,7 +89,7 @@ impl Timer {
     fn remove(armed: &mut Option<(usize, Key)>) -> bool {
         // The hardware stays armed: an interrupt with nothing to do is cheaper than programming it
         // twice.
-        let target = armed.take().and_then(|(cpu, key)| QUEUES[cpu].lock().timers.remove(&key));
+        let target = armed.take().and_then(|(cpu, key)| QUEUES[cpu].lock().timers.remove(key));
         target.is_some()
     }
 }
@@ -116,8 +122,8 @@ pub fn interrupt() {
             locked.slice = u64::MAX;
             cpu::set_pending(softirq::RESCHEDULE);
         }
-        let due = locked.timers.first_entry().filter(|entry| entry.key().0 <= now);
-        let Some(target) = due.map(|entry| entry.remove()) else {
+        let due = locked.timers.first().is_some_and(|(key, _)| deadline(key) <= now);
+        let Some((_, target)) = due.then(|| locked.timers.pop_first()).flatten() else {
             locked.program();
             return;
         };

@@ -347,8 +347,8 @@ impl Drop for Ext4Inode {
         {
             let mut known = fs.known.lock();
             // A successor may have taken the place already.
-            if known.get(&self.ino).is_some_and(|weak| weak.strong_count() == 0) {
-                known.remove(&self.ino);
+            if known.get(u128::from(self.ino)).is_some_and(|weak| weak.strong_count() == 0) {
+                known.remove(u128::from(self.ino));
             }
         }
         // Freeing it takes the volume's lock, which may not be taken here.

@@ -21,6 +21,7 @@ pub use inode::Ext4Inode;
 use super::inode::{FileSystem, Inode, StatFs, Time, anonymous_dev};
 use crate::drivers::block::BlockDevice;
 use crate::errno::{Errno, Result};
+use crate::map::Tree;
 use crate::mm::Quota;
 use crate::sync::{Mutex, Once, SpinLock, WaitQueue};
 use alloc::string::String;
@@ -28,7 +29,6 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use dock2uni_ext4::{Error, ROOT, Volume};
-use hashbrown::HashMap;
 
 const EXT4_MAGIC: u64 = 0xef53;
 
@@ -41,7 +41,7 @@ pub struct Ext4 {
     quota: Arc<Quota>,
     /// How many may wait before writers have to: an eighth of memory.
     crowd: u64,
-    known: SpinLock<HashMap<u32, Weak<Ext4Inode>>>,
+    known: SpinLock<Tree<Weak<Ext4Inode>>>,
     /// Inodes with contents or times to be written back.
     dirty: SpinLock<Vec<Arc<Ext4Inode>>>,
     /// Inodes without names and users.
@@ -105,7 +105,7 @@ impl Ext4 {
             volume: Mutex::new(volume),
             device,
             dev: anonymous_dev(),
-            known: SpinLock::new(HashMap::new()),
+            known: SpinLock::new(Tree::new()),
             dirty: SpinLock::new(Vec::new()),
             unused: SpinLock::new(Vec::new()),
             root: Once::new(),
@@ -188,7 +188,7 @@ impl Ext4 {
     }
 
     fn find(&self, ino: u32) -> Option<Arc<Ext4Inode>> {
-        self.known.lock().get(&ino).and_then(Weak::upgrade)
+        self.known.lock().get(u128::from(ino)).and_then(Weak::upgrade)
     }
 
     fn instantiate(
@@ -201,7 +201,7 @@ impl Ext4 {
         }
         let inode = Ext4Inode::new(self, volume, found)?;
         // All of this happens under the volume's lock, so nobody else was faster.
-        self.known.lock().insert(found.ino, Arc::downgrade(&inode));
+        self.known.lock().insert(u128::from(found.ino), Arc::downgrade(&inode));
         Ok(inode)
     }
 }

@@ -4,26 +4,33 @@ use super::inode::{Body, MemInode};
 use crate::errno::{Errno, Result};
 use crate::fs::dcache::NameHash;
 use crate::fs::inode::{FileType, Rename};
+use crate::map::Tree;
 use crate::sync::{Mutex, MutexGuard};
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 /// What a directory holds besides the names of the image.
 pub struct Dir {
+    /// Positions of names; [`HIDDEN`] for names of the image that are gone.
     names: HashMap<Arc<[u8]>, u64, NameHash>,
     /// Entries by the position that readdir(3) sees. Positions only grow, so a listing under way
     /// misses nothing.
-    entries: BTreeMap<u64, (Arc<[u8]>, Arc<MemInode>)>,
-    /// Names of the image that are gone.
-    hidden: HashSet<Arc<[u8]>, NameHash>,
+    entries: Tree<Box<Entry>>,
     next: u64,
     /// Removed: nothing may be added any more.
     dead: bool,
 }
 
+struct Entry {
+    name: Arc<[u8]>,
+    inode: Arc<MemInode>,
+}
+
+/// No position: there is nothing of that name.
+const HIDDEN: u64 = 0;
 /// Positions of `.` and `..` come first.
 const DOTS: u64 = 2;
 
@@ -32,15 +39,14 @@ impl Dir {
     pub fn new(lower_end: u64) -> Dir {
         Dir {
             names: HashMap::with_hasher(NameHash),
-            entries: BTreeMap::new(),
-            hidden: HashSet::with_hasher(NameHash),
+            entries: Tree::new(),
             next: DOTS + lower_end + 1,
             dead: false,
         }
     }
 
     fn get(&self, name: &[u8]) -> Option<&Arc<MemInode>> {
-        self.entries.get(self.names.get(name)?).map(|(_, inode)| inode)
+        self.entries.get(u128::from(*self.names.get(name)?)).map(|entry| &entry.inode)
     }
 
     fn insert(&mut self, name: &[u8], inode: Arc<MemInode>) {
@@ -48,23 +54,32 @@ impl Dir {
         let at = self.next;
         self.next += 1;
         self.names.insert(name.clone(), at);
-        self.entries.insert(at, (name, inode));
+        self.entries.insert(u128::from(at), Box::new(Entry { name, inode }));
     }
 
-    fn remove(&mut self, name: &[u8]) -> Option<Arc<MemInode>> {
-        let at = self.names.remove(name)?;
-        self.entries.remove(&at).map(|(_, inode)| inode)
+    /// Takes a name out; one of the image stays to hide that.
+    fn remove(&mut self, name: &[u8], in_image: bool) -> Option<Arc<MemInode>> {
+        let at = if in_image {
+            self.names.insert(Arc::from(name), HIDDEN)
+        } else {
+            self.names.remove(name)
+        };
+        self.entries.remove(u128::from(at?)).map(|entry| entry.inode)
     }
 
     /// Whether the image's entry of that name doesn't show.
     fn covers(&self, name: &[u8]) -> bool {
-        self.hidden.contains(name) || self.names.contains_key(name)
+        self.names.contains_key(name)
     }
 
     /// Takes every entry out.
     pub fn take_all(&mut self) -> Vec<Arc<MemInode>> {
         self.names.clear();
-        core::mem::take(&mut self.entries).into_values().map(|(_, inode)| inode).collect()
+        let mut all = Vec::new();
+        while let Some((_, entry)) = self.entries.pop_first() {
+            all.push(entry.inode);
+        }
+        all
     }
 }
 
@@ -89,7 +104,7 @@ impl MemInode {
             if let Some(inode) = dir.get(name) {
                 return Ok(Some(inode.clone()));
             }
-            if dir.hidden.contains(name) {
+            if dir.covers(name) {
                 return Ok(None);
             }
         }
@@ -120,10 +135,7 @@ impl MemInode {
             None => false,
         };
         let mut dir = self.dir()?.lock();
-        let removed = dir.remove(name);
-        if in_image {
-            dir.hidden.insert(Arc::from(name));
-        }
+        let removed = dir.remove(name, in_image);
         drop(dir);
         drop(removed);
         self.touch(true);
@@ -236,9 +248,10 @@ impl MemInode {
                 }
             }
         }
-        for (&at, (name, inode)) in dir.entries.range(offset.max(lower_end)..) {
+        for (at, entry) in dir.entries.from(u128::from(offset.max(lower_end))) {
+            let (at, inode) = (at as u64, &entry.inode);
             let kind = FileType::of_mode(inode.mode()) as u8;
-            if !emit(inode.ino(), at + 1, kind, name) {
+            if !emit(inode.ino(), at + 1, kind, &entry.name) {
                 break;
             }
         }

@@ -150,7 +150,7 @@ impl MemInode {
             && !self.pinned.swap(true, Relaxed)
         {
             let me = self.arc();
-            self.fs.pinned.lock().insert(node.nid, me);
+            self.fs.pinned.lock().insert(u128::from(node.nid), me);
         }
     }
 
@@ -161,13 +161,13 @@ impl MemInode {
         self.nlink.store(left, Relaxed);
         self.touch(false);
         if left == 0 {
-            let forgotten = self.fs.handles.lock().remove(&self.ino);
+            let forgotten = self.fs.handles.lock().remove(u128::from(self.ino));
             drop(forgotten);
         }
         if left == 0
             && let Some(node) = &self.lower
         {
-            let pinned = self.fs.pinned.lock().remove(&node.nid);
+            let pinned = self.fs.pinned.lock().remove(u128::from(node.nid));
             drop(pinned);
         }
     }
@@ -388,8 +388,8 @@ impl Drop for MemInode {
         if let Some(node) = &self.lower {
             let mut known = self.fs.known.lock();
             // A successor may have taken the place already.
-            if known.get(&node.nid).is_some_and(|weak| weak.strong_count() == 0) {
-                known.remove(&node.nid);
+            if known.get(u128::from(node.nid)).is_some_and(|weak| weak.strong_count() == 0) {
+                known.remove(u128::from(node.nid));
             }
         }
         // A deep tree must not recurse down the kernel stack.

@@ -18,12 +18,12 @@ pub use inode::MemInode;
 use super::inode::{FileSystem, Inode, NewNode, StatFs, Time, anonymous_dev, mode::*};
 use super::{Dentry, Mount, Path, erofs};
 use crate::errno::{Errno, Result};
+use crate::map::Tree;
 use crate::mm::{PageCache, Pager, Quota};
 use crate::sync::{Once, SpinLock};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use hashbrown::HashMap;
 
 /// A filesystem whose changes live in memory.
 pub struct MemFs {
@@ -32,11 +32,11 @@ pub struct MemFs {
     dev: u64,
     lower: Option<Arc<erofs::Image>>,
     /// Inodes of the image that are in use, by nid.
-    known: SpinLock<HashMap<u64, Weak<MemInode>>>,
+    known: SpinLock<Tree<Weak<MemInode>>>,
     /// Inodes of the image that differ from it, by nid.
-    pinned: SpinLock<HashMap<u64, Arc<MemInode>>>,
+    pinned: SpinLock<Tree<Arc<MemInode>>>,
     /// Inodes that handles were asked for, as long as they have a name.
-    handles: SpinLock<HashMap<u64, Weak<MemInode>>>,
+    handles: SpinLock<Tree<Weak<MemInode>>>,
     next_ino: AtomicU64,
     root: Once<Arc<MemInode>>,
     /// Pages that files may take; `None` for no limit.
@@ -186,9 +186,9 @@ impl MemFs {
             magic,
             dev: anonymous_dev(),
             lower,
-            known: SpinLock::new(HashMap::new()),
-            pinned: SpinLock::new(HashMap::new()),
-            handles: SpinLock::new(HashMap::new()),
+            known: SpinLock::new(Tree::new()),
+            pinned: SpinLock::new(Tree::new()),
+            handles: SpinLock::new(Tree::new()),
             next_ino: AtomicU64::new(first),
             root: Once::new(),
             quota: (limit != 0).then(|| Arc::new(Quota::new(limit.div_ceil(BLOCK)))),
@@ -202,18 +202,18 @@ impl MemFs {
 
     /// The inode of a position in the image: the one in use, or a new one.
     fn instantiate(self: &Arc<Self>, nid: u64) -> Result<Arc<MemInode>> {
-        if let Some(inode) = self.known.lock().get(&nid).and_then(Weak::upgrade) {
+        if let Some(inode) = self.known.lock().get(u128::from(nid)).and_then(Weak::upgrade) {
             return Ok(inode);
         }
         let image = self.lower.as_ref().ok_or(Errno::EIO)?;
         let inode = MemInode::from_image(self, image.node(nid)?, image)?;
         let mut known = self.known.lock();
         // Another task may have been faster; its inode counts.
-        if let Some(other) = known.get(&nid).and_then(Weak::upgrade) {
+        if let Some(other) = known.get(u128::from(nid)).and_then(Weak::upgrade) {
             drop(known);
             return Ok(other);
         }
-        known.insert(nid, Arc::downgrade(&inode));
+        known.insert(u128::from(nid), Arc::downgrade(&inode));
         Ok(inode)
     }
 
@@ -267,14 +267,14 @@ impl FileSystem for MemFs {
         let inode = inode.downcast::<MemInode>()?;
         let (ino, weak) = (inode.ino(), Arc::downgrade(&inode.arc()));
         if inode.has_name() {
-            self.handles.lock().insert(ino, weak);
+            self.handles.lock().insert(u128::from(ino), weak);
         }
         Some([ino as u32, self.dev as u32, (ino >> 32) as u32])
     }
 
     fn by_handle(&self, [low, dev, high]: [u32; 3]) -> Result<Arc<dyn Inode>> {
         let ino = u64::from(low) | u64::from(high) << 32;
-        let known = self.handles.lock().get(&ino).cloned();
+        let known = self.handles.lock().get(u128::from(ino)).cloned();
         let known = known.filter(|_| dev == self.dev as u32).ok_or(Errno::ESTALE)?;
         match (known.upgrade(), self.root.get()) {
             (Some(inode), _) => Ok(inode),

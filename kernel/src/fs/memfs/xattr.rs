@@ -2,7 +2,7 @@
 
 use crate::errno::{Errno, Result};
 use crate::fs::inode::XattrMode;
-use alloc::collections::BTreeMap;
+use crate::map::Sorted;
 use alloc::vec::Vec;
 
 /// Most bytes of names and values of one file.
@@ -10,7 +10,7 @@ const LIMIT: usize = 64 * 1024;
 
 /// The attributes of a file.
 #[derive(Default)]
-pub struct Xattrs(BTreeMap<Vec<u8>, Vec<u8>>);
+pub struct Xattrs(Sorted<Vec<u8>, Vec<u8>>);
 
 impl Xattrs {
     /// Takes over an attribute of the image.

@@ -59,7 +59,7 @@ impl NineInode {
     pub(super) fn new(fs: &Arc<NineFs>, fid: Fid, path: u64) -> Result<Arc<NineInode>> {
         let meta = getattr(fs, &fid)?;
         let kind = FileType::of_mode(meta.mode);
-        let known = fs.known.lock().get(&path).and_then(Weak::upgrade);
+        let known = fs.known.lock().get(u128::from(path)).and_then(Weak::upgrade);
         if let Some(inode) = known.filter(|inode| inode.kind == kind) {
             *inode.seen.lock() = meta;
             return Ok(inode);
@@ -77,7 +77,7 @@ impl NineInode {
             writing: Mutex::new(()),
             cached: SpinLock::new((0, Time::default())),
         });
-        fs.known.lock().insert(path, Arc::downgrade(&inode));
+        fs.known.lock().insert(u128::from(path), Arc::downgrade(&inode));
         Ok(inode)
     }
 
@@ -359,8 +359,8 @@ impl Drop for NineInode {
     fn drop(&mut self) {
         let mut known = self.fs.known.lock();
         // A successor may have taken the place already.
-        if known.get(&self.path).is_some_and(|weak| weak.strong_count() == 0) {
-            known.remove(&self.path);
+        if known.get(u128::from(self.path)).is_some_and(|weak| weak.strong_count() == 0) {
+            known.remove(u128::from(self.path));
         }
     }
 }

@@ -12,10 +12,10 @@ mod proto;
 use super::inode::{FileSystem, Inode, StatFs, anonymous_dev};
 use crate::drivers::virtio::ninep::Channel;
 use crate::errno::Result;
+use crate::map::Tree;
 use crate::sync::{Once, SpinLock};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use hashbrown::HashMap;
 use inode::NineInode;
 use proto::{Client, Message, kind};
 
@@ -26,7 +26,7 @@ pub struct NineFs {
     client: Arc<Client>,
     dev: u64,
     /// Files in use, by the server's number, so that all users of one share its pages.
-    known: SpinLock<HashMap<u64, Weak<NineInode>>>,
+    known: SpinLock<Tree<Weak<NineInode>>>,
     root: Once<Arc<NineInode>>,
 }
 
@@ -37,7 +37,7 @@ impl NineFs {
         let fs = Arc::new(NineFs {
             client,
             dev: anonymous_dev(),
-            known: SpinLock::new(HashMap::new()),
+            known: SpinLock::new(Tree::new()),
             root: Once::new(),
         });
         let root = NineInode::new(&fs, root, 0)?;

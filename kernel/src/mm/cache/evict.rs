@@ -2,8 +2,8 @@
 
 use super::slot::Slot;
 use super::{Inner, PageCache};
+use crate::map::{Thin, Tree};
 use crate::sync::SpinLock;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -15,15 +15,20 @@ const LAPS: usize = 2;
 
 /// Caches that hold pages which can be dropped. Held while one of them is looked at, which keeps it
 /// from going away: [`PageCache::withdraw`] needs the lock.
-static CACHES: SpinLock<Ring> = SpinLock::new(Ring { caches: BTreeMap::new(), next: 0 });
+static CACHES: SpinLock<Ring> = SpinLock::new(Ring { caches: Tree::new(), next: 0 });
 
 struct Ring {
-    caches: BTreeMap<u64, Entry>,
-    next: u64,
+    /// By number.
+    caches: Tree<Entry>,
+    next: u128,
 }
 
+/// What the tree holds.
+#[repr(transparent)]
 struct Entry(*const PageCache);
 
+// SAFETY: a pointer.
+unsafe impl Thin for Entry {}
 // SAFETY: the pointer is only followed under the ring's lock, under which the cache is alive.
 unsafe impl Send for Entry {}
 
@@ -39,9 +44,7 @@ pub fn shrink(want: usize) -> usize {
         while freed < want && visits > 0 {
             visits -= 1;
             let next = ring.next;
-            let Some((&id, entry)) =
-                ring.caches.range(next..).next().or_else(|| ring.caches.iter().next())
-            else {
+            let Some((id, entry)) = ring.caches.next(next).or_else(|| ring.caches.first()) else {
                 break;
             };
             // SAFETY: listed caches are alive, see `CACHES`.
@@ -59,14 +62,14 @@ impl PageCache {
     /// Makes the cache known to reclaim.
     pub(super) fn enroll(&self) {
         if !self.enrolled.swap(true, Ordering::Relaxed) {
-            CACHES.lock().caches.insert(self.id, Entry(self));
+            CACHES.lock().caches.insert(u128::from(self.id), Entry(self));
         }
     }
 
     /// Makes reclaim forget the cache; for its end.
     pub(super) fn withdraw(&self) {
         if self.enrolled.load(Ordering::Relaxed) {
-            CACHES.lock().caches.remove(&self.id);
+            CACHES.lock().caches.remove(u128::from(self.id));
         }
     }
 

@@ -2,15 +2,15 @@
 
 use super::PageCache;
 use crate::errno::{Errno, Result};
+use crate::map::Sorted;
 use crate::mm::space::AddressSpace;
 use crate::sync::SpinLock;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use hashbrown::HashMap;
 
 /// Address spaces with at least one mapping of the cache, by their number.
-pub struct Mappings(SpinLock<Option<HashMap<u64, Entry>>>);
+pub struct Mappings(SpinLock<Sorted<u64, Entry>>);
 
 struct Entry {
     space: Weak<AddressSpace>,
@@ -19,7 +19,7 @@ struct Entry {
 
 impl Mappings {
     pub const fn new() -> Mappings {
-        Mappings(SpinLock::new(None))
+        Mappings(SpinLock::new(Sorted::new()))
     }
 }
 
@@ -32,9 +32,9 @@ impl PageCache {
             self.written_by_mapping.store(true, Ordering::Relaxed);
         }
         let mut map = self.mappings.0.lock();
-        let map = map.get_or_insert_with(HashMap::new);
-        map.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let entry = map.entry(id).or_insert_with(|| Entry { space: space.clone(), mappings: 0 });
+        map.try_reserve().map_err(|_| Errno::ENOMEM)?;
+        let new = || Entry { space: space.clone(), mappings: 0 };
+        let entry = map.get_or_insert_with(id, new);
         entry.mappings += 1;
         Ok(())
     }
@@ -42,7 +42,6 @@ impl PageCache {
     /// Forgets one mapping of [`add_mapping`](PageCache::add_mapping).
     pub fn remove_mapping(&self, id: u64) {
         let mut map = self.mappings.0.lock();
-        let Some(map) = map.as_mut() else { return };
         if let Some(entry) = map.get_mut(&id) {
             entry.mappings -= 1;
             if entry.mappings == 0 {
@@ -53,12 +52,12 @@ impl PageCache {
 
     /// Whether anybody maps the cache.
     pub fn is_mapped(&self) -> bool {
-        self.mappings.0.lock().as_ref().is_some_and(|map| !map.is_empty())
+        !self.mappings.0.lock().is_empty()
     }
 
     /// Mappings of the cache in all address spaces.
     pub fn mapping_count(&self) -> usize {
-        self.mappings.0.lock().iter().flat_map(HashMap::values).map(|entry| entry.mappings).sum()
+        self.mappings.0.lock().values().map(|entry| entry.mappings).sum()
     }
 
     /// Takes the pages `start..end` out of all page tables; private copies too if `copies`. The
@@ -73,7 +72,7 @@ impl PageCache {
     pub(super) fn spaces(&self) -> Vec<Arc<AddressSpace>> {
         let mut spaces = Vec::new();
         let map = self.mappings.0.lock();
-        for entry in map.iter().flat_map(HashMap::values) {
+        for entry in map.values() {
             spaces.extend(entry.space.upgrade());
         }
         spaces

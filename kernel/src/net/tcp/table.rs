@@ -5,12 +5,14 @@ use super::conn::Conn;
 use super::listener::Listener;
 use super::tcb::LastSegment;
 use crate::errno::{Errno, Result};
+use crate::map::Tree;
 use crate::net::addr::{IpAddr, SocketAddr};
 use crate::sync::SpinLock;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 
 /// How long a closed connection's addresses rest (Linux: TCP_TIMEWAIT_LEN).
 pub const TIME_WAIT: u64 = 60_000_000_000;
@@ -98,7 +100,7 @@ pub struct Table {
     secret: u64,
     shards: [SpinLock<HashTable<Entry>>; SHARDS],
     tombs: SpinLock<VecDeque<(u64, Key)>>,
-    listeners: SpinLock<HashMap<u16, Vec<Arc<Listener>>>>,
+    listeners: SpinLock<Tree<Box<Vec<Arc<Listener>>>>>,
 }
 
 impl Table {
@@ -108,7 +110,7 @@ impl Table {
             secret,
             shards: [const { SpinLock::new(HashTable::new()) }; SHARDS],
             tombs: SpinLock::new(VecDeque::new()),
-            listeners: SpinLock::new(HashMap::new()),
+            listeners: SpinLock::new(Tree::new()),
         }
     }
 
@@ -254,22 +256,23 @@ impl Table {
 
     /// Every listener, for /proc/net/tcp.
     pub fn listeners(&self) -> Vec<Arc<Listener>> {
-        self.listeners.lock().values().flatten().cloned().collect()
+        self.listeners.lock().values().flat_map(|list| list.iter()).cloned().collect()
     }
 
     /// Adds a listener.
     pub fn listen(&self, listener: Arc<Listener>) {
-        self.listeners.lock().entry(listener.local.port()).or_default().push(listener);
+        let port = u128::from(listener.local.port());
+        self.listeners.lock().get_or_insert_with(port, Box::default).push(listener);
     }
 
     /// Removes a listener.
     pub fn unlisten(&self, listener: &Arc<Listener>) {
-        let port = listener.local.port();
+        let port = u128::from(listener.local.port());
         let mut listeners = self.listeners.lock();
-        if let Some(list) = listeners.get_mut(&port) {
+        if let Some(list) = listeners.get_mut(port) {
             list.retain(|other| !Arc::ptr_eq(other, listener));
             if list.is_empty() {
-                listeners.remove(&port);
+                listeners.remove(port);
             }
         }
     }
@@ -278,7 +281,7 @@ impl Table {
     /// `SO_REUSEPORT` one chosen by the peer's address, always the same.
     pub fn listener(&self, local: SocketAddr, key: &Key) -> Option<Arc<Listener>> {
         let listeners = self.listeners.lock();
-        let list = listeners.get(&local.port())?;
+        let list = listeners.get(u128::from(local.port()))?;
         let best = list.iter().filter_map(|listener| listener.score(&local)).max()?;
         let mut among = list.iter().filter(|listener| listener.score(&local) == Some(best));
         let count = among.clone().count();

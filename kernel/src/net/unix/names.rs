@@ -3,25 +3,26 @@
 use super::UnixSocket;
 use crate::fs::Inode;
 use crate::fs::inode::identity;
+use crate::map::Sorted;
 use crate::net::addr::UnixName;
 use crate::sync::SpinLock;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 struct Names {
-    abstracts: BTreeMap<Vec<u8>, Weak<UnixSocket>>,
+    abstracts: Sorted<Vec<u8>, Weak<UnixSocket>>,
     /// By identity of the inode, which the socket keeps alive.
-    inodes: BTreeMap<usize, Weak<UnixSocket>>,
+    inodes: Sorted<usize, Weak<UnixSocket>>,
     /// Accept queues, by address of the listener.
-    waiting: BTreeMap<usize, VecDeque<Arc<UnixSocket>>>,
+    waiting: Sorted<usize, VecDeque<Arc<UnixSocket>>>,
     next_auto: u32,
 }
 
 static NAMES: SpinLock<Names> = SpinLock::new(Names {
-    abstracts: BTreeMap::new(),
-    inodes: BTreeMap::new(),
-    waiting: BTreeMap::new(),
+    abstracts: Sorted::new(),
+    inodes: Sorted::new(),
+    waiting: Sorted::new(),
     next_auto: 0,
 });
 
@@ -94,7 +95,7 @@ pub fn enqueue(listener: &Arc<UnixSocket>, server: Arc<UnixSocket>) -> bool {
     if !matches!(listener.state.lock().role, super::Role::Listening { .. }) {
         return false;
     }
-    names.waiting.entry(key(listener)).or_default().push_back(server);
+    names.waiting.get_or_insert_with(key(listener), VecDeque::new).push_back(server);
     true
 }
 

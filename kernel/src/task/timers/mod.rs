@@ -9,7 +9,7 @@ pub mod cpu;
 pub mod interval;
 pub mod posix;
 
-use alloc::collections::BTreeMap;
+use crate::map::Sorted;
 use alloc::sync::Arc;
 
 /// The timers of one process.
@@ -20,7 +20,7 @@ pub struct ProcessTimers {
     /// `ITIMER_VIRTUAL` and `ITIMER_PROF`.
     pub(super) cpu: [cpu::Setting; 2],
     /// POSIX timers by ID.
-    pub(super) posix: BTreeMap<i32, Arc<posix::PosixTimer>>,
+    pub(super) posix: Sorted<i32, Arc<posix::PosixTimer>>,
     /// The next ID to try.
     pub(super) next_id: i32,
 }
