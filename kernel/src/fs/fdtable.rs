@@ -355,7 +355,7 @@ mod tests {
     use super::*;
 
     fn file() -> Arc<File> {
-        let (read, _) = crate::fs::pipe::pipe(0, 0, 0);
+        let (read, _) = crate::fs::pipe::pipe(0, 0, 0).unwrap();
         read
     }
 

@@ -1,5 +1,7 @@
 //! What the filesystems ask of the rest of the kernel, in one place.
 
+use super::perm::cap;
+use super::pipe::Holder;
 use crate::arch::PAGE_SIZE;
 use crate::errno::Result;
 use crate::net::socket::ifreq;
@@ -15,6 +17,19 @@ use linux_raw_sys::general::{RLIMIT_FSIZE, RLIMIT_NOFILE};
 /// The current task wrote to a pipe that nobody reads: SIGPIPE.
 pub fn broken_pipe() {
     signal_current(Signal::PIPE);
+}
+
+/// Whom the current task's pipes are charged to.
+pub fn pipe_holder() -> Holder {
+    // Tests run without tasks.
+    if crate::arch::cpu::current_task().is_null() {
+        return Holder { uid: 0, resource: true, exempt: true };
+    }
+    current().with_creds(|creds| {
+        let resource = creds.capable(cap::SYS_RESOURCE);
+        let exempt = resource || creds.capable(cap::SYS_ADMIN);
+        Holder { uid: creds.uid, resource, exempt }
+    })
 }
 
 /// The current task hit `RLIMIT_FSIZE`: SIGXFSZ.

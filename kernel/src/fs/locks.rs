@@ -336,7 +336,7 @@ mod tests {
     fn locks_go_with_their_descriptors() {
         let before = held();
         let table = FdTable::new();
-        let (file, _other) = crate::fs::pipe::pipe(0, 0, 0);
+        let (file, _other) = crate::fs::pipe::pipe(0, 0, 0).unwrap();
         let fd = table.alloc(file.clone(), false, 10).unwrap();
         let owner = Owner::Table(core::ptr::from_ref(&table) as usize);
         set(&file, Record { start: 0, end: 9, write: true, owner, pid: 1 }, false).unwrap();

@@ -4,11 +4,12 @@
 
 use super::inode::{Inode, identity, mode::*};
 use super::{Dentry, File};
+use crate::map::Tree;
 use crate::sync::SpinLock;
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
-use hashbrown::HashMap;
 use linux_raw_sys::general::*;
 
 /// Hears of events on inodes it watches.
@@ -26,13 +27,18 @@ struct Watch {
 }
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-static WATCHES: SpinLock<Option<HashMap<usize, Vec<Watch>>>> = SpinLock::new(None);
+/// By identity of the inode.
+static WATCHES: SpinLock<Tree<Box<Vec<Watch>>>> = SpinLock::new(Tree::new());
+
+fn key(inode: &Arc<dyn Inode>) -> u128 {
+    identity(inode) as u128
+}
 
 /// Lets `watcher` hear of `mask` on an inode, replacing an earlier watch of that number.
 pub fn watch(inode: &Arc<dyn Inode>, watcher: &Arc<dyn Watcher>, number: i32, mask: u32) {
     let watch = Watch { watcher: Arc::downgrade(watcher), number, mask, _inode: inode.clone() };
     let mut table = WATCHES.lock();
-    let list = table.get_or_insert_default().entry(identity(inode)).or_default();
+    let list = table.get_or_insert_with(key(inode), Box::default);
     match list.iter_mut().find(|old| same(old, watcher, number)) {
         Some(old) => old.mask = mask,
         None => {
@@ -48,18 +54,16 @@ fn same(watch: &Watch, watcher: &Arc<dyn Watcher>, number: i32) -> bool {
 
 /// Ends a watch.
 pub fn unwatch(inode: &Arc<dyn Inode>, watcher: &dyn Watcher, number: i32) {
-    let key = identity(inode);
+    let key = key(inode);
     let removed = {
         let mut table = WATCHES.lock();
-        let Some(list) = table.as_mut().and_then(|table| table.get_mut(&key)) else { return };
+        let Some(list) = table.get_mut(key) else { return };
         let at = list.iter().position(|watch| {
             watch.number == number && core::ptr::addr_eq(watch.watcher.as_ptr(), watcher)
         });
         let removed = at.map(|at| list.swap_remove(at));
-        if list.is_empty()
-            && let Some(table) = table.as_mut()
-        {
-            table.remove(&key);
+        if list.is_empty() {
+            table.remove(key);
         }
         removed
     };
@@ -72,21 +76,21 @@ fn watched() -> bool {
     COUNT.load(Relaxed) != 0
 }
 
-/// An event of an inode itself.
+/// An event of an inode itself. `IN_EXCL_UNLINK` in the mask: not for watches that have it.
 fn tell(inode: &Arc<dyn Inode>, mask: u32, cookie: u32, name: &[u8]) {
     let mut hearers = Vec::new();
     {
         let table = WATCHES.lock();
-        let Some(list) = table.as_ref().and_then(|table| table.get(&identity(inode))) else {
-            return;
-        };
-        for watch in list.iter().filter(|watch| watch.mask & mask & IN_ALL_EVENTS != 0) {
+        let Some(list) = table.get(key(inode)) else { return };
+        for watch in list.iter().filter(|watch| {
+            watch.mask & mask & IN_ALL_EVENTS != 0 && watch.mask & mask & IN_EXCL_UNLINK == 0
+        }) {
             hearers.push((watch.watcher.clone(), watch.number));
         }
     }
     for (watcher, number) in hearers {
         if let Some(watcher) = watcher.upgrade() {
-            watcher.event(number, mask, cookie, name);
+            watcher.event(number, mask & !IN_EXCL_UNLINK, cookie, name);
         }
     }
 }
@@ -137,7 +141,8 @@ pub fn named(dentry: &Arc<Dentry>, mask: u32) {
     if let Ok(dir) = dentry.parent().inode()
         && !dentry.is_root()
     {
-        tell(dir, mask, 0, &dentry.name());
+        let gone = if dentry.is_deleted() { IN_EXCL_UNLINK } else { 0 };
+        tell(dir, mask | gone, 0, &dentry.name());
     }
     tell(inode, mask, 0, b"");
 }

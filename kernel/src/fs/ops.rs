@@ -38,7 +38,7 @@ pub fn open(
         return open_path(resolver, name, flags);
     }
     if flags & TMPFILE_BIT != 0 {
-        return open_unnamed(resolver, name, flags, mode & !umask);
+        return open_unnamed(resolver, name, flags, (mode, umask));
     }
     let exclusive = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
     let mut found = resolver.find(name, flags & O_NOFOLLOW == 0 && !exclusive)?;
@@ -48,7 +48,7 @@ pub fn open(
             return Err(Errno::EISDIR);
         }
         if found.path.dentry.is_negative() {
-            created = create_for_open(resolver.who, &mut found, mode & !umask)?;
+            created = create_for_open(resolver.who, &mut found, mode, umask)?;
             if !created && found.path.dentry.kind() == Some(FileType::Symlink) && !exclusive {
                 // A link appeared meanwhile.
                 found = resolver.find(name, flags & O_NOFOLLOW == 0)?;
@@ -61,7 +61,7 @@ pub fn open(
     open_found(resolver.who, found.path, flags, created)
 }
 
-fn create_for_open(who: &dyn Subject, found: &mut Found, mode: u32) -> Result<bool> {
+fn create_for_open(who: &dyn Subject, found: &mut Found, mode: u32, umask: u32) -> Result<bool> {
     let (dir, name) = place(&found.path.dentry);
     let _guard = dir.lock_dir();
     let child = dir.child_locked(&name)?;
@@ -69,7 +69,7 @@ fn create_for_open(who: &dyn Subject, found: &mut Found, mode: u32) -> Result<bo
         found.path.dentry = child;
         return Ok(false);
     }
-    let node = new_node(who, &found.path, &dir, S_IFREG | mode & 0o7777, 0)?;
+    let node = new_node(who, &found.path, &dir, (S_IFREG | mode & 0o7777, umask), 0)?;
     let inode = dir.inode()?.create(&name, &node)?;
     notify::entry(dir.inode()?, IN_CREATE, &name, &inode);
     found.path.dentry = dir.remember(&name, Some(inode));
@@ -158,7 +158,12 @@ fn open_path(resolver: &Resolver<'_>, name: &[u8], flags: u32) -> Result<Arc<Fil
     Ok(File::named(ops, flags & (O_PATH | O_DIRECTORY | O_NOFOLLOW), path))
 }
 
-fn open_unnamed(resolver: &Resolver<'_>, name: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
+fn open_unnamed(
+    resolver: &Resolver<'_>,
+    name: &[u8],
+    flags: u32,
+    (mode, umask): (u32, u32),
+) -> Result<Arc<File>> {
     if flags & O_TMPFILE != O_TMPFILE || flags & O_ACCMODE == O_RDONLY {
         return Err(Errno::EINVAL);
     }
@@ -166,7 +171,8 @@ fn open_unnamed(resolver: &Resolver<'_>, name: &[u8], flags: u32, mode: u32) -> 
     if !dir.dentry.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    let node = new_node(resolver.who, &dir, &dir.dentry, S_IFREG | mode & 0o7777, 0)?;
+    let mode = (S_IFREG | mode & 0o7777, umask);
+    let node = new_node(resolver.who, &dir, &dir.dentry, mode, 0)?;
     let inode = dir.inode()?.create_unnamed(&node)?;
     let label = alloc::format!("#{}", inode.metadata().ino);
     let dentry = Dentry::detached(Some(dir.dentry.clone()), label.as_bytes(), inode);
@@ -179,18 +185,19 @@ fn place(dentry: &Arc<Dentry>) -> (Arc<Dentry>, Arc<[u8]>) {
     (dentry.parent(), dentry.name())
 }
 
-/// Owner and mode of a new file in `dir`, after checking that `who` may make it there.
+/// Owner and mode of a new file in `dir`, after checking that `who` may make it there. Whether the
+/// set-group-ID bit is for programs is told by the mode before the umask is applied.
 fn new_node(
     who: &dyn Subject,
     path: &Path,
     dir: &Arc<Dentry>,
-    mode: u32,
+    (mode, umask): (u32, u32),
     rdev: u64,
 ) -> Result<NewNode> {
     path.mount.check_writable()?;
     let access = dir.inode()?.access();
     perm::check_access(who, access, WRITE | EXEC)?;
-    let mut node = NewNode { mode, uid: who.fsuid(), gid: who.fsgid(), rdev };
+    let mut node = NewNode { mode: mode & !umask, uid: who.fsuid(), gid: who.fsgid(), rdev };
     if access.mode & S_ISGID != 0 {
         node.gid = access.gid;
         if mode & S_IFMT == S_IFDIR {
@@ -220,7 +227,7 @@ fn find_new(resolver: &Resolver<'_>, name: &[u8], dir: bool) -> Result<Found> {
 fn make(
     resolver: &Resolver<'_>,
     found: Found,
-    mode: u32,
+    mode: (u32, u32),
     rdev: u64,
     make: impl FnOnce(&Arc<dyn Inode>, &[u8], &NewNode) -> Result<Arc<dyn Inode>>,
 ) -> Result<Path> {
@@ -240,11 +247,17 @@ fn make(
 pub fn mkdir(resolver: &Resolver<'_>, name: &[u8], mode: u32) -> Result<Path> {
     let found = find_new(resolver, name, true)?;
     let mode = S_IFDIR | mode & 0o1777;
-    make(resolver, found, mode, 0, |dir, name, node| dir.create(name, node))
+    make(resolver, found, (mode, 0), 0, |dir, name, node| dir.create(name, node))
 }
 
-/// mknod(2); `mode` has the umask applied. Sockets bind to names by it, too.
-pub fn mknod(resolver: &Resolver<'_>, name: &[u8], mode: u32, rdev: u64) -> Result<Path> {
+/// mknod(2). Sockets bind to names by it, too.
+pub fn mknod(
+    resolver: &Resolver<'_>,
+    name: &[u8],
+    mode: u32,
+    umask: u32,
+    rdev: u64,
+) -> Result<Path> {
     let kind = FileType::of_mode(mode);
     match (mode & S_IFMT, kind) {
         (S_IFDIR, _) => return Err(Errno::EPERM),
@@ -259,7 +272,7 @@ pub fn mknod(resolver: &Resolver<'_>, name: &[u8], mode: u32, rdev: u64) -> Resu
     }
     let found = find_new(resolver, name, false)?;
     let mode = kind.mode() | mode & 0o7777;
-    make(resolver, found, mode, rdev, |dir, name, node| dir.create(name, node))
+    make(resolver, found, (mode, umask), rdev, |dir, name, node| dir.create(name, node))
 }
 
 /// symlink(2).
@@ -268,7 +281,9 @@ pub fn symlink(resolver: &Resolver<'_>, target: &[u8], name: &[u8]) -> Result<Pa
         return Err(Errno::ENOENT);
     }
     let found = find_new(resolver, name, false)?;
-    make(resolver, found, S_IFLNK | 0o777, 0, |dir, name, node| dir.symlink(name, target, node))
+    make(resolver, found, (S_IFLNK | 0o777, 0), 0, |dir, name, node| {
+        dir.symlink(name, target, node)
+    })
 }
 
 /// link(2): gives the file at `old` the name `name`.
@@ -290,7 +305,7 @@ pub fn link(resolver: &Resolver<'_>, old: &Path, name: &[u8]) -> Result<()> {
     if !dir.child_locked(&name)?.is_negative() {
         return Err(Errno::EEXIST);
     }
-    new_node(resolver.who, &found.path, &dir, meta.mode, 0)?;
+    new_node(resolver.who, &found.path, &dir, (meta.mode, 0), 0)?;
     dir.inode()?.link(&name, inode)?;
     notify::entry(dir.inode()?, IN_CREATE, &name, inode);
     dir.remember(&name, Some(inode.clone()));
@@ -345,8 +360,9 @@ fn remove(resolver: &Resolver<'_>, name: &[u8], directory: bool) -> Result<()> {
             }
             dir_inode.unlink(&name, inode)?;
         }
-        notify::unlinked(dir_inode, &name, inode);
+        // Who hears of it won't find the name any more.
         dir.forget(&name);
+        notify::unlinked(dir_inode, &name, inode);
         child
     };
     // Its pages are freed here, without the directory's lock.

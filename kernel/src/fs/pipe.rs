@@ -2,16 +2,17 @@
 
 use super::anon::AnonInode;
 use super::inode::{Access, Change, Inode, Metadata, Opened, mode::*};
-use super::{File, FileOps, Path};
+use super::{File, FileOps, Path, hooks};
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc, put_user};
+use crate::map::Sorted;
 use crate::sync::{Mutex, SpinLock, WaitMode, WaitQueue};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use linux_raw_sys::general::{O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY};
 
 /// Writes of up to this many bytes don't mix with others.
@@ -20,6 +21,45 @@ pub const PIPE_BUF: usize = 4096;
 pub const DEFAULT_CAPACITY: usize = 64 * 1024;
 /// Capacity that unprivileged processes may ask for (`fs.pipe-max-size`).
 pub static MAX_CAPACITY: AtomicUsize = AtomicUsize::new(1024 * 1024);
+
+/// Pages of pipes that a user may have before further ones are small (`fs.pipe-user-pages-soft`), and
+/// at all (`fs.pipe-user-pages-hard`); 0: no limit.
+pub static SOFT_PAGES: AtomicI64 = AtomicI64::new(16384);
+/// See [`SOFT_PAGES`].
+pub static HARD_PAGES: AtomicI64 = AtomicI64::new(0);
+/// Capacity of a new pipe beyond the soft limit.
+const SMALL: usize = 2 * PIPE_BUF;
+
+/// Pages of pipes by user.
+static CHARGED: SpinLock<Sorted<u32, i64>> = SpinLock::new(Sorted::new());
+
+/// Who pays for a pipe, and which limits are none.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder {
+    /// The real user.
+    pub uid: u32,
+    /// Has CAP_SYS_RESOURCE: `fs.pipe-max-size` doesn't count.
+    pub resource: bool,
+    /// Has that or CAP_SYS_ADMIN: the limits of pages don't.
+    pub exempt: bool,
+}
+
+/// Charges a user with `new` bytes of pipes in place of `old`. Returns all pages of the user.
+fn charge(uid: u32, old: usize, new: usize) -> i64 {
+    let mut charged = CHARGED.lock();
+    let sum = charged.get_or_insert_with(uid, || 0);
+    *sum += (new / PIPE_BUF) as i64 - (old / PIPE_BUF) as i64;
+    let pages = *sum;
+    if pages == 0 {
+        charged.remove(&uid);
+    }
+    pages
+}
+
+fn beyond(pages: i64, limit: &AtomicI64) -> bool {
+    let limit = limit.load(SeqCst);
+    limit > 0 && pages > limit
+}
 
 /// A capacity as pipes can have it. EINVAL if it is too large.
 pub fn rounded(bytes: usize) -> Result<usize> {
@@ -35,6 +75,8 @@ pub struct Pipe {
     /// Bytes in the ring, readable without its lock.
     len: AtomicUsize,
     capacity: AtomicUsize,
+    /// Who pays for the capacity.
+    uid: u32,
     readers: AtomicU32,
     writers: AtomicU32,
     /// Opens so far: a FIFO's open waits for the other side to have been there, however briefly.
@@ -142,19 +184,40 @@ impl Ring {
     }
 }
 
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        charge(self.uid, self.capacity(), 0);
+    }
+}
+
 impl Pipe {
-    fn new() -> Arc<Pipe> {
-        Arc::new(Pipe {
+    /// An empty pipe. ENFILE if the user has too many.
+    fn new(holder: &Holder) -> Result<Arc<Pipe>> {
+        let uid = holder.uid;
+        let most = if holder.resource { usize::MAX } else { MAX_CAPACITY.load(SeqCst) };
+        let mut capacity = DEFAULT_CAPACITY.min(most);
+        let mut pages = charge(uid, 0, capacity);
+        if !holder.exempt && beyond(pages, &SOFT_PAGES) {
+            let small = capacity.min(SMALL);
+            pages = charge(uid, capacity, small);
+            capacity = small;
+        }
+        if !holder.exempt && beyond(pages, &HARD_PAGES) {
+            charge(uid, capacity, 0);
+            return Err(Errno::ENFILE);
+        }
+        Ok(Arc::new(Pipe {
             ring: Mutex::new(Ring::default()),
             len: AtomicUsize::new(0),
-            capacity: AtomicUsize::new(DEFAULT_CAPACITY),
+            capacity: AtomicUsize::new(capacity),
+            uid,
             readers: AtomicU32::new(0),
             writers: AtomicU32::new(0),
             reader_opens: AtomicU32::new(0),
             writer_opens: AtomicU32::new(0),
             data: Arc::new(WaitQueue::new()),
             space: Arc::new(WaitQueue::new()),
-        })
+        }))
     }
 
     /// Bytes that can be read.
@@ -173,15 +236,22 @@ impl Pipe {
     }
 
     /// Sets the capacity, rounded up to a power of two of pages (`F_SETPIPE_SZ`). EPERM above the
-    /// limit for callers who may not exceed it; EBUSY if it holds more. Returns what was set.
-    pub fn set_capacity(&self, bytes: usize, privileged: bool) -> Result<usize> {
+    /// limits for callers who may not exceed them; EBUSY if it holds more. Returns what was set.
+    pub fn set_capacity(&self, bytes: usize, holder: &Holder) -> Result<usize> {
         let size = rounded(bytes)?;
-        if size > MAX_CAPACITY.load(SeqCst) && !privileged {
+        let ring = self.ring.lock();
+        let old = self.capacity();
+        if size > old && size > MAX_CAPACITY.load(SeqCst) && !holder.resource {
             return Err(Errno::EPERM);
         }
-        let ring = self.ring.lock();
         if ring.len > size {
             return Err(Errno::EBUSY);
+        }
+        let pages = charge(self.uid, old, size);
+        let beyond = beyond(pages, &SOFT_PAGES) || beyond(pages, &HARD_PAGES);
+        if size > old && beyond && !holder.exempt {
+            charge(self.uid, size, old);
+            return Err(Errno::EPERM);
         }
         self.capacity.store(size, SeqCst);
         drop(ring);
@@ -281,11 +351,12 @@ impl Pipe {
         }
     }
 
-    /// Waits until something can be written; returns how much. EPIPE (with SIGPIPE) without
-    /// readers, EAGAIN if it would wait and must not.
+    /// Waits until something can be spliced in; returns how much. Pages are what pipes hold in Linux: a
+    /// page that is partly full takes none. EPIPE (with SIGPIPE) without readers, EAGAIN if it would
+    /// wait and must not.
     pub fn wait_for_room(&self, nonblocking: bool) -> Result<usize> {
         let ready = || {
-            let room = self.capacity().saturating_sub(self.len());
+            let room = self.capacity().saturating_sub(self.len().next_multiple_of(PIPE_BUF));
             (room > 0 || self.readers.load(SeqCst) == 0).then_some(room)
         };
         let room = match ready() {
@@ -297,7 +368,7 @@ impl Pipe {
                 .map_err(|_| Errno::ERESTARTSYS)?,
         };
         if self.readers.load(SeqCst) == 0 {
-            super::hooks::broken_pipe();
+            hooks::broken_pipe();
             return Err(Errno::EPIPE);
         }
         Ok(room)
@@ -315,7 +386,7 @@ impl Pipe {
                 if done > 0 {
                     return Ok(done);
                 }
-                super::hooks::broken_pipe();
+                hooks::broken_pipe();
                 return Err(Errno::EPIPE);
             }
             match self.put(src, if whole { total } else { 1 }, packets) {
@@ -488,14 +559,14 @@ fn access_of(flags: u32) -> Result<(bool, bool)> {
 
 /// pipe2(2) for a user and group: the reading and the writing end. `flags`: `O_NONBLOCK`,
 /// `O_DIRECT` (packets).
-pub fn pipe(flags: u32, uid: u32, gid: u32) -> (Arc<File>, Arc<File>) {
-    let pipe = Pipe::new();
+pub fn pipe(flags: u32, uid: u32, gid: u32) -> Result<(Arc<File>, Arc<File>)> {
+    let pipe = Pipe::new(&hooks::pipe_holder())?;
     let attributes = AnonInode::owned(S_IFIFO | 0o600, uid, gid);
     let inode: Arc<dyn Inode> = Arc::new(PipeInode { attributes, pipe: Arc::downgrade(&pipe) });
     let read = pipe.open_end(inode.clone(), true, false);
     let write = pipe.open_end(inode, false, true);
     let flags = flags & (O_NONBLOCK | O_DIRECT);
-    (File::anonymous(read, O_RDONLY | flags), File::anonymous(write, O_WRONLY | flags))
+    Ok((File::anonymous(read, O_RDONLY | flags), File::anonymous(write, O_WRONLY | flags)))
 }
 
 /// The pipe of a FIFO: there while somebody has it open.
@@ -507,11 +578,14 @@ impl Fifo {
     pub fn open(&self, inode: Arc<dyn Inode>, flags: u32) -> Result<Arc<dyn FileOps>> {
         let pipe = {
             let mut slot = self.0.lock();
-            slot.upgrade().unwrap_or_else(|| {
-                let pipe = Pipe::new();
-                *slot = Arc::downgrade(&pipe);
-                pipe
-            })
+            match slot.upgrade() {
+                Some(pipe) => pipe,
+                None => {
+                    let pipe = Pipe::new(&hooks::pipe_holder())?;
+                    *slot = Arc::downgrade(&pipe);
+                    pipe
+                }
+            }
         };
         let nonblocking = flags & O_NONBLOCK != 0;
         let (read, write) = access_of(flags)?;
@@ -559,7 +633,7 @@ mod tests {
 
     #[test]
     fn bytes_come_out_in_order_across_the_wrap() {
-        let (r, w) = pipe(O_NONBLOCK, 0, 0);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0).unwrap();
         let mut next = 0u8;
         let mut expected = 0u8;
         for round in 0..300 {
@@ -588,7 +662,7 @@ mod tests {
 
     #[test]
     fn small_writes_are_whole_and_large_ones_partial() {
-        let (r, w) = pipe(O_NONBLOCK, 0, 0);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0).unwrap();
         assert_eq!(write(&w, &[1; 100_000]), Ok(65536));
         assert!(!ready(&w).contains(Events::OUT));
         assert_eq!(read(&r, 100).unwrap().len(), 100);
@@ -599,14 +673,14 @@ mod tests {
 
     #[test]
     fn ends_that_are_gone_show() {
-        let (r, w) = pipe(O_NONBLOCK, 0, 0);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0).unwrap();
         assert_eq!(read(&r, 1), Err(Errno::EAGAIN));
         write(&w, b"x").unwrap();
         drop(w);
         assert_eq!(ready(&r), Events::IN | Events::RDNORM | Events::HUP);
         assert_eq!(read(&r, 10).unwrap(), b"x");
         assert_eq!(read(&r, 10).unwrap(), b"");
-        let (r, w) = pipe(O_NONBLOCK, 0, 0);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0).unwrap();
         drop(r);
         assert!(ready(&w).contains(Events::ERR));
         assert_eq!(write(&w, b"x"), Err(Errno::EPIPE));
@@ -614,13 +688,14 @@ mod tests {
 
     #[test]
     fn capacity_can_be_set_but_not_below_the_contents() {
-        let (r, w) = pipe(O_NONBLOCK, 0, 0);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0).unwrap();
         let end = w.downcast::<PipeEnd>().unwrap();
-        assert_eq!(end.pipe.set_capacity(5000, false), Ok(8192));
+        let common = Holder { uid: 0, resource: false, exempt: false };
+        assert_eq!(end.pipe.set_capacity(5000, &common), Ok(8192));
         assert_eq!(write(&w, &[0; 10000]), Ok(8192));
-        assert_eq!(end.pipe.set_capacity(4096, false), Err(Errno::EBUSY));
-        assert_eq!(end.pipe.set_capacity(2 << 20, false), Err(Errno::EPERM));
-        assert_eq!(end.pipe.set_capacity(2 << 20, true), Ok(2 << 20));
+        assert_eq!(end.pipe.set_capacity(4096, &common), Err(Errno::EBUSY));
+        assert_eq!(end.pipe.set_capacity(2 << 20, &common), Err(Errno::EPERM));
+        assert_eq!(end.pipe.set_capacity(2 << 20, &hooks::pipe_holder()), Ok(2 << 20));
         assert_eq!(read(&r, 9000).unwrap().len(), 8192);
     }
 
@@ -638,7 +713,7 @@ mod tests {
 
     #[test]
     fn a_pipe_can_be_opened_again_by_its_descriptor_link() {
-        let (r, w) = pipe(O_NONBLOCK, 7, 7);
+        let (r, w) = pipe(O_NONBLOCK, 7, 7).unwrap();
         let place = crate::fs::anon::place(w.inode());
         let open = |flags| {
             crate::fs::ops::open_found(&crate::fs::perm::Kernel, place.clone(), flags, false)
@@ -656,7 +731,7 @@ mod tests {
 
     #[test]
     fn bytes_put_back_come_out_first() {
-        let (r, w) = pipe(O_NONBLOCK, 0, 0);
+        let (r, w) = pipe(O_NONBLOCK, 0, 0).unwrap();
         let end = r.downcast::<PipeEnd>().unwrap();
         write(&w, b"abcdef").unwrap();
         assert_eq!(read(&r, 4).unwrap(), b"abcd");
@@ -669,7 +744,7 @@ mod tests {
 
     #[test]
     fn packets_end_reads_and_lose_what_was_not_taken() {
-        let (r, w) = pipe(O_NONBLOCK | O_DIRECT, 0, 0);
+        let (r, w) = pipe(O_NONBLOCK | O_DIRECT, 0, 0).unwrap();
         write(&w, b"first").unwrap();
         write(&w, b"second").unwrap();
         assert_eq!(read(&r, 100).unwrap(), b"first");

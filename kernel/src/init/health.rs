@@ -120,7 +120,7 @@ fn run(record: &Record, check: &Healthcheck) -> (core::result::Result<(), String
 }
 
 fn launch(record: &Record, check: &Healthcheck) -> Result<(Arc<File>, Arc<Process>)> {
-    let (reader, writer) = pipe(O_NONBLOCK, record.user.uid, record.user.gid);
+    let (reader, writer) = pipe(O_NONBLOCK, record.user.uid, record.user.gid)?;
     // The check writes as to any pipe: only our end must not wait.
     writer.update_flags(O_NONBLOCK, 0);
     let files = FdTable::new();

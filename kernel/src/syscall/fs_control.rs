@@ -5,7 +5,6 @@ use crate::errno::{Errno, Result};
 use crate::event::{dnotify, sigio};
 use crate::fs::leases;
 use crate::fs::locks::{self, END, Owner, Record};
-use crate::fs::perm::cap;
 use crate::fs::pipe::PipeEnd;
 use crate::fs::{FdTable, File, FileType, hooks};
 use crate::io::{get_user, put_user};
@@ -54,8 +53,7 @@ pub fn fcntl(fd: i32, command: u32, arg: usize) -> Result<usize> {
         }
         F_SETPIPE_SZ => {
             let end = file.downcast::<PipeEnd>().ok_or(Errno::EBADF)?;
-            let privileged = current().creds().capable(cap::SYS_RESOURCE);
-            end.pipe.set_capacity(arg as u32 as usize, privileged)
+            end.pipe.set_capacity(arg as u32 as usize, &hooks::pipe_holder())
         }
         F_SETOWN => set_owner(&file, arg as i32),
         F_GETOWN => Ok(owner(&file) as isize as usize),

@@ -118,10 +118,11 @@ pub fn mknod(path: usize, mode: u32, dev: u64) -> Result<usize> {
 /// mknodat(2)
 pub fn mknodat(dirfd: i32, path: usize, mode: u32, dev: u64) -> Result<usize> {
     let name = path_arg(path)?;
-    let mode = mode & S_IFMT | mode & 0o7777 & !current().fs().umask();
+    let mode = mode & (S_IFMT | 0o7777);
+    let umask = current().fs().umask();
     // The system call passes 32 bits: major and minor as `new_encode_dev` packs them.
     let dev = u64::from(dev as u32);
-    at(dirfd, &name, Resolve::empty(), |resolver| ops::mknod(resolver, &name, mode, dev))?;
+    at(dirfd, &name, Resolve::empty(), |resolver| ops::mknod(resolver, &name, mode, umask, dev))?;
     Ok(0)
 }
 

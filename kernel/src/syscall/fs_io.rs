@@ -345,6 +345,12 @@ pub fn splice(
         addr => offset_arg(get_user::<i64>(addr)?).map(Some),
     };
     let (from, to) = (offset_of(in_offset, &input)?, offset_of(out_offset, &output)?);
+    // No file reaches further.
+    let overflows =
+        |start: Option<u64>| start.is_some_and(|start| (start.wrapping_add(len as u64) as i64) < 0);
+    if overflows(from) || overflows(to) {
+        return Err(Errno::EINVAL);
+    }
     if let Some(end) = input.downcast::<PipeEnd>() {
         if output.flags() & O_APPEND != 0 && output.ops.seekable() {
             return Err(Errno::EINVAL);

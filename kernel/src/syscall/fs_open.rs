@@ -160,7 +160,7 @@ pub fn pipe2(fds: usize, flags: u32) -> Result<usize> {
     let limit = hooks::descriptor_limit();
     let files = current().files();
     let creds = current().creds();
-    let (read, write) = pipe::pipe(flags, creds.fsuid, creds.fsgid);
+    let (read, write) = pipe::pipe(flags, creds.fsuid, creds.fsgid)?;
     let one = files.alloc(read, cloexec, limit)?;
     let two = match files.alloc(write, cloexec, limit) {
         Ok(fd) => fd,

@@ -11,6 +11,9 @@ cases![
     pwritev2_with_dsync_and_offset_on_pipes,
     set_user_id_survives_a_privileged_write,
     unlink_announces_a_changed_attribute_first,
+    a_name_is_gone_when_its_end_is_told,
+    watches_end_after_one_event_or_with_the_name,
+    files_do_not_run_as_a_group_of_others,
     proc_files_are_not_pollable,
     unshare_gives_own_files_and_directory,
     namespaces_are_refused_for_the_right_reason,
@@ -898,5 +901,88 @@ fn splicing_between_pipes_moves_what_there_is_room_for() {
         assert_eq!(libc::write(to, bytes.as_ptr().cast(), PAGE), PAGE as isize);
         assert_eq!(libc::splice(from, none, to, none, 2 * PAGE, 0), PAGE as isize);
         fails!(libc::splice(from, none, to, none, PAGE, libc::SPLICE_F_NONBLOCK), EAGAIN);
+    }
+}
+
+fn a_name_is_gone_when_its_end_is_told() {
+    unsafe {
+        let dir = scratch();
+        let notify = ok(libc::inotify_init1(0));
+        ok(libc::inotify_add_watch(notify, c(&dir).as_ptr(), libc::IN_DELETE));
+        const FILES: usize = 300;
+        let busy = child(|| {
+            for at in 0..FILES {
+                let path = format!("{dir}/{at}");
+                std::fs::write(&path, b"1").unwrap();
+                std::fs::remove_file(&path).unwrap();
+            }
+            0
+        });
+        let mut told = 0;
+        while told < FILES {
+            let mut events = [0u32; 512];
+            let len = ok(libc::read(notify, events.as_mut_ptr().cast(), 2048)) as usize / 4;
+            let mut at = 0;
+            while at < len {
+                let name = std::ffi::CStr::from_ptr(events[at + 4..].as_ptr().cast());
+                let name = name.to_str().unwrap();
+                assert!(std::fs::File::open(format!("{dir}/{name}")).is_err(), "{name} is there");
+                told += 1;
+                at += 4 + events[at + 3] as usize / 4;
+            }
+        }
+        assert_eq!(crate::harness::wait_for(busy), 0);
+    }
+}
+
+fn watches_end_after_one_event_or_with_the_name() {
+    unsafe {
+        let dir = scratch();
+        for (flag, expected) in [(0, 2), (libc::IN_ONESHOT, 1), (libc::IN_EXCL_UNLINK, 1)] {
+            let notify = ok(libc::inotify_init1(libc::IN_NONBLOCK));
+            let path = format!("{dir}/watched");
+            std::fs::write(&path, b"1").unwrap();
+            ok(libc::inotify_add_watch(notify, c(&dir).as_ptr(), libc::IN_MODIFY | flag));
+            let fd = ok(libc::open(c(&path).as_ptr(), libc::O_RDWR));
+            let mut modified = 0;
+            for _ in 0..2 {
+                crate::harness::write(fd, b"2");
+                std::fs::remove_file(&path).unwrap_or_default();
+                let mut events = [0u32; 64];
+                let len = libc::read(notify, events.as_mut_ptr().cast(), 256).max(0) as usize / 4;
+                let mut at = 0;
+                while at < len {
+                    modified += usize::from(events[at + 1] == libc::IN_MODIFY);
+                    at += 4 + events[at + 3] as usize / 4;
+                }
+            }
+            assert_eq!(modified, expected, "{flag:#x}");
+            libc::close(fd);
+            libc::close(notify);
+        }
+    }
+}
+
+fn files_do_not_run_as_a_group_of_others() {
+    unsafe {
+        let dir = c(&scratch());
+        ok(libc::chown(dir.as_ptr(), 65534, 4444));
+        ok(libc::chmod(dir.as_ptr(), 0o2777));
+        child_passes(|| {
+            ok(libc::setgroups(0, std::ptr::null()));
+            ok(libc::setgid(65534));
+            ok(libc::setuid(65534));
+            for umask in [0, 0o010] {
+                libc::umask(umask);
+                for (at, exclusive) in [0, libc::O_EXCL].into_iter().enumerate() {
+                    let path = c(&format!("{}/{umask}-{at}", dir.to_str().unwrap()));
+                    let flags = libc::O_CREAT | libc::O_RDWR | exclusive;
+                    let fd = ok(libc::open(path.as_ptr(), flags, 0o2777));
+                    let mut stat: libc::stat = std::mem::zeroed();
+                    ok(libc::fstat(fd, &mut stat));
+                    assert_eq!((stat.st_gid, stat.st_mode & 0o2000), (4444, 0), "{umask:o}");
+                }
+            }
+        });
     }
 }

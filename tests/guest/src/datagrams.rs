@@ -12,12 +12,16 @@ cases![
     the_source_is_chosen_among_our_addresses,
     failures_are_queued,
     a_long_message_is_cut_into_datagrams,
+    corked_parts_become_one_datagram,
+    memberships_are_not_handed_on,
     udp_lite_is_a_protocol_of_its_own,
     tcp_tells_what_is_left,
     fast_open_without_a_cookie,
 ];
 
 const UDP_SEGMENT: c_int = 103;
+const MCAST_JOIN_GROUP: c_int = 42;
+const MCAST_LEAVE_GROUP: c_int = 45;
 const TCP_INQ: c_int = 36;
 const TCP_FASTOPEN_CONNECT: c_int = 30;
 
@@ -321,5 +325,62 @@ fn fast_open_without_a_cookie() {
             let (server, _) = listener.accept().unwrap();
             assert_eq!(read(server.as_raw_fd(), 9), text);
         }
+    }
+}
+
+fn corked_parts_become_one_datagram() {
+    const UDP_CORK: c_int = 1;
+    let (one, other) = pair("127.0.0.1:0");
+    other.set_nonblocking(true).unwrap();
+    let part = |bytes: &[u8], flags| unsafe {
+        ok(libc::send(one.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags)) as usize
+    };
+    let none = || receive(&other, 0).is_none();
+    assert_eq!(part(b"first ", MSG_MORE), 6);
+    assert_eq!(part(b"second ", MSG_MORE), 7);
+    assert!(none());
+    assert_eq!(part(b"third", 0), 5);
+    assert_eq!(receive(&other, 0).unwrap().0, b"first second third");
+    // The option holds all back until it is taken off.
+    set(&one, IPPROTO_UDP, UDP_CORK, 1);
+    part(b"a", 0);
+    part(b"", 0);
+    part(b"b", 0);
+    assert!(none());
+    set(&one, IPPROTO_UDP, UDP_CORK, 0);
+    assert_eq!(receive(&other, 0).unwrap().0, b"ab");
+    // An empty call ends it as well.
+    part(b"c", MSG_MORE);
+    part(b"", 0);
+    assert_eq!(receive(&other, 0).unwrap().0, b"c");
+    // What gets too long is lost altogether.
+    part(&[1; 40000], MSG_MORE);
+    let (fd, more) = (one.as_raw_fd(), [2u8; 40000]);
+    unsafe { fails!(libc::send(fd, more.as_ptr().cast(), more.len(), MSG_MORE), EMSGSIZE) };
+    part(b"whole", 0);
+    assert_eq!(receive(&other, 0).unwrap().0, b"whole");
+    assert!(none());
+}
+
+fn memberships_are_not_handed_on() {
+    unsafe {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // struct group_req: the loopback interface, and an address.
+        let mut group = [0u32; 34];
+        group[0] = 1;
+        group[2] = u32::from(AF_INET as u16);
+        group[3] = u32::from_ne_bytes([224, 0, 0, 77]);
+        let membership = |fd: i32, name| {
+            let len = size_of_val(&group) as socklen_t;
+            setsockopt(fd, IPPROTO_IP, name, (&raw const group).cast(), len)
+        };
+        ok(membership(listener.as_raw_fd(), MCAST_JOIN_GROUP));
+        // The older way isn't for streams.
+        fails!(membership(listener.as_raw_fd(), IP_ADD_MEMBERSHIP), EPROTO);
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        fails!(membership(accepted.as_raw_fd(), MCAST_LEAVE_GROUP), EADDRNOTAVAIL);
+        drop(accepted);
+        ok(membership(listener.as_raw_fd(), MCAST_LEAVE_GROUP));
     }
 }

@@ -17,6 +17,8 @@ cases![
     packets_keep_their_borders,
     fionread_counts,
     shell_like_pipeline,
+    users_have_limits,
+    splicing_takes_whole_pages_of_room,
 ];
 
 fn bytes_come_out_in_order() {
@@ -207,5 +209,64 @@ fn shell_like_pipeline() {
             total += got;
         }
         assert_eq!((total, wait_for(first), wait_for(second)), (99_900, 0, 0));
+    }
+}
+
+fn users_have_limits() {
+    let limit = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/fs/{name}")).unwrap();
+        text.trim().parse::<i32>().unwrap()
+    };
+    let (most, soft) = (limit("pipe-max-size"), limit("pipe-user-pages-soft"));
+    child_passes(|| unsafe {
+        let many = rlimit { rlim_cur: 4096, rlim_max: 4096 };
+        ok(setrlimit(RLIMIT_NOFILE, &many));
+        ok(setuid(4321));
+        let (_, w) = pipe();
+        let full = fcntl(w, F_GETPIPE_SZ);
+        fails!(fcntl(w, F_SETPIPE_SZ, most * 2), EPERM);
+        assert_eq!(ok(fcntl(w, F_SETPIPE_SZ, most)), most);
+        // One pipe after the other takes what the user may have.
+        let mut pages = most / 4096;
+        let mut last = w;
+        while pages + most / 4096 <= soft {
+            last = pipe().1;
+            assert_eq!(fcntl(last, F_GETPIPE_SZ), full);
+            if fcntl(last, F_SETPIPE_SZ, most) != most {
+                break;
+            }
+            pages += most / 4096;
+        }
+        while pages + full / 4096 <= soft {
+            last = pipe().1;
+            pages += full / 4096;
+        }
+        // Further ones are small, and don't grow.
+        let (_, small) = pipe();
+        assert_eq!(fcntl(small, F_GETPIPE_SZ), 8192);
+        fails!(fcntl(small, F_SETPIPE_SZ, full), EPERM);
+        assert_eq!(ok(fcntl(small, F_SETPIPE_SZ, 4096)), 4096);
+        close(last);
+    });
+    // It is the user's limit, not everybody's.
+    assert_eq!(unsafe { fcntl(pipe().1, F_GETPIPE_SZ) }, 65536);
+}
+
+fn splicing_takes_whole_pages_of_room() {
+    unsafe {
+        let (from, to) = (pipe(), pipe());
+        ok(fcntl(to.1, F_SETPIPE_SZ, 4096));
+        write(from.1, &[1; 4096]);
+        write(to.1, &[2; 4096 - 128]);
+        // A page that has room yet is not shared with what is spliced.
+        let none = null_mut();
+        fails!(splice(from.0, none, to.1, none, 4096, SPLICE_F_NONBLOCK), EAGAIN);
+        read(to.0, 4096);
+        assert_eq!(ok(splice(from.0, none, to.1, none, 4096, SPLICE_F_NONBLOCK)), 4096);
+        // No file reaches beyond what an offset can say.
+        let file = ok(memfd_create(c"far".as_ptr(), 0));
+        let mut at = i64::MAX - 1;
+        fails!(splice(to.0, none, file, &mut at, 3, 0), EINVAL);
+        assert_eq!(read(to.0, 8192), [1; 4096]);
     }
 }

@@ -150,7 +150,7 @@ pub(super) fn open_master() -> Result<Opened> {
     let master = Arc::new(Master { link, tty });
     let name = master.node();
     let resolver = Resolver::kernel()?;
-    let node = ops::mknod(&resolver, name.as_bytes(), S_IFCHR | 0o620, master.tty.device)?;
+    let node = ops::mknod(&resolver, name.as_bytes(), S_IFCHR | 0o620, 0, master.tty.device)?;
     let uid = current().with_creds(|creds| creds.fsuid);
     ops::chown(&perm::Kernel, &node, Some(uid), Some(TTY_GROUP))?;
     Ok(Opened::Ops(master))

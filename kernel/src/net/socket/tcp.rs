@@ -353,7 +353,9 @@ impl Socket for TcpSocket {
                 wait(&self.queue, true, timeout, || listener.accept())?
             }
         };
-        let settings = self.settings.lock().clone();
+        let mut settings = self.settings.lock().clone();
+        // Memberships stay with the socket that has joined.
+        settings.ip.groups.clear();
         let peer = inet::shown(self.v6, conn.remote);
         let queue = conn.queue.clone();
         let role = Role::Connected { conn, bound: None, told: true };
@@ -643,6 +645,13 @@ impl Socket for TcpSocket {
                     SO_KEEPALIVE => {}
                     _ => return Ok(()),
                 }
+            }
+            // As in Linux, MCAST_JOIN_GROUP alone is for streams, too.
+            LEVEL_IP if matches!(name, IP_ADD_MEMBERSHIP | IP_DROP_MEMBERSHIP) => {
+                return Err(Errno::EPROTO);
+            }
+            LEVEL_IPV6 if matches!(name, IPV6_ADD_MEMBERSHIP | IPV6_DROP_MEMBERSHIP) => {
+                return Err(Errno::EPROTO);
             }
             LEVEL_IP | LEVEL_IPV6 => {
                 if name == IPV6_V6ONLY && level == LEVEL_IPV6 {

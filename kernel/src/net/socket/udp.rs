@@ -13,7 +13,7 @@ use crate::net::packet::Packet;
 use crate::net::ports::Bound;
 use crate::net::stack::Stack;
 use crate::net::udp::{self, Datagram, Endpoint};
-use crate::sync::{SpinLock, WaitQueue};
+use crate::sync::{Mutex, SpinLock, WaitQueue};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
@@ -37,7 +37,18 @@ pub struct UdpSocket {
     queue: Arc<WaitQueue>,
     binding: SpinLock<Option<Binding>>,
     settings: SpinLock<Settings>,
+    /// What corked calls have collected (`MSG_MORE`, `UDP_CORK`).
+    pending: Mutex<Option<Pending>>,
     shut: SpinLock<Shutdown>,
+}
+
+/// A datagram that grows. Where it goes, and how, was said by the first part.
+struct Pending {
+    from: SocketAddr,
+    to: SocketAddr,
+    how: udp::Sending,
+    segment: usize,
+    data: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -79,6 +90,7 @@ impl UdpSocket {
             queue: Arc::new(WaitQueue::new()),
             binding: SpinLock::new(None),
             settings: SpinLock::new(settings),
+            pending: Mutex::new(None),
             shut: SpinLock::new(Shutdown { read: false, write: false }),
         })
     }
@@ -137,6 +149,65 @@ impl UdpSocket {
             remote,
             payload: Vec::new(),
         }
+    }
+
+    /// Sends a message as one datagram, or as many of `segment` bytes.
+    fn transmit(
+        &self,
+        endpoint: &Endpoint,
+        (from, to): (SocketAddr, SocketAddr),
+        how: udp::Sending,
+        segment: usize,
+        packet: Packet,
+    ) -> Result<()> {
+        let send = |packet| {
+            udp::send_as(&self.stack, from, to, packet, how).inspect_err(|&error| {
+                if error == Errno::EMSGSIZE {
+                    endpoint.failed(self.too_long(to), false);
+                }
+            })
+        };
+        let len = packet.len();
+        if segment == 0 || len <= segment {
+            return send(packet);
+        }
+        if len.div_ceil(segment) > MAX_SEGMENTS {
+            return Err(Errno::EINVAL);
+        }
+        for part in packet.bytes().chunks(segment) {
+            send(Packet::from_slice(part).ok_or(Errno::ENOBUFS)?)?;
+        }
+        Ok(())
+    }
+
+    /// Adds to the datagram that grows, and sends it unless there is `more` to come. What fails takes
+    /// all that was collected with it.
+    fn add(
+        &self,
+        slot: &mut Option<Pending>,
+        message: &mut Outgoing<'_, '_>,
+        more: bool,
+    ) -> Result<usize> {
+        let Some(mut pending) = slot.take() else { return Err(Errno::EINVAL) };
+        let (had, len) = (pending.data.len(), message.src.remaining());
+        if len > MAX_PAYLOAD - had {
+            return Err(Errno::EMSGSIZE);
+        }
+        pending.data.try_reserve(len).map_err(|_| Errno::ENOBUFS)?;
+        pending.data.resize(had + len, 0);
+        if len > 0 && message.src.read(&mut pending.data[had..])? < len {
+            return Err(Errno::EFAULT);
+        }
+        *slot = Some(pending);
+        if more { Ok(len) } else { self.uncork(slot).map(|()| len) }
+    }
+
+    /// Sends what was collected.
+    fn uncork(&self, slot: &mut Option<Pending>) -> Result<()> {
+        let (Some(pending), Some(endpoint)) = (slot.take(), self.endpoint()) else { return Ok(()) };
+        let packet = Packet::from_slice(&pending.data).ok_or(Errno::ENOBUFS)?;
+        let ends = (pending.from, pending.to);
+        self.transmit(&endpoint, ends, pending.how, pending.segment, packet)
     }
 
     /// recvmsg(2) with `MSG_ERRQUEUE`: what became of a datagram, with its start. Never waits.
@@ -240,6 +311,11 @@ impl Socket for UdpSocket {
         if message.flags & MSG_OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
+        let more = message.flags & MSG_MORE != 0 || self.settings.lock().cork;
+        let mut pending = self.pending.lock();
+        if pending.is_some() {
+            return self.add(&mut pending, message, more);
+        }
         let to = match &message.to {
             Some(Address::Unspecified) | None => None,
             Some(addr) => Some(inet::plain(self.v6, addr)?),
@@ -282,27 +358,16 @@ impl Socket for UdpSocket {
         if len > MAX_PAYLOAD {
             return Err(Errno::EMSGSIZE);
         }
+        if more {
+            *pending = Some(Pending { from, to, how, segment, data: Vec::new() });
+            return self.add(&mut pending, message, more);
+        }
+        drop(pending);
         let mut packet = Packet::new(len).ok_or(Errno::ENOBUFS)?;
         if message.src.read(packet.bytes_mut())? < len {
             return Err(Errno::EFAULT);
         }
-        let send = |packet| {
-            udp::send_as(&self.stack, from, to, packet, how).inspect_err(|&error| {
-                if error == Errno::EMSGSIZE {
-                    endpoint.failed(self.too_long(to), false);
-                }
-            })
-        };
-        if segment == 0 || len <= segment {
-            return send(packet).map(|()| len);
-        }
-        if len.div_ceil(segment) > MAX_SEGMENTS {
-            return Err(Errno::EINVAL);
-        }
-        for part in packet.bytes().chunks(segment) {
-            send(Packet::from_slice(part).ok_or(Errno::ENOBUFS)?)?;
-        }
-        Ok(len)
+        self.transmit(&endpoint, (from, to), how, segment, packet).map(|()| len)
     }
 
     fn receive(&self, message: &mut Incoming<'_, '_>) -> Result<usize> {
@@ -403,7 +468,14 @@ impl Socket for UdpSocket {
             LEVEL_UDP | LEVEL_UDPLITE => {
                 let value = super::options::int(value)?;
                 match name {
-                    UDP_CORK if value == 0 => settings.cork = false,
+                    UDP_CORK => {
+                        settings.cork = value != 0;
+                        if value == 0 {
+                            drop(settings);
+                            // As in Linux, nobody hears here of what fails.
+                            let _ = self.uncork(&mut self.pending.lock());
+                        }
+                    }
                     UDP_GRO => settings.gro = value != 0,
                     UDP_SEGMENT => {
                         settings.segment = u16::try_from(value).map_err(|_| Errno::EINVAL)?.into();
@@ -416,7 +488,6 @@ impl Socket for UdpSocket {
                             endpoint.set_coverage(Some(coverage(value)));
                         }
                     }
-                    // Corking of datagrams isn't offered.
                     _ => return Err(Errno::ENOPROTOOPT),
                 }
                 Ok(())

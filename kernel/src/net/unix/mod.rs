@@ -237,11 +237,14 @@ impl Socket for UnixSocket {
             }
             UnixName::Path(path) => {
                 let resolver = who.resolver.as_ref().ok_or(Errno::ENOENT)?;
-                let mode = S_IFSOCK | 0o777 & !who.umask;
-                let made = ops::mknod(resolver, path, mode, 0).map_err(|error| match error {
-                    Errno::EEXIST => Errno::EADDRINUSE,
-                    error => error,
-                })?;
+                let mode = S_IFSOCK | 0o777;
+                let made =
+                    ops::mknod(resolver, path, mode, who.umask, 0).map_err(
+                        |error| match error {
+                            Errno::EEXIST => Errno::EADDRINUSE,
+                            error => error,
+                        },
+                    )?;
                 let inode = made.inode()?.clone();
                 names::bind_inode(&inode, &this);
                 let mut state = self.state.lock();
