@@ -85,6 +85,10 @@ pub(super) fn stream() -> Arc<dyn FileOps> {
 }
 
 impl FileOps for Stream {
+    fn asynchronous(&self) -> bool {
+        true
+    }
+
     fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
         let mut piece = [0; PIECE];
         let len = piece.len().min(dst.remaining());

@@ -149,6 +149,10 @@ impl Drop for Inotify {
 }
 
 impl FileOps for Inotify {
+    fn asynchronous(&self) -> bool {
+        true
+    }
+
     fn details(&self) -> String {
         use core::fmt::Write;
         const SHOWN: u32 = IN_ALL_EVENTS | IN_EXCL_UNLINK | IN_ONESHOT;

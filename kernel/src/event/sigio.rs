@@ -176,9 +176,9 @@ impl Owner {
 }
 
 /// Turns `O_ASYNC` of a description on or off; `fd` is the descriptor that signals will name. Nothing
-/// happens to files that are always ready.
+/// happens to files that can't tell.
 pub fn set_async(file: &File, fd: i32, on: bool) {
-    if !file.ops.pollable() || on == (file.flags() & FASYNC != 0) {
+    if !file.ops.asynchronous() || on == (file.flags() & FASYNC != 0) {
         return;
     }
     softirq::register(softirq::Kind::Signals, send_due);

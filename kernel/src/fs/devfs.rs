@@ -131,6 +131,10 @@ impl FileOps for MemoryDevice {
         self.kind == Kind::Random
     }
 
+    fn asynchronous(&self) -> bool {
+        self.kind == Kind::Random
+    }
+
     fn seek_data(&self, _file: &File, _offset: u64, _hole: bool) -> Result<u64> {
         Err(Errno::EINVAL)
     }

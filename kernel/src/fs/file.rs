@@ -185,6 +185,11 @@ pub trait FileOps: Any + Send + Sync {
     fn pollable(&self) -> bool {
         true
     }
+    /// Whether `O_ASYNC` does anything: changes are told by a signal (fcntl(2)). Not where signals
+    /// themselves are what changes.
+    fn asynchronous(&self) -> bool {
+        false
+    }
     /// ioctl(2).
     fn ioctl(&self, _file: &File, _request: u32, _arg: usize) -> Result<usize> {
         Err(Errno::ENOTTY)

@@ -470,6 +470,10 @@ impl Drop for PipeEnd {
 }
 
 impl FileOps for PipeEnd {
+    fn asynchronous(&self) -> bool {
+        true
+    }
+
     fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
         self.pipe.read(file.nonblocking(), dst)
     }

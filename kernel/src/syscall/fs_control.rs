@@ -203,6 +203,9 @@ pub fn ioctl(fd: i32, request: u32, arg: usize) -> Result<usize> {
         }
         FIOASYNC => {
             let on = get_user::<i32>(arg)? != 0;
+            if on && !file.ops.asynchronous() {
+                return Err(Errno::ENOTTY);
+            }
             sigio::set_async(&file, fd, on);
             Ok(0)
         }

@@ -32,6 +32,7 @@ cases![
     counters_name_what_exists,
     handlers_are_cleared_for_a_child,
     readiness_is_told_by_signals,
+    signals_are_not_told_by_signals,
     owners_of_signals_are_remembered,
     only_files_are_allocated,
     nothing_is_looked_up_by_an_empty_name,
@@ -552,6 +553,29 @@ fn readiness_is_told_by_signals() {
             while wait(0).0 > 0 {}
             crate::harness::write(output, b"x");
             assert_eq!(wait(0).0, -1);
+        });
+    }
+}
+
+/// A signal that says that there is a signal would never come to an end.
+fn signals_are_not_told_by_signals() {
+    unsafe {
+        child_passes(|| {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigaddset(&mut set, libc::SIGIO);
+            ok(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()));
+            let fd = ok(libc::signalfd(-1, &set, libc::SFD_NONBLOCK));
+            ok(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()));
+            let flags = ok(libc::fcntl(fd, libc::F_GETFL));
+            ok(libc::fcntl(fd, libc::F_SETFL, flags | libc::O_ASYNC));
+            assert_eq!(ok(libc::fcntl(fd, libc::F_GETFL)), flags);
+            fails!(libc::ioctl(fd, libc::FIOASYNC, &1), ENOTTY);
+            ok(libc::ioctl(fd, libc::FIOASYNC, &0));
+            ok(libc::kill(libc::getpid(), libc::SIGIO));
+            let mut info = [0u8; 128];
+            let mut read = || libc::read(fd, info.as_mut_ptr().cast(), info.len());
+            assert_eq!(read(), 128);
+            fails!(read(), EAGAIN);
         });
     }
 }

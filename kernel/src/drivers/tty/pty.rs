@@ -203,6 +203,10 @@ impl Master {
 }
 
 impl FileOps for Master {
+    fn asynchronous(&self) -> bool {
+        true
+    }
+
     fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
         let mut piece = [0; 1024];
         let len = piece.len().min(dst.remaining());

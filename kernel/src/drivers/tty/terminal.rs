@@ -414,6 +414,10 @@ impl TtyFile {
 }
 
 impl FileOps for TtyFile {
+    fn asynchronous(&self) -> bool {
+        true
+    }
+
     fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
         self.0.read_some(file, dst)
     }

@@ -249,6 +249,10 @@ pub fn send(
 }
 
 impl FileOps for SocketFile {
+    fn asynchronous(&self) -> bool {
+        true
+    }
+
     fn read(&self, file: &File, dst: &mut IoDst<'_>) -> Result<usize> {
         // Unlike recv(2), read(2) of nothing neither waits nor takes a datagram.
         if dst.remaining() == 0 {
