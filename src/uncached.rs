@@ -117,6 +117,33 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_is_written_past_the_page_cache_it_serves() {
+        // procfs opens nothing with O_DIRECT, as tmpfs of older systems and ramfs don't.
+        let file = File::options().write(true).open("/proc/self/oom_score_adj").unwrap();
+        assert!(Uncached::new(file, true).direct.is_none());
+        // A filesystem may as well refuse the writing itself.
+        let file = tempfile::tempfile().unwrap();
+        // Whatever is no number is EINVAL there, as are pieces that a disk wants otherwise.
+        let refuses = File::options().write(true).open("/proc/self/oom_score_adj").unwrap();
+        let uncached = Uncached {
+            file: file.try_clone().unwrap(),
+            direct: Some(refuses),
+            works: AtomicBool::new(true),
+            lengths: Mutex::new((0, 0)),
+        };
+        let mut buffer = Buffer::new().unwrap();
+        buffer.take(&[b'u'; SHORTEST]);
+        for at in [0, SHORTEST as u64] {
+            assert!(!uncached.write_all_at(&buffer, at).unwrap());
+            assert!(!uncached.works.load(Ordering::Relaxed));
+        }
+        uncached.finish(2 * SHORTEST as u64).unwrap();
+        let mut back = vec![0; 2 * SHORTEST + 1];
+        assert_eq!(file.read_at(&mut back, 0).unwrap(), 2 * SHORTEST);
+        assert!(back[..2 * SHORTEST].iter().all(|&byte| byte == b'u'));
+    }
+
+    #[test]
     fn a_file_that_was_longer_stays_as_long() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
