@@ -16,7 +16,7 @@ use crate::plan::slim::{Slim, Wishes, choose};
 use crate::plan::{self, Severity, Verdict};
 use crate::source::image::Image;
 use crate::trial::trace::Trace;
-use crate::trial::{self, Settings, Subject, Trial};
+use crate::trial::{self, Settings, Subject, Trial, Waiting};
 
 /// Why an image was not slimmed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,8 @@ pub enum Error {
         what: &'static str,
         /// What went wrong.
         failure: String,
+        /// Whether that is that patience ended.
+        overdue: bool,
         /// The end of the console.
         console: String,
     },
@@ -56,9 +58,16 @@ impl Error {
             Error::Convert(error) => error.hint(),
             Error::Trial(error) => error.hint(),
             Error::WontRun(_) => Some("`dock2uni inspect` says why, and the way out"),
+            Error::Unanswered { what, overdue: true, .. } if *what == SLIM => Some(
+                "if it is only slow, let it have more `--patience`; if not, name the files that are \
+                 missed with `--keep`",
+            ),
             Error::Unanswered { what, .. } if *what == SLIM => Some(
                 "name the files that are missed with `--keep`, or have a trace made with a probe \
                  that uses them: `dock2uni trace`",
+            ),
+            Error::Unanswered { overdue: true, .. } => Some(
+                "if it is only slow, let it have more `--patience`; `dock2uni run` shows what it does",
             ),
             Error::Unanswered { .. } => {
                 Some("only an image that works can be slimmed; `dock2uni run` shows what it does")
@@ -83,10 +92,19 @@ pub struct Slimmed {
     pub trial: Trial,
 }
 
+/// What goes on meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// Something begins, in words.
+    Begins(&'a str),
+    /// A boot waits, told every second.
+    Waits(&'a Waiting),
+}
+
 /// Finds out what `image` needs, and sees that it runs with that alone.
 ///
 /// `root` is the image's bare root, as [`convert::root_image`] makes it. Without a trace one is
-/// made. `say` is told what goes on.
+/// made. `tell` is told what goes on.
 ///
 /// # Errors
 /// If it can't be found out, or either boot fails.
@@ -97,7 +115,7 @@ pub fn slim(
     trace: Option<Trace>,
     wishes: &Wishes,
     settings: &Settings,
-    say: &dyn Fn(&str),
+    tell: &dyn Fn(News<'_>),
 ) -> Result<Slimmed, Error> {
     let file = File::open(root).map_err(Error::Temporary)?;
     let files = Root::open(&file as &dyn ReadAt, 0).map_err(plan::Error::from)?;
@@ -114,11 +132,13 @@ pub fn slim(
         record.root = Place::Disk { uuid };
         let wanted = settings.wanted.union(wanted).copied().collect();
         let settings = Settings { witness, wanted, ..settings.clone() };
-        let trial = trial::run(&Subject::root(path, record)?, &settings)?;
+        let watch = |waiting: &Waiting| tell(News::Waits(waiting));
+        let trial = trial::run(&Subject::root(path, record)?, &settings, &watch)?;
         match &trial.failure {
             Some(failure) => Err(Error::Unanswered {
                 what,
                 failure: failure.clone(),
+                overdue: trial.overdue,
                 console: trial.console.clone(),
             }),
             None => Ok(trial),
@@ -127,7 +147,7 @@ pub fn slim(
     let trace = match trace {
         Some(trace) => trace,
         None => {
-            say("booting the whole image to see what it uses");
+            tell(News::Begins("booting the whole image to see what it uses"));
             boot(root, WHOLE, true, &BTreeSet::new())?.trace
         }
     };
@@ -139,7 +159,7 @@ pub fn slim(
     let selection = Some(&slim.selection);
     let options = RootOptions { selection, limits: wishes.limits, ..RootOptions::default() };
     convert::root_image(image, &options, &path, &|_| {})?;
-    say("booting the slim image to see that it works");
+    tell(News::Begins("booting the slim image to see that it works"));
     let trial = boot(&path, SLIM, false, &answered)?;
     Ok(Slimmed { slim, trial })
 }

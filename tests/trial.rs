@@ -19,6 +19,17 @@ fn run(desk: &TempDir, words: &[&str]) -> (i32, String, String) {
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
+/// The same on a terminal of 200 columns, by script(1): status, and all that was shown.
+fn run_on_terminal(desk: &TempDir, words: &[&str]) -> (i32, String) {
+    // None of the words needs quotes.
+    let line = format!("stty cols 200; {} {}", env!("CARGO_BIN_EXE_dock2uni"), words.join(" "));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    script.current_dir(desk.path()).env("DOCK2UNI_STORE", desk.path().join("store"));
+    let output = script.stdin(std::process::Stdio::null()).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
 fn reference(name: &str) -> String {
     format!("oci:{}:latest", test_images::build(name).unwrap().display())
 }
@@ -86,6 +97,7 @@ fn a_conversion_is_verified_by_booting_it() {
     assert_eq!(code, 10, "{err}");
     let expected = "error: port 81/tcp did not answer within 25 s; what is listened on: 8080\n  | ";
     assert!(err.starts_with(expected), "{err}");
+    assert!(err.contains("hint: if it is only slow, let it have more `--patience`"), "{err}");
 
     // What an image only exposes need not answer: it is named.
     fs::create_dir(desk.path().join("more")).unwrap();
@@ -94,9 +106,11 @@ fn a_conversion_is_verified_by_booting_it() {
     let context = format!("go=oci-layout://{layout}:latest");
     let convert = ["convert", "more", "--build-context", &context, "--verify", "--accel", "tcg"];
     let more = ["-o", "c.img", "--patience", "25"];
-    let (code, _, err) = run(&desk, &[&convert[..], &more].concat());
+    let (code, err) = run_on_terminal(&desk, &[&convert[..], &more].concat());
     assert_eq!(code, 0, "{err}");
-    assert!(err.contains("port 5671/tcp: nobody listens on it\n"), "{err}");
+    // Who watches sees what is waited for.
+    assert!(err.contains(" of 25 s, waiting for port 5671/tcp, 9000/tcp, 9001/tcp"), "{err}");
+    assert!(err.contains("port 5671/tcp: nobody listens on it"), "{err}");
     assert!(err.contains("HTTP/1.1 200 OK"), "{err}");
     // With ports of the user's choice the others are not waited for.
     let more = ["-o", "c.img", "--patience", "3600", "-p", "8080:8080", "--json", "-q"];
@@ -127,6 +141,8 @@ fn a_conversion_is_verified_by_booting_it() {
     assert!(err.contains("port 80/tcp is listened on inside the VM alone"), "{err}");
     assert!(err.contains("listened on inside alone (127.0.0.1, ::1): 80\n"), "{err}");
 
+    let (code, _, err) = run(&desk, &["convert", &go, "--verify", "--patience", "0"]);
+    assert_eq!(code, 2, "{err}");
     let (code, _, err) = run(&desk, &["convert", &go, "--verify", "--format", "ova"]);
     assert_eq!(code, 2, "{err}");
 }

@@ -248,6 +248,9 @@ pub struct TraceArgs {
     pub quiet: bool,
 }
 
+/// Seconds that nobody waits for longer.
+const MONTH: u64 = 30 * 24 * 3600;
+
 /// How an image is booted to see what it does.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Trial options")]
@@ -258,9 +261,9 @@ pub struct TrialArgs {
     /// Processors of it
     #[arg(long, value_name = "N", default_value = "1", value_parser = size::cpus)]
     pub cpus: u32,
-    /// Seconds until everything must have answered
-    #[arg(long, value_name = "SECONDS", default_value = "120")]
-    pub patience: u64,
+    /// Seconds until everything must have answered [default: 120 with KVM, 600 without]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=MONTH))]
+    pub patience: Option<u64>,
     /// Accelerator [default: kvm where it works, tcg otherwise]
     #[arg(long, value_enum)]
     pub accel: Option<AccelType>,

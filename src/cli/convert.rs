@@ -92,7 +92,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
             print!("{}", trial::slim_text(&slimmed.slim));
         }
     }
-    let trial = trier.map(|trier| trier.try_files(&made)).transpose()?;
+    let trial = trier.map(|trier| trier.try_files(&made, &display)).transpose()?;
     if args.json {
         let mut value = as_json(&image, &made, seconds);
         if let Some(slimmed) = &slimmed {

@@ -3,9 +3,10 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use crate::source::{self, Bar, Digest, Outcome};
+use crate::trial::Waiting;
 
 /// What is shown while an image is brought in and written: bars on a terminal, a summary line
 /// elsewhere, nothing if quiet.
@@ -43,6 +44,23 @@ impl Display {
     pub fn task(&self, name: &str) -> ProgressBar {
         let short: String = name.chars().rev().take(14).collect();
         self.bar(short.chars().rev().collect(), 0)
+    }
+
+    /// A line that shows what a boot waits for, and what its console said last; until it is dropped.
+    pub fn boot(&self) -> impl Fn(&Waiting) + use<> {
+        let bar = self.bars.as_ref().map(|bars| {
+            let style = ProgressStyle::with_template("{prefix:14} {wide_msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let bar = ProgressBar::new_spinner().with_style(style).with_prefix("booting");
+            bars.add(bar.with_finish(ProgressFinish::AndClear))
+        });
+        move |waiting| {
+            let Some(bar) = &bar else { return };
+            let Waiting { after, patience, what, line } = waiting;
+            let (after, patience) = (after.as_secs(), patience.as_secs());
+            let line = if line.is_empty() { String::new() } else { format!(" | {line}") };
+            bar.set_message(format!("{after} s of {patience} s, waiting for {what}{line}"));
+        }
     }
 
     /// Says something that is worth a line of its own.

@@ -16,7 +16,7 @@ use crate::convert::{self, Made, Output};
 use crate::disk::Format;
 use crate::erofs::Reader;
 use crate::plan::slim::{Slim, Wishes};
-use crate::slim::{self, Slimmed};
+use crate::slim::{self, News, Slimmed};
 use crate::source::{Image, Store};
 use crate::trial::trace::Trace;
 use crate::trial::{self, Settings, Subject, Trial};
@@ -41,7 +41,7 @@ pub fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     let reader = Reader::open(&file, 0).map_err(convert::Error::from)?;
     let mut record = convert::plan(&image, &overrides, &reader)?;
     record.root = Root::Disk { uuid: reader.superblock().uuid };
-    let mut trial = trial::run(&Subject::root(&path, record)?, &settings)?;
+    let mut trial = trial::run(&Subject::root(&path, record)?, &settings, &display.boot())?;
     // What programs made themselves is not of the image.
     trial.trace.files.retain(|path, _| reader.lookup_link(path).is_ok_and(|node| node.is_some()));
     print(&trial, args.quiet);
@@ -72,7 +72,7 @@ fn settings(args: &TrialArgs, container: &ContainerArgs) -> Result<Settings, Fai
         accel,
         memory_mib: args.memory,
         cpus: args.cpus,
-        patience: Duration::from_secs(args.patience),
+        patience: args.patience.map_or_else(|| trial::patience(accel), Duration::from_secs),
         wanted: wanted.map(|publish| publish.guest.port).collect(),
         settle: SETTLE,
         witness: false,
@@ -101,12 +101,13 @@ pub fn slim(
         drop: args.drop.clone(),
         limits: target::limits(&args.source),
     };
-    let say = |text: &str| {
-        if !quiet {
-            eprintln!("{text}");
-        }
+    let boot = display.boot();
+    let tell = |news: News<'_>| match news {
+        News::Begins(text) => display.say(text),
+        News::Waits(waiting) => boot(waiting),
     };
-    let slimmed = slim::slim(image, overrides, &root, trace, &wishes, &settings, &say);
+    let slimmed = slim::slim(image, overrides, &root, trace, &wishes, &settings, &tell);
+    drop(boot);
     if let Err(slim::Error::Unanswered { console, .. }) = &slimmed {
         last_lines(console);
     }
@@ -170,13 +171,13 @@ impl Trier {
     }
 
     /// Boots the file by its own boot code.
-    pub fn try_files(&self, made: &Made) -> Result<Trial, Failure> {
+    pub fn try_files(&self, made: &Made, display: &Display) -> Result<Trial, Failure> {
         let Some(file) = made.files.get(self.which) else {
             return Err(Failure::new(exit::FAILURE, "nothing was made", None));
         };
         let cd = file.format == Format::Iso;
         let subject = Subject::disk(&file.path, self.format, cd, made.record.clone());
-        Ok(trial::run(&subject, &self.settings)?)
+        Ok(trial::run(&subject, &self.settings, &display.boot())?)
     }
 }
 
@@ -190,7 +191,13 @@ pub fn print(trial: &Trial, quiet: bool) {
     if let Some(failure) = &trial.failure {
         eprintln!("error: {failure}");
         last_lines(&trial.console);
-        eprintln!("hint: `dock2uni run` shows all of it; `dock2uni inspect` may say why");
+        let hint = match trial.overdue {
+            true => {
+                "if it is only slow, let it have more `--patience`; `dock2uni run` shows all of it"
+            }
+            false => "`dock2uni run` shows all of it; `dock2uni inspect` may say why",
+        };
+        eprintln!("hint: {hint}");
     }
 }
 

@@ -19,13 +19,15 @@ use crate::disk::Format;
 use crate::plan::slim::Wishes;
 use crate::rootfs::Limits;
 use crate::rootfs::select::Selection;
-use crate::slim;
+use crate::slim::{self, News};
 use crate::source::{Image, Store};
 use crate::trial::{self, Settings, Subject, Trial};
 use crate::vmm::{self, Accel, accel, qemu};
 
 /// How long a program without ports must keep running.
 const SETTLE: Duration = Duration::from_secs(5);
+/// Seconds that nobody waits for longer.
+const MONTH: u64 = 30 * 24 * 3600;
 /// Lines of a console that are shown when a boot fails, and characters of a line.
 const LINES: usize = 20;
 const LINE: usize = 200;
@@ -43,8 +45,8 @@ pub struct Trials {
     pub memory_mib: u32,
     /// Its processors.
     pub cpus: u32,
-    /// Seconds until everything must have answered.
-    pub patience: u64,
+    /// Seconds until everything must have answered, if not what [`trial::patience`] says.
+    pub patience: Option<u64>,
 }
 
 /// The configuration's table `[trials]`.
@@ -100,7 +102,7 @@ impl Trials {
         if !(1..=64).contains(&cpus) {
             return Err("`cpus` is a number from 1 to 64".to_owned());
         }
-        let patience = table.patience.map_or(120, |patience| patience.0.as_secs().max(1));
+        let patience = table.patience.map(|patience| patience.0.as_secs().clamp(1, MONTH));
         let qemu = table.qemu.map(|path| base.join(path));
         Ok(table.allow.then_some(Trials { qemu, accel, memory_mib, cpus, patience }))
     }
@@ -121,7 +123,7 @@ impl Trials {
             accel,
             memory_mib: self.memory_mib,
             cpus: self.cpus,
-            patience: Duration::from_secs(self.patience),
+            patience: self.patience.map_or_else(|| trial::patience(accel), Duration::from_secs),
             wanted: BTreeSet::new(),
             settle: SETTLE,
             witness: false,
@@ -150,7 +152,11 @@ impl Trials {
             limits: Limits::default(),
         };
         let settings = self.settings(store, scratch)?;
-        let made = slim::slim(image, overrides, root, None, &wishes, &settings, say);
+        let tell = |news: News<'_>| match news {
+            News::Begins(text) => say(text),
+            News::Waits(_) => {}
+        };
+        let made = slim::slim(image, overrides, root, None, &wishes, &settings, &tell);
         let made = made.map_err(of_slim)?;
         made.trial.lines().iter().for_each(|line| say(line));
         let slim = made.slim;
@@ -180,7 +186,7 @@ impl Trials {
         };
         let cd = file.format == Format::Iso;
         let subject = Subject::disk(&file.path, format, cd, record.clone());
-        let trial = trial::run(&subject, &self.settings(store, scratch)?)?;
+        let trial = trial::run(&subject, &self.settings(store, scratch)?, &|_| {})?;
         match &trial.failure {
             None => Ok(trial.lines().iter().map(|line| clean(line)).collect()),
             Some(failure) => Err(unanswered("the result", failure, &trial)),
@@ -194,10 +200,18 @@ fn launcher() -> Vec<PathBuf> {
     exe.flat_map(|exe| [exe, "__with-parent".into(), "--own-memory".into()]).collect()
 }
 
+/// What to do about a boot that took too long.
+const OVERDUE: &str = "the log has the end of its console; if it is only slow, set a longer `patience` \
+                       in `[trials]` of the worker's configuration";
+
 fn unanswered(what: &str, failure: &str, trial: &Trial) -> Failed {
+    let hint = match trial.overdue {
+        true => OVERDUE,
+        false => "the log has the end of its console; `dock2uni run` shows all of it",
+    };
     Failed {
         text: format!("{what} does not work when it is booted: {}", clean(failure)),
-        hint: Some("the log has the end of its console; `dock2uni run` shows all of it".to_owned()),
+        hint: Some(hint.to_owned()),
         console: last_lines(&trial.console),
         passes: false,
     }
@@ -206,8 +220,9 @@ fn unanswered(what: &str, failure: &str, trial: &Trial) -> Failed {
 fn of_slim(error: slim::Error) -> Failed {
     match error {
         slim::Error::Trial(error) => error.into(),
-        slim::Error::Unanswered { what, failure, console } => {
+        slim::Error::Unanswered { what, failure, overdue, console } => {
             let hint = match what {
+                _ if overdue => OVERDUE,
                 slim::SLIM => "name the files that are missed in `keep`",
                 _ => "only an image that works can be slimmed; the log has the end of its console",
             };

@@ -41,6 +41,17 @@ use crate::vmm::{self, Accel, Attachment, Boot, Config, Drive, Machine, ports};
 
 /// Bytes of the console that are kept for messages.
 const TAIL: usize = 16 << 10;
+/// How often those who watch are told what is waited for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long an image may take to answer if nobody says: what starts in seconds on a processor takes
+/// minutes under QEMU's translator.
+pub fn patience(accel: Accel) -> Duration {
+    Duration::from_secs(match accel {
+        Accel::Kvm => 120,
+        Accel::Tcg => 600,
+    })
+}
 
 /// Why a trial could not be made at all.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +140,7 @@ pub struct Settings {
     pub memory_mib: u32,
     /// Processors.
     pub cpus: u32,
-    /// How long it may take until everything has answered.
+    /// How long it may take until everything has answered, such as [`patience`] says.
     pub patience: Duration,
     /// TCP ports that must answer, among the exposed ones.
     pub wanted: BTreeSet<u16>,
@@ -148,11 +159,14 @@ pub struct Settings {
     pub launcher: Vec<PathBuf>,
 }
 
-/// One exposed port, and what came of asking it.
+/// A TCP port that is exposed or listened on, and what came of asking it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Probed {
     /// Port in the guest.
     pub port: u16,
+    /// Where this machine reaches it; `None` if it is not exposed, and so not asked.
+    #[serde(skip)]
+    pub address: Option<SocketAddr>,
     /// What answered; `None` if nothing did.
     pub answer: Option<Answer>,
     /// Whether somebody listens on it.
@@ -164,8 +178,8 @@ pub struct Probed {
 }
 
 impl Probed {
-    fn new(port: u16) -> Probed {
-        Probed { port, answer: None, listening: false, local: false, after_ms: 0 }
+    fn new(port: u16, address: Option<SocketAddr>) -> Probed {
+        Probed { port, address, answer: None, listening: false, local: false, after_ms: 0 }
     }
 }
 
@@ -174,7 +188,7 @@ impl Probed {
 pub struct Trial {
     /// Milliseconds from starting QEMU to the main process.
     pub started_ms: Option<u64>,
-    /// Exposed TCP ports.
+    /// TCP ports, those that are exposed first; see [`Trial::exposed`].
     pub ports: Vec<Probed>,
     /// The last word of the health check.
     pub health: Option<Health>,
@@ -190,13 +204,33 @@ pub struct Trial {
     pub console: String,
     /// What went wrong; `None` if all is well.
     pub failure: Option<String>,
+    /// Whether that is that patience ended: more of it may help.
+    pub overdue: bool,
+}
+
+/// What is waited for at a moment of a trial, for people who watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Time since QEMU was started.
+    pub after: Duration,
+    /// When the trial will be given up.
+    pub patience: Duration,
+    /// What has not come yet.
+    pub what: String,
+    /// The last line of the console, without control characters.
+    pub line: String,
 }
 
 impl Trial {
+    /// The ports that the image or the user exposes, which are the ones that are asked.
+    pub fn exposed(&self) -> impl Iterator<Item = &Probed> {
+        self.ports.iter().filter(|probed| probed.address.is_some())
+    }
+
     /// What answered, a line for each.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for probed in &self.ports {
+        for probed in self.exposed() {
             let seconds = probed.after_ms as f64 / 1000.0;
             lines.push(match &probed.answer {
                 Some(answer) => {
@@ -217,7 +251,7 @@ impl Trial {
             (Some(Outcome::Exited(code)), None) => {
                 lines.push(format!("the program ran to its end and exited with {code}"));
             }
-            (None, None) if self.ports.is_empty() && self.health.is_none() => {
+            (None, None) if self.exposed().next().is_none() && self.health.is_none() => {
                 let seconds = self.ran.as_secs_f32();
                 lines.push(format!("the program was still running after {seconds:.0} s"));
             }
@@ -233,18 +267,20 @@ impl Trial {
 /// What the threads tell.
 enum Event {
     Notice(Notice),
-    Answered(usize, Answer),
+    Answered(u16, Answer),
     Ended(Result<Outcome, vmm::Error>),
 }
 
-/// Boots, asks, and stops.
+/// Boots, asks, and stops. `watch` is told every second what is waited for.
 ///
 /// # Errors
 /// If no machine could be started. What the image does wrong is in [`Trial::failure`].
-pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
+pub fn run(
+    subject: &Subject,
+    settings: &Settings,
+    watch: &dyn Fn(&Waiting),
+) -> Result<Trial, Error> {
     let record = &subject.record;
-    let tcp: Vec<u16> =
-        record.ports.iter().filter(|port| port.proto == Proto::Tcp).map(|port| port.port).collect();
     let publish: Vec<Publish> = record
         .ports
         .iter()
@@ -290,21 +326,21 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
             let _ = sender.send(Event::Ended(outcome));
         })
     };
-    let addresses: Vec<SocketAddr> =
-        forwards.iter().map(|forward| (forward.ip, forward.host).into()).collect();
+    let ports = publish.iter().zip(&forwards).map(|(publish, forward)| {
+        Probed::new(publish.guest.port, Some((forward.ip, forward.host).into()))
+    });
     let mut course = Course {
         settings,
+        watch,
         begun,
         events,
         sender,
-        addresses,
-        listening: BTreeSet::new(),
-        local: BTreeSet::new(),
+        tail: tail.clone(),
         expects_health: record.healthcheck.is_some(),
         silent: false,
         trial: Trial {
             started_ms: None,
-            ports: tcp.iter().map(|&port| Probed::new(port)).collect(),
+            ports: ports.collect(),
             health: None,
             ended: None,
             ran: Duration::ZERO,
@@ -312,12 +348,13 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
             trace: Trace::default(),
             console: String::new(),
             failure: None,
+            overdue: false,
         },
         failed: None,
     };
     course.wait();
     if course.failed.is_none() && course.trial.failure.is_none() && !settings.command.is_empty() {
-        course.probe_by_command(&tcp)?;
+        course.probe_by_command()?;
     }
     course.finish(&stop);
     drop(stop);
@@ -332,13 +369,11 @@ pub fn run(subject: &Subject, settings: &Settings) -> Result<Trial, Error> {
 
 struct Course<'a> {
     settings: &'a Settings,
+    watch: &'a dyn Fn(&Waiting),
     begun: Instant,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
-    addresses: Vec<SocketAddr>,
-    listening: BTreeSet<u16>,
-    /// Ports of loopback that are listened on.
-    local: BTreeSet<u16>,
+    tail: Tail,
     expects_health: bool,
     /// Whether the VM has ended.
     silent: bool,
@@ -353,8 +388,9 @@ impl Course<'_> {
         let mut settled: Option<Instant> = None;
         // What must answer has answered: others have a moment for it.
         let mut enough: Option<Instant> = None;
-        let asked = !self.trial.ports.is_empty() || self.expects_health;
+        let asked = self.asked();
         let told = !self.settings.wanted.is_empty() || self.expects_health;
+        let mut tick = self.begun + TICK;
         loop {
             if self.silent || self.trial.failure.is_some() {
                 return;
@@ -369,7 +405,12 @@ impl Course<'_> {
                 Some(at) => at.min(deadline),
                 None => deadline,
             };
-            match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            let now = Instant::now();
+            if now >= tick {
+                (self.watch)(&self.waiting(deadline));
+                tick = now + TICK;
+            }
+            match self.events.recv_timeout(until.min(tick).saturating_duration_since(now)) {
                 Ok(event) => {
                     self.event(event);
                     if self.trial.started_ms.is_some() {
@@ -377,66 +418,118 @@ impl Course<'_> {
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if tick < until => {}
                 Err(RecvTimeoutError::Timeout) if !asked && settled.is_some() => return,
                 Err(RecvTimeoutError::Timeout) if asked && self.works() => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.trial.failure = Some(self.what_is_missing());
+                    let seconds = self.settings.patience.as_secs();
+                    let missing = self.what_is_missing();
+                    let listeners = self.who_listens();
+                    self.trial.failure = Some(format!("{missing} within {seconds} s{listeners}"));
+                    self.trial.overdue = true;
                     return;
                 }
             }
         }
     }
 
+    /// Whether there is anything to ask.
+    fn asked(&self) -> bool {
+        self.expects_health || self.trial.exposed().next().is_some()
+    }
+
     fn all_answered(&self) -> bool {
-        self.healthy() && self.trial.ports.iter().all(|port| port.answer.is_some())
+        self.healthy() && self.trial.exposed().all(|port| port.answer.is_some())
     }
 
     /// Whether all that must answer has, and, if nothing must, something has spoken.
     fn works(&self) -> bool {
-        let (ports, wanted) = (&self.trial.ports, &self.settings.wanted);
-        let mut wanted = ports.iter().filter(|port| wanted.contains(&port.port)).peekable();
+        let wanted = &self.settings.wanted;
+        let mut wanted = self.trial.exposed().filter(|port| wanted.contains(&port.port)).peekable();
         let told = self.expects_health || wanted.peek().is_some();
         let spoke = |port: &Probed| !matches!(port.answer, None | Some(Answer::Closes));
         self.healthy()
             && wanted.all(|port| port.answer.is_some())
-            && (told || ports.iter().any(spoke))
+            && (told || self.trial.exposed().any(spoke))
     }
 
     fn healthy(&self) -> bool {
         !self.expects_health || self.trial.health == Some(Health::Healthy)
     }
 
+    /// What has not happened yet.
     fn what_is_missing(&self) -> String {
-        let seconds = self.settings.patience.as_secs();
         if self.trial.started_ms.is_none() {
-            return format!("the program did not start within {seconds} s");
+            return "the program did not start".to_owned();
         }
         if !self.healthy() {
-            return format!("the health check did not pass within {seconds} s");
+            return "the health check did not pass".to_owned();
         }
         let wanted = &self.settings.wanted;
         let silent: Vec<String> = self
             .trial
-            .ports
-            .iter()
+            .exposed()
             .filter(|port| port.answer.is_none())
             .filter(|port| wanted.is_empty() || wanted.contains(&port.port))
             .map(|port| format!("{}/tcp", port.port))
             .collect();
-        let mut text = format!("port {} did not answer within {seconds} s", silent.join(", "));
-        let list =
-            |ports: &BTreeSet<u16>| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-        if !self.listening.is_empty() {
-            text.push_str(&format!("; what is listened on: {}", list(&self.listening)));
+        format!("port {} did not answer", silent.join(", "))
+    }
+
+    /// Which ports are listened on, if that may say why the others don't answer.
+    fn who_listens(&self) -> String {
+        if self.trial.started_ms.is_none() || !self.healthy() {
+            return String::new();
         }
-        if !self.local.is_empty() {
-            let local = list(&self.local);
-            text.push_str(&format!("; listened on inside alone (127.0.0.1, ::1): {local}"));
+        let list = |listens: fn(&Probed) -> bool| {
+            let ports = self.trial.ports.iter().filter(|probed| listens(probed));
+            let mut ports: Vec<u16> = ports.map(|probed| probed.port).collect();
+            ports.sort_unstable();
+            ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let (outside, inside) = (list(|probed| probed.listening), list(|probed| probed.local));
+        let mut text = String::new();
+        if !outside.is_empty() {
+            text.push_str(&format!("; what is listened on: {outside}"));
         }
-        if self.listening.is_empty() && self.local.is_empty() {
+        if !inside.is_empty() {
+            text.push_str(&format!("; listened on inside alone (127.0.0.1, ::1): {inside}"));
+        }
+        if text.is_empty() {
             text.push_str("; nothing listens on any port");
         }
         text
+    }
+
+    fn waiting(&self, deadline: Instant) -> Waiting {
+        let console = self.tail.text();
+        let line = console.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let what = match &self.trial {
+            trial if trial.started_ms.is_none() => "the program's start".to_owned(),
+            _ if !self.asked() => "the program to end, or to keep running".to_owned(),
+            _ if !self.healthy() => "the health check".to_owned(),
+            trial => {
+                let silent = trial.exposed().filter(|port| port.answer.is_none());
+                let silent: Vec<_> = silent.map(|port| format!("{}/tcp", port.port)).collect();
+                format!("port {}", silent.join(", "))
+            }
+        };
+        Waiting {
+            after: self.begun.elapsed(),
+            patience: deadline - self.begun,
+            what,
+            line: line.trim().chars().filter(|c| !c.is_control()).collect(),
+        }
+    }
+
+    /// What is known of a port, exposed or not.
+    fn port(&mut self, port: u16) -> &mut Probed {
+        let ports = &mut self.trial.ports;
+        let at = ports.iter().position(|probed| probed.port == port).unwrap_or_else(|| {
+            ports.push(Probed::new(port, None));
+            ports.len() - 1
+        });
+        &mut ports[at]
     }
 
     fn event(&mut self, event: Event) {
@@ -452,24 +545,18 @@ impl Course<'_> {
                 }
             }
             Event::Notice(Notice::Listens(port)) => {
-                self.listening.insert(port);
-                let exposed = self.trial.ports.iter_mut().find(|probed| probed.port == port);
-                exposed.into_iter().for_each(|probed| probed.listening = true);
+                self.port(port).listening = true;
                 self.ask(port);
             }
-            Event::Notice(Notice::ListensLocally(port)) => {
-                self.local.insert(port);
-                let exposed = self.trial.ports.iter_mut().find(|probed| probed.port == port);
-                exposed.into_iter().for_each(|probed| probed.local = true);
-            }
+            Event::Notice(Notice::ListensLocally(port)) => self.port(port).local = true,
             Event::Notice(Notice::Used(how, path)) => self.trial.trace.used(how, path),
             Event::Notice(Notice::Called(number)) => self.trial.trace.called(number),
             Event::Notice(_) => {}
-            Event::Answered(index, answer) => {
-                let port = &mut self.trial.ports[index];
-                port.answer = Some(answer);
-                port.after_ms = after.as_millis() as u64;
-                self.trial.trace.answered.insert(port.port);
+            Event::Answered(port, answer) => {
+                let probed = self.port(port);
+                probed.answer = Some(answer);
+                probed.after_ms = after.as_millis() as u64;
+                self.trial.trace.answered.insert(port);
             }
             Event::Ended(outcome) => {
                 self.silent = true;
@@ -482,7 +569,7 @@ impl Course<'_> {
         match outcome {
             Ok(outcome) => {
                 self.trial.ended = Some(outcome);
-                let asked = !self.trial.ports.is_empty() || self.expects_health;
+                let asked = self.asked();
                 let what = match outcome {
                     Outcome::Exited(code) => format!("exited with {code}"),
                     Outcome::Killed(signal) => format!("was killed by signal {signal}"),
@@ -502,28 +589,28 @@ impl Course<'_> {
 
     /// Asks a port that is listened on, on a thread of its own.
     fn ask(&mut self, guest: u16) {
-        let asked = self.trial.ports.iter().position(|port| port.port == guest);
-        let Some(index) = asked.filter(|&index| self.trial.ports[index].answer.is_none()) else {
+        let &mut Probed { address: Some(address), answer: None, .. } = self.port(guest) else {
             return;
         };
-        let (address, sender) = (self.addresses[index], self.sender.clone());
+        let sender = self.sender.clone();
         let deadline = self.begun + self.settings.patience;
         thread::spawn(move || {
             if let Some(answer) = probe::ask(address, guest, deadline) {
-                let _ = sender.send(Event::Answered(index, answer));
+                let _ = sender.send(Event::Answered(guest, answer));
             }
         });
     }
 
-    fn probe_by_command(&mut self, tcp: &[u16]) -> Result<(), Error> {
+    fn probe_by_command(&mut self) -> Result<(), Error> {
         let Some((program, args)) = self.settings.command.split_first() else { return Ok(()) };
         let mut command = Command::new(program);
         command.args(args).env("DOCK2UNI_HOST", "127.0.0.1").stdin(Stdio::null());
-        for (port, address) in tcp.iter().zip(&self.addresses) {
-            command.env(format!("DOCK2UNI_PORT_{port}"), address.port().to_string());
-        }
-        if let Some(first) = self.addresses.first() {
-            command.env("DOCK2UNI_PORT", first.port().to_string());
+        let ports = self.trial.exposed().filter_map(|port| Some((port.port, port.address?.port())));
+        for (at, (guest, host)) in ports.enumerate() {
+            command.env(format!("DOCK2UNI_PORT_{guest}"), host.to_string());
+            if at == 0 {
+                command.env("DOCK2UNI_PORT", host.to_string());
+            }
         }
         let failed = |source| Error::Command { command: program.clone(), source };
         let status = command.status().map_err(failed)?;

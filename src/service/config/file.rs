@@ -526,7 +526,7 @@ mod tests {
         let trials = GOOD.replace("[workers]", "[trials]\nallow = true\nqemu = \"q\"\n[workers]");
         let trials = parse(&trials.replace("[\"qcow2\"]", "[], slim = true")).unwrap().trials;
         let trials = trials.unwrap();
-        assert_eq!((trials.memory_mib, trials.patience), (512, 120));
+        assert_eq!((trials.memory_mib, trials.patience), (512, None));
         assert_eq!(trials.qemu.as_deref(), Some(Path::new("/etc/d/q")));
         let shown = format!("{config:?}");
         assert!(!shown.contains("hush") && !shown.contains("t0ken"), "{shown}");
