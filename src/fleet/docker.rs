@@ -12,7 +12,7 @@ use reqwest::blocking::Client;
 use serde_json::Value;
 
 use super::{
-    Attachment, Error, Health, Image, Kind, Mount, MountKind, PortMap, Restart, Severity,
+    Attachment, Error, Health, Image, Kind, Mount, MountKind, PortMap, Restart, Severity, Test,
     Value as EnvValue, Variable, Workload,
 };
 use crate::{environment, source};
@@ -24,7 +24,6 @@ const SOCKET: &str = "/var/run/docker.sock";
 const MAX_BYTES: u64 = 16 << 20;
 /// Longest time without an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-const NANOSECONDS: i64 = 1_000_000_000;
 /// Keys of the host's configuration that reach past the container, and what to say.
 const SHARED: [(&str, &str); 3] = [
     ("PidMode", "it shares the host's processes, which a VM can't"),
@@ -253,23 +252,24 @@ fn networks(container: &Value, workload: &mut Workload) {
 }
 
 fn health(check: &Value) -> Option<Health> {
-    let mut argv = texts(&check["Test"]);
-    let seconds = |key: &str| {
-        let nanos = check[key].as_i64().filter(|nanos| *nanos > 0)?;
-        u32::try_from(nanos.div_euclid(NANOSECONDS).max(1)).ok()
+    let mut words = texts(&check["Test"]).into_iter();
+    let milliseconds = |key: &str| {
+        let nanos = check[key].as_u64().filter(|nanos| *nanos > 0)?;
+        Some(nanos.div_ceil(1_000_000))
     };
-    match argv.first().map(String::as_str) {
+    let test = match words.next().as_deref() {
         Some("NONE") => return Some(Health::Off),
-        Some("CMD") => drop(argv.remove(0)),
-        Some("CMD-SHELL") => argv.splice(0..1, ["/bin/sh".into(), "-c".into()]).for_each(drop),
+        Some("CMD") => Test::Program(words.collect()),
+        Some("CMD-SHELL") => Test::Shell(words.next().unwrap_or_default()),
         _ => return None,
-    }
+    };
     Some(Health::Command {
-        argv,
-        interval: seconds("Interval"),
-        timeout: seconds("Timeout"),
+        test,
+        interval_ms: milliseconds("Interval"),
+        timeout_ms: milliseconds("Timeout"),
         retries: check["Retries"].as_u64().and_then(|count| u32::try_from(count).ok()),
-        start_period: seconds("StartPeriod"),
+        start_period_ms: milliseconds("StartPeriod"),
+        start_interval_ms: milliseconds("StartInterval"),
     })
 }
 
@@ -372,8 +372,9 @@ mod tests {
         assert!(web.mounts[1].read_only);
         assert_eq!(web.networks.as_ref().unwrap()[0].aliases, ["web"]);
         assert!(web.notes.iter().any(|note| note.text.contains("processes")));
-        let Some(Health::Command { argv, interval, .. }) = &web.health else { panic!() };
-        assert_eq!((argv.len(), *interval), (3, Some(5)));
+        let Some(Health::Command { test, interval_ms, .. }) = &web.health else { panic!() };
+        assert!(matches!(test, Test::Shell(_)), "{test:?}");
+        assert_eq!(*interval_ms, Some(5000));
     }
 
     #[test]

@@ -35,5 +35,5 @@ pub use source::{Inputs, Inventory, Source, compose_files, read};
 pub use workload::{
     Attachment, Build, Condition, Dependency, HOST_GATEWAY, Health, Image, Kind, Manifest, Mount,
     MountKind, Note, Origin, PortMap, Reach, Resources, Restart, Role, Schedule, Service,
-    ServicePort, Severity, Value, Variable, Workload,
+    ServicePort, Severity, Test, Value, Variable, Workload,
 };

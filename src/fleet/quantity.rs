@@ -83,9 +83,22 @@ pub fn mode(value: &Value, key: &str, place: &Place<'_>) -> Result<Option<u32>, 
 
 /// Seconds of a span like `1m30s`, `500ms` or `2h`, rounded up (Go's `time.ParseDuration`).
 pub fn seconds(text: &str) -> Option<u32> {
+    let total = span(text)?.ceil();
+    (total <= f64::from(u32::MAX)).then_some(total as u32)
+}
+
+/// Milliseconds of such a span, rounded up; so many that they are seconds in 32 bits at most.
+pub fn milliseconds(text: &str) -> Option<u64> {
+    let total = span(text)?;
+    // What is a whole number in decimal may be a little above one in binary.
+    (total <= f64::from(u32::MAX)).then(|| (total * 1e3 - 1e-6).ceil() as u64)
+}
+
+/// Seconds of such a span.
+fn span(text: &str) -> Option<f64> {
     let mut rest = text.trim();
     if rest == "0" {
-        return Some(0);
+        return Some(0.0);
     }
     let mut total = 0.0;
     while !rest.is_empty() {
@@ -104,8 +117,7 @@ pub fn seconds(text: &str) -> Option<u32> {
         total += number.parse::<f64>().ok().filter(|value| *value >= 0.0)? * factor;
         rest = &tail[end..];
     }
-    let total = total.ceil();
-    (text.trim() != "" && total <= f64::from(u32::MAX)).then_some(total as u32)
+    (text.trim() != "").then_some(total)
 }
 
 #[cfg(test)]
@@ -143,6 +155,9 @@ mod tests {
         }
         for text in ["", "5", "s", "1x", "-3s"] {
             assert_eq!(seconds(text), None, "{text}");
+        }
+        for (text, value) in [("250ms", 250), ("1m30.1s", 90_100), ("1us", 1), ("0", 0)] {
+            assert_eq!(milliseconds(text), Some(value), "{text}");
         }
     }
 }

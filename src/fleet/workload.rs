@@ -353,16 +353,18 @@ pub enum Health {
     Off,
     /// A command in the guest.
     Command {
-        /// Program and arguments.
-        argv: Vec<String>,
-        /// Seconds between two checks.
-        interval: Option<u32>,
-        /// Seconds that one may take.
-        timeout: Option<u32>,
+        /// Which.
+        test: Test,
+        /// Milliseconds between two checks.
+        interval_ms: Option<u64>,
+        /// Milliseconds that one may take.
+        timeout_ms: Option<u64>,
         /// Failures in a row that count.
         retries: Option<u32>,
-        /// Seconds after the start in which failures don't count.
-        start_period: Option<u32>,
+        /// Milliseconds after the start in which failures don't count.
+        start_period_ms: Option<u64>,
+        /// Milliseconds between two checks in them, until one passes.
+        start_interval_ms: Option<u64>,
     },
     /// An HTTP request from outside.
     Http {
@@ -383,6 +385,18 @@ pub enum Health {
         /// Port.
         port: String,
     },
+}
+
+/// The command of a health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Test {
+    /// The image's own, with other times.
+    Image,
+    /// For the image's shell.
+    Shell(String),
+    /// Program and arguments.
+    Program(Vec<String>),
 }
 
 /// What must be there before a workload starts.
@@ -557,15 +571,30 @@ impl Workload {
     fn health_overrides(&self) -> HealthOverrides {
         match &self.health {
             Some(Health::Off) => HealthOverrides { none: true, ..HealthOverrides::default() },
-            Some(Health::Command { argv, interval, timeout, retries, start_period }) => {
-                let ns = |seconds: &Option<u32>| seconds.map(|s| i64::from(s) * 1_000_000_000);
+            Some(Health::Command {
+                test,
+                interval_ms,
+                timeout_ms,
+                retries,
+                start_period_ms,
+                start_interval_ms,
+            }) => {
+                // No time reaches the end of this.
+                let ns = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+                let (command, argv) = match test.clone() {
+                    Test::Image => (None, None),
+                    Test::Shell(command) => (Some(command), None),
+                    Test::Program(argv) => (None, Some(argv)),
+                };
                 HealthOverrides {
-                    argv: Some(argv.clone()),
-                    interval_ns: ns(interval),
-                    timeout_ns: ns(timeout),
-                    start_period_ns: ns(start_period),
+                    command,
+                    argv,
+                    interval_ns: interval_ms.map(ns),
+                    timeout_ns: timeout_ms.map(ns),
+                    start_period_ns: start_period_ms.map(ns),
+                    start_interval_ns: start_interval_ms.map(ns),
                     retries: retries.map(i64::from),
-                    ..HealthOverrides::default()
+                    none: false,
                 }
             }
             Some(Health::Http { .. } | Health::Tcp { .. } | Health::Grpc { .. }) | None => {

@@ -12,8 +12,8 @@ use crate::config::Publish;
 use crate::fleet::yaml::{self, Place};
 use crate::fleet::{
     Attachment, Condition, Dependency, Error, HOST_GATEWAY, Health, Image, Kind, Mount, MountKind,
-    Note, Origin, PortMap, Resources, Restart, Severity, Value as EnvValue, Variable, Workload,
-    quantity,
+    Note, Origin, PortMap, Resources, Restart, Severity, Test, Value as EnvValue, Variable,
+    Workload, quantity,
 };
 use dock2uni_format::record::Proto;
 
@@ -195,9 +195,11 @@ fn words(value: &Value, key: &str, place: &Place<'_>) -> Result<Option<Vec<Strin
 
 fn span(value: &Value, key: &str, place: &Place<'_>) -> Result<Option<u32>, Error> {
     let Some(text) = yaml::opt_text(value, key, place)? else { return Ok(None) };
-    quantity::seconds(&text)
-        .map(Some)
-        .ok_or_else(|| place.key(key).error(format!("`{text}` is no span of time such as `1m30s`")))
+    quantity::seconds(&text).map(Some).ok_or_else(|| no_span(&text, key, place))
+}
+
+fn no_span(text: &str, key: &str, place: &Place<'_>) -> Error {
+    place.key(key).error(format!("`{text}` is no span of time such as `1m30s`"))
 }
 
 /// `extra_hosts`: `NAME:ADDRESS` or `NAME=ADDRESS`, or a mapping of names.
@@ -659,23 +661,15 @@ fn health(value: &Value, place: &Place<'_>) -> Result<Option<Health>, Error> {
     if yaml::flag(check, "disable", &place)? {
         return Ok(Some(Health::Off));
     }
-    let argv = match check.get("test") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) => {
-            vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()]
-        }
+    let test = match check.get("test") {
+        None | Some(Value::Null) => Test::Image,
+        Some(Value::String(text)) => Test::Shell(text.clone()),
         Some(_) => {
-            let mut words = yaml::texts(check, "test", &place)?;
-            match words.first().map(String::as_str) {
+            let mut words = yaml::texts(check, "test", &place)?.into_iter();
+            match words.next().as_deref() {
                 Some("NONE") => return Ok(Some(Health::Off)),
-                Some("CMD") => {
-                    words.remove(0);
-                    words
-                }
-                Some("CMD-SHELL") => {
-                    let text = words.get(1).cloned().unwrap_or_default();
-                    vec!["/bin/sh".to_owned(), "-c".to_owned(), text]
-                }
+                Some("CMD") => Test::Program(words.collect()),
+                Some("CMD-SHELL") => Test::Shell(words.next().unwrap_or_default()),
                 _ => {
                     return Err(place
                         .key("test")
@@ -692,12 +686,17 @@ fn health(value: &Value, place: &Place<'_>) -> Result<Option<Health>, Error> {
                 .map_err(|_| place.key("retries").error(format!("`{text}` is no number")))?,
         ),
     };
+    let time = |key: &str| {
+        let Some(text) = yaml::opt_text(check, key, &place)? else { return Ok(None) };
+        quantity::milliseconds(&text).map(Some).ok_or_else(|| no_span(&text, key, &place))
+    };
     Ok(Some(Health::Command {
-        argv,
-        interval: span(check, "interval", &place)?,
-        timeout: span(check, "timeout", &place)?,
+        test,
+        interval_ms: time("interval")?,
+        timeout_ms: time("timeout")?,
         retries,
-        start_period: span(check, "start_period", &place)?,
+        start_period_ms: time("start_period")?,
+        start_interval_ms: time("start_interval")?,
     }))
 }
 

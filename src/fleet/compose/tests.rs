@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::fleet::{
-    Condition, Health, Image, MountKind, Restart, Severity, Value as EnvValue, Workload,
+    Condition, Health, Image, MountKind, Restart, Severity, Test, Value as EnvValue, Workload,
 };
 
 /// Files in a directory of their own.
@@ -66,6 +66,8 @@ services:
         target: /scratch
     healthcheck:
       test: ["CMD-SHELL", "pg_isready -U app"]
+      start_period: 1m
+      start_interval: 250ms
       interval: 1m30s
       retries: 5
     deploy:
@@ -86,6 +88,7 @@ services:
     stop_grace_period: 20s
     user: "1000:1000"
     working_dir: /srv
+    healthcheck: {timeout: 2s}
   cache:
     image: redis
     profiles: [fast]
@@ -111,11 +114,19 @@ secrets:
     assert_eq!((db.resources.milli_cpus, db.resources.memory), (Some(1500), Some(512 << 20)));
     let kinds: Vec<_> = db.mounts.iter().map(|m| (m.kind, m.target.as_str())).collect();
     assert_eq!(kinds, [(MountKind::Volume, "/data"), (MountKind::Scratch, "/scratch")]);
-    let Some(Health::Command { argv, interval: Some(90), retries: Some(5), .. }) = &db.health
+    let Some(Health::Command { test, interval_ms: Some(90_000), retries: Some(5), .. }) =
+        &db.health
     else {
         panic!("{:?}", db.health)
     };
-    assert_eq!(argv[..], ["/bin/sh", "-c", "pg_isready -U app"]);
+    assert_eq!(*test, Test::Shell("pg_isready -U app".into()));
+    let check = db.overrides().health;
+    assert_eq!(check.start_period_ns, Some(60_000_000_000));
+    assert_eq!(check.start_interval_ns, Some(250_000_000));
+    assert_eq!((check.command.as_deref(), check.argv), (Some("pg_isready -U app"), None));
+    // Times without a command are for the image's.
+    let check = web.overrides().health;
+    assert_eq!((check.command, check.argv, check.timeout_ns), (None, None, Some(2_000_000_000)));
 
     let Image::Build(build) = &web.image else { panic!("{:?}", web.image) };
     assert_eq!(build.context, files.path("./web"));

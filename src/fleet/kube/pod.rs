@@ -8,7 +8,7 @@ use super::{Cluster, env, files, service};
 use crate::fleet::yaml::{self, Place};
 use crate::fleet::{
     Condition, Dependency, Error, Health, Image, Kind, MountKind, PortMap, Resources, Restart,
-    Role, Severity, Workload, quantity,
+    Role, Severity, Test, Workload, quantity,
 };
 use dock2uni_format::record::Proto;
 
@@ -277,16 +277,20 @@ fn probe(item: &Value, place: &Place<'_>) -> Result<Option<Health>, Error> {
         let Some(probe) = item.get(key).filter(|probe| !probe.is_null()) else { continue };
         let place = place.key(key);
         let port = |of: &Value| of.get("port").and_then(yaml::scalar).unwrap_or_default();
-        let number = |key: &str| {
-            probe.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok())
+        let number = |key: &str, default: u32| {
+            let given = probe.get(key).and_then(Value::as_u64);
+            given.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
         };
+        // Of what a probe doesn't say Kubernetes knows better than the image.
+        let time = |key, default| Some(u64::from(number(key, default)) * 1000);
         if let Some(exec) = probe.get("exec") {
             return Ok(Some(Health::Command {
-                argv: yaml::texts(exec, "command", &place)?,
-                interval: number("periodSeconds"),
-                timeout: number("timeoutSeconds"),
-                retries: number("failureThreshold"),
-                start_period: number("initialDelaySeconds"),
+                test: Test::Program(yaml::texts(exec, "command", &place)?),
+                interval_ms: time("periodSeconds", 10),
+                timeout_ms: time("timeoutSeconds", 1),
+                retries: Some(number("failureThreshold", 3)),
+                start_period_ms: time("initialDelaySeconds", 0),
+                start_interval_ms: None,
             }));
         }
         if let Some(get) = probe.get("httpGet") {
