@@ -184,6 +184,29 @@ fn a_file_with_many_names_counts_once() {
     assert_eq!(kept, slim.bytes.1);
 }
 
+/// Variables that name directories of modules (GEM_HOME) are mostly not set.
+#[test]
+fn a_runtime_keeps_its_own_directories_and_not_the_root() {
+    let mut files = programs(&["busybox"]);
+    let program = files.iter().find(|(path, _)| path.ends_with("/busybox")).cloned().unwrap().1;
+    for (path, bytes) in [
+        ("usr/bin/ruby", program),
+        ("usr/lib/ruby/set.rb", b"# module\n".to_vec()),
+        ("usr/share/doc/set/readme", b"read me\n".to_vec()),
+        ("app.rb", b"require 'set'\n".to_vec()),
+    ] {
+        files.push((path.to_owned(), bytes));
+    }
+    let image = layout(json!({"Cmd": ["/usr/bin/ruby", "/app.rb"]}), &borrowed(&files));
+    let store = tempfile::tempdir().unwrap();
+    let (_, report) = inspect(image.path().to_str().unwrap(), &[], &store);
+    assert_eq!(report.runtimes[0].directories, ["/usr/lib/ruby"]);
+    let slim = slimmed(&image, &Wishes::default());
+    let keeps = |path: &str| slim.selection.has(path.as_bytes());
+    assert!(keeps("/app.rb") && keeps("/usr/lib/ruby/set.rb"), "{:?}", slim.kept);
+    assert!(!keeps("/usr/share/doc/set/readme"), "{:?}", slim.kept);
+}
+
 #[test]
 fn slim_images_keep_what_plugins_load() {
     let desk = tempfile::tempdir().unwrap();

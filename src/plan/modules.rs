@@ -116,11 +116,15 @@ pub fn look(
 }
 
 fn add<'a>(root: &Root<'_>, runtime: &mut Runtime, dirs: impl IntoIterator<Item = &'a str>) {
-    for dir in dirs {
+    // A variable that isn't set names nothing, and the root is no directory of modules.
+    for dir in dirs.into_iter().filter(|dir| !dir.is_empty()) {
         let Some(found) = root.find(dir.as_bytes()).filter(|found| found.node.is_dir()) else {
             continue;
         };
         let path = show(&found.path);
+        if path == "/" {
+            continue;
+        }
         if !runtime.directories.contains(&path) {
             runtime.directories.push(path);
         }
