@@ -7,8 +7,9 @@ mod dockerfiles;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use common::server::{Reply, Server};
 use dock2uni::dockerfile::{self, Cancel, Error};
-use dock2uni::source::{self, Store};
+use dock2uni::source::{self, Digest, Store};
 use dockerfiles::{Lab, Said};
 
 fn nothing_left(lab: &Lab) {
@@ -111,6 +112,93 @@ fn hostile_files_are_errors_that_leave_nothing() {
             cause = error.source();
         }
         assert!(all.contains(word), "{text:.200}: {all:.1000}");
+    }
+    nothing_left(&lab);
+}
+
+/// Answers for the files below a directory, each last changed at the same time.
+fn serve(dir: PathBuf) -> Server {
+    Server::start(move |request| {
+        let path = request.path.split('?').next().unwrap().trim_start_matches('/');
+        match std::fs::read(dir.join(path)) {
+            Ok(bytes) => {
+                Reply::new(200, bytes).with("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")
+            }
+            Err(_) => Reply::new(404, ""),
+        }
+    })
+}
+
+#[test]
+fn files_and_repositories_come_from_servers() {
+    let (lab, desk) = (Lab::new(&["busybox"]), tempfile::tempdir().unwrap());
+    let work = desk.path().join("work");
+    let git = |args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.args(["-c", "user.name=me", "-c", "user.email=me@localhost"]).args(args);
+        String::from_utf8(dockerfiles::run(git.current_dir(&work)).stdout).unwrap()
+    };
+    std::fs::create_dir_all(work.join("app")).unwrap();
+    std::fs::write(work.join("app/main.sh"), "#!/bin/sh\n").unwrap();
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message=one"]);
+    git(&["tag", "v1"]);
+    std::fs::write(work.join("app/main.sh"), "#!/bin/sh\necho two\n").unwrap();
+    git(&["commit", "--quiet", "--all", "--message=two"]);
+    git(&["clone", "--quiet", "--bare", ".", "../repo.git"]);
+    git(&["--git-dir=../repo.git", "update-server-info"]);
+    let commit = git(&["rev-parse", "v1"]).trim().to_owned();
+    std::fs::write(desk.path().join("file.txt"), "over the wire\n").unwrap();
+    let digest = Digest::of(b"over the wire\n");
+    let server = serve(desk.path().to_owned());
+    let at = format!("http://{}", server.addr);
+
+    let base = "ARG REGISTRY\nFROM ${REGISTRY}/busybox\n";
+    let text = format!(
+        "{base}ADD --checksum={digest} {at}/file.txt?x=1#y /named\n\
+         ADD --chmod=640 --chown=3:4 {at}/file.txt /into/\n\
+         ADD {at}/repo.git#v1:app /tagged\n\
+         ADD --checksum={commit} {at}/repo.git#{commit} /whole\n\
+         ADD {at}/repo.git /tip/\n\
+         RUN date -u +%s -r /named > /time && stat -c '%a %u:%g' /named /into/file.txt > /modes\n\
+         RUN cat /tagged/main.sh /whole/app/main.sh /tip/app/main.sh > /all; ls -A /whole > /names\n\
+         RUN cat /time /modes /all /names\n"
+    );
+    let (result, said) = lab.text(&text);
+    result.unwrap_or_else(|error| panic!("{error}\n{said}"));
+    let shown: Vec<&str> =
+        said.lines().filter_map(|line| line.split_once(' ')).map(|(_, t)| t).collect();
+    let wanted = [
+        "1700000000",
+        "600 0:0",
+        "640 3:4",
+        "#!/bin/sh",
+        "#!/bin/sh",
+        "#!/bin/sh",
+        "echo two",
+        "app",
+    ];
+    let start = shown.iter().position(|line| line.ends_with(wanted[0]));
+    let start = start.unwrap_or_else(|| panic!("{said}"));
+    for (line, wanted) in shown[start..].iter().zip(wanted) {
+        assert!(line.ends_with(wanted), "{line} is not {wanted}: {said}");
+    }
+
+    // What is there is not what was meant.
+    for (text, word) in [
+        (
+            format!("ADD --checksum={} {at}/file.txt /x", Digest::of(b"other")),
+            "not what `--checksum`",
+        ),
+        (format!("ADD --checksum={commit} {at}/repo.git /x"), "as `--checksum` says"),
+        (format!("ADD {at}/repo.git#v1:none /x"), "no directory `none`"),
+        (format!("ADD {at}/none.txt /x"), "404"),
+        (format!("ADD {at}/repo.git#--upload-pack=/x /x"), "no git address"),
+    ] {
+        let error = lab.text(&format!("{base}{text}\n")).0.unwrap_err();
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(format!("{error} {cause}").contains(word), "{text}: {error} {cause}");
     }
     nothing_left(&lab);
 }

@@ -177,7 +177,7 @@ impl Worker<'_, '_> {
             let path = match source {
                 Source::Heredoc(heredoc) => {
                     let content = if heredoc.expand {
-                        words::expand_text(&heredoc.content, self.builder.file.escape, self)?
+                        words::expand_text(&heredoc.content, self)?
                     } else {
                         heredoc.content.clone()
                     };

@@ -172,18 +172,26 @@ impl ImageConfig {
 
     /// CMD
     pub fn set_cmd(&mut self, command: &Command) {
-        let argv = self.argv(command);
-        self.set("Cmd", argv.into());
+        self.set_argv("Cmd", command);
         self.args_escaped(command);
         self.cmd_set = true;
     }
 
     /// ENTRYPOINT; drops a command that the base had.
     pub fn set_entrypoint(&mut self, command: &Command) {
-        let argv = self.argv(command);
-        self.set("Entrypoint", argv.into());
+        self.set_argv("Entrypoint", command);
         if !self.cmd_set {
             self.fields().remove("Cmd");
+        }
+    }
+
+    /// An empty list is none.
+    fn set_argv(&mut self, field: &str, command: &Command) {
+        let argv = self.argv(command);
+        if argv.is_empty() {
+            self.fields().remove(field);
+        } else {
+            self.set(field, argv.into());
         }
     }
 

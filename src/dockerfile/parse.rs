@@ -13,7 +13,7 @@ use super::ast::{
     Command, Copy, Dockerfile, Healthcheck, Instruction, Kind, Pair, Run, Source, Stage,
 };
 use super::error::{Error, Place};
-use super::text::{Heredoc, Logical, MARK, MAX_BYTES, Text};
+use super::text::{Heredoc, Logical, MARK, MAX_BYTES, Text, is_empty_list};
 use super::words::pairs;
 
 /// Most stages; each may need a thread.
@@ -262,7 +262,11 @@ impl Reader<'_> {
             }
         }
         let command = command(&run.arguments, line);
-        if matches!(&command, Command::Shell(text) if text.is_empty()) {
+        let nothing = match &command {
+            Command::Shell(text) => text.is_empty(),
+            Command::Exec(argv) => argv.is_empty(),
+        };
+        if nothing {
             return Err("RUN needs a command".into());
         }
         Ok(Run { mounts, network, security, command, heredocs: line.heredocs.clone() })
@@ -325,7 +329,10 @@ fn texts(list: &[crates::UnescapedString<'_>]) -> Vec<String> {
 fn command(command: &crates::Command<'_>, line: &Logical) -> Command {
     match command {
         crates::Command::Exec(list) => Command::Exec(texts(&list.value)),
-        crates::Command::Shell(text) => Command::Shell(line.rest(text.span.start).to_owned()),
+        crates::Command::Shell(text) => match line.rest(text.span.start) {
+            list if is_empty_list(list) => Command::Exec(Vec::new()),
+            text => Command::Shell(text.to_owned()),
+        },
         // There are these two forms.
         _ => Command::Shell(String::new()),
     }
@@ -373,7 +380,12 @@ fn healthcheck(
     }
     Ok(match &check.arguments {
         crates::HealthcheckArguments::Cmd { arguments, .. } => Healthcheck::Check {
-            command: command(arguments, line),
+            command: match command(arguments, line) {
+                Command::Exec(argv) if argv.is_empty() => {
+                    return Err("HEALTHCHECK CMD needs a command".into());
+                }
+                command => command,
+            },
             interval,
             timeout,
             start_period,
@@ -467,6 +479,10 @@ mod tests {
         assert_eq!(run.mounts, ["type=cache,target=/x"]);
         assert_eq!(run.network.as_deref(), Some("none"));
         assert_eq!(run.command, Command::Exec(vec!["a".into(), "b c".into()]));
+        for text in ["CMD []", "cmd  [ ] ", "CMD [\\\n ]"] {
+            let Kind::Cmd(cmd) = kind(text) else { panic!("{text}") };
+            assert_eq!(cmd, Command::Exec(Vec::new()), "{text}");
+        }
         let Kind::Cmd(cmd) = kind("CMD [\"a\", b]") else { panic!() };
         assert_eq!(cmd, Command::Shell("[\"a\", b]".into()));
     }

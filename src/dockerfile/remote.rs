@@ -140,11 +140,18 @@ pub fn git(
     run(&["init", "--quiet", "."])?;
     run(&["remote", "add", "origin", remote])?;
     let wanted = if reference.is_empty() { "HEAD" } else { reference };
-    run(&["fetch", "--quiet", "--depth=1", "--no-tags", "origin", wanted])
-        // Some servers give a commit only to those who ask for everything.
-        .or_else(|_| run(&["fetch", "--quiet", "--tags", "origin"]))?;
-    let commit = run(&["rev-parse", "--verify", "FETCH_HEAD^{commit}"])
-        .or_else(|_| run(&["rev-parse", "--verify", &format!("{wanted}^{{commit}}")]))?;
+    let named = run(&["fetch", "--quiet", "--depth=1", "--no-tags", "origin", wanted])
+        // Servers of plain files give no part of a history.
+        .or_else(|_| run(&["fetch", "--quiet", "--no-tags", "origin", wanted]));
+    let found = match named {
+        Ok(_) => "FETCH_HEAD",
+        // Some give a commit only to those who ask for everything.
+        Err(_) => {
+            run(&["fetch", "--quiet", "--tags", "origin"])?;
+            wanted
+        }
+    };
+    let commit = run(&["rev-parse", "--verify", &format!("{found}^{{commit}}")])?;
     let commit = commit.trim();
     if let Some(checksum) = checksum
         && (checksum.len() < 7 || !commit.starts_with(&checksum.to_ascii_lowercase()))

@@ -109,6 +109,11 @@ impl Text {
                 }
                 logical.end = at;
             }
+            if let Some(brackets) = empty_list(&logical.joined) {
+                for (bracket, mark) in brackets.into_iter().zip(MARK.bytes()) {
+                    masked[logical.offsets[bracket]] = mark;
+                }
+            }
             lines.push(logical);
         }
         // Only whole lines were overwritten, and `<<` by ASCII.
@@ -211,6 +216,27 @@ fn takes_heredocs(line: &str) -> bool {
     let first = words.next().unwrap_or_default();
     let keyword = if first == "ONBUILD" { words.next().unwrap_or_default() } else { first };
     matches!(keyword.as_str(), "RUN" | "COPY" | "ADD")
+}
+
+/// Where the brackets of `ENTRYPOINT []` or `CMD []` are, which undo what the base image says. The
+/// crate refuses them; masked they are a shell form.
+fn empty_list(line: &str) -> Option<[usize; 2]> {
+    let mut words = line.split_ascii_whitespace();
+    let mut keyword = words.next()?;
+    if keyword.eq_ignore_ascii_case("ONBUILD") {
+        keyword = words.next()?;
+    }
+    let takes = ["CMD", "ENTRYPOINT"].iter().any(|name| keyword.eq_ignore_ascii_case(name));
+    if !takes || !is_empty_list(&words.collect::<String>()) {
+        return None;
+    }
+    Some([line.find('[')?, line.rfind(']')?])
+}
+
+/// Whether a text is a list of JSON without anything in it.
+pub fn is_empty_list(text: &str) -> bool {
+    let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inside.is_some_and(|inside| inside.trim().is_empty())
 }
 
 struct Word {

@@ -34,12 +34,13 @@ pub fn expand(word: &str, escape: char, vars: &dyn Lookup) -> Result<String, Str
     Lexer::new(word, escape, vars, true).whole()
 }
 
-/// Replaces variables and leaves everything else, quotes too: for here-documents.
+/// Replaces variables in a here-document. Quotes stay, but a backslash goes and protects what follows
+/// it, whatever it is and whatever the escape directive says: so does BuildKit.
 ///
 /// # Errors
 /// As [`expand`].
-pub fn expand_text(text: &str, escape: char, vars: &dyn Lookup) -> Result<String, String> {
-    Lexer::new(text, escape, vars, false).whole()
+pub fn expand_text(text: &str, vars: &dyn Lookup) -> Result<String, String> {
+    Lexer::new(text, '\\', vars, false).whole()
 }
 
 /// Splits a line into words and expands each; a variable may bring in several words.
@@ -93,7 +94,7 @@ struct Lexer<'a> {
     at: usize,
     escape: char,
     vars: &'a dyn Lookup,
-    /// Whether quotes and escapes are removed.
+    /// Whether quotes are removed.
     unquote: bool,
     depth: u32,
     steps: usize,
@@ -142,12 +143,9 @@ impl<'a> Lexer<'a> {
                 '"' if self.unquote => self.double_quoted(&mut out)?,
                 '$' => out.push_str(&self.dollar()?),
                 _ if c == self.escape => match self.next() {
-                    // Even a text without quotes knows `\$`.
-                    Some(next) if !raw && (self.unquote || next == '$') => out.push(next),
-                    Some(next) if raw && Some(next) == stop => out.push(next),
-                    Some(next) => out.extend([c, next]),
-                    None if self.unquote => {}
-                    None => out.push(c),
+                    Some(next) if raw => out.extend([c, next]),
+                    Some(next) => out.push(next),
+                    None => {}
                 },
                 _ => out.push(c),
             }
@@ -229,7 +227,8 @@ impl<'a> Lexer<'a> {
                 let all = self.peek() == Some('/');
                 self.at += usize::from(all);
                 let pattern = self.pattern('/')?;
-                let with = self.until(Some('}'), false)?;
+                // It is taken as it is written, with its escapes.
+                let with = self.until(Some('}'), true)?;
                 self.replace(&value.unwrap_or_default(), &pattern, &with, all)
             }
             other => Err(unsupported(&name, '}', other)),
@@ -453,6 +452,7 @@ mod tests {
             ("${PATHS/\\/usr/X}", "X/local/lib:/usr/lib"),
             ("${FILE/.*/-$A}", "archive-one"),
             ("${FILE//r/}", "achive.ta.gz"),
+            ("${FILE/archive/a\\/b}", "a\\/b.tar.gz"),
             ("${BRACE%\\}b}", "a"),
         ] {
             assert_eq!(word(text), expected, "{text}");
@@ -475,8 +475,8 @@ mod tests {
 
     #[test]
     fn here_documents_keep_their_quotes() {
-        let text = expand_text("a \"$A\" '$A' \\$A \\n\n", '\\', &vars).unwrap();
-        assert_eq!(text, "a \"one\" 'one' $A \\n\n");
+        let text = expand_text("a \"$A\" '$A' \\$A \\n \\\\ x\\\n\n", &vars).unwrap();
+        assert_eq!(text, "a \"one\" 'one' $A n \\ x\n\n");
     }
 
     #[test]

@@ -203,5 +203,6 @@ fn make_context(dir: &Path) {
     let mut bzip = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
     bzip.write_all(&tar).unwrap();
     fs::write(at("bundle.tar.bz2"), bzip.finish().unwrap()).unwrap();
+    fs::write(at("bundle.tar.zst"), zstd::encode_all(&tar[..], 1).unwrap()).unwrap();
     run(Command::new("xz").args(["-k", "bundle.tar"]).current_dir(dir));
 }

@@ -1,0 +1,3 @@
+ARG REGISTRY
+FROM ${REGISTRY}/busybox
+COPY . /all/
