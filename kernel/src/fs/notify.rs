@@ -4,7 +4,7 @@
 
 use super::inode::{Inode, identity, mode::*};
 use super::{Dentry, File};
-use crate::map::Tree;
+use crate::map::{Several, Tree};
 use crate::sync::SpinLock;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -28,7 +28,7 @@ struct Watch {
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// By identity of the inode.
-static WATCHES: SpinLock<Tree<Box<Vec<Watch>>>> = SpinLock::new(Tree::new());
+static WATCHES: SpinLock<Tree<Several<Watch>>> = SpinLock::new(Tree::new());
 
 fn key(inode: &Arc<dyn Inode>) -> u128 {
     identity(inode) as u128

@@ -1,8 +1,10 @@
-//! System V semaphores and message queues, and POSIX message queues (sysvipc(7), mq_overview(7)).
+//! System V semaphores and message queues, POSIX message queues (sysvipc(7), mq_overview(7)), and
+//! keys (keyrings(7)).
 //!
 //! Shared memory segments are `mm::shm`; they use the permissions from here.
 
 pub mod ids;
+pub mod keys;
 pub mod mqueue;
 pub mod msg;
 pub mod sem;

@@ -7,4 +7,4 @@ mod sorted;
 mod tree;
 
 pub use sorted::Sorted;
-pub use tree::{Thin, Tree, pair};
+pub use tree::{Several, Thin, Tree, pair};

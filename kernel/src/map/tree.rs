@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
@@ -18,6 +19,9 @@ unsafe impl<T> Thin for Box<T> {}
 unsafe impl<T> Thin for Arc<T> {}
 // SAFETY: as above; without a target it is a pointer that dangles.
 unsafe impl<T> Thin for Weak<T> {}
+
+/// Several things under one key: the box makes one word of a vector.
+pub type Several<T> = Box<Vec<T>>;
 
 /// What all trees are. The functions are not inlined: that is what they are for.
 struct Words(BTreeMap<u128, *mut ()>);
@@ -192,7 +196,6 @@ pub const fn pair(high: u64, low: u64) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
 
     #[test]
     fn what_goes_in_comes_out_in_order_and_nothing_is_dropped_twice() {

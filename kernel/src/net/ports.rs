@@ -2,10 +2,9 @@
 
 use super::addr::IpAddr;
 use crate::errno::{Errno, Result};
-use crate::map::Tree;
+use crate::map::{Several, Tree};
 use crate::sync::SpinLock;
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Ephemeral ports (net.ipv4.ip_local_port_range).
@@ -44,7 +43,7 @@ pub struct Bound {
 
 /// The ports of one protocol.
 pub struct Ports {
-    bindings: SpinLock<Tree<Box<Vec<Binding>>>>,
+    bindings: SpinLock<Tree<Several<Binding>>>,
     next_id: AtomicU64,
 }
 
@@ -150,6 +149,7 @@ impl Default for Ports {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     fn request(addr: &str) -> Request {
         Request {

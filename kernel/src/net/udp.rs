@@ -10,7 +10,7 @@ use super::stack::Stack;
 use super::{dhcp, dhcp6, icmp};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
-use crate::map::Tree;
+use crate::map::{Several, Tree};
 use crate::sync::{SpinLock, WaitQueue};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -212,7 +212,7 @@ fn cost(datagram: &Datagram) -> usize {
 
 /// The UDP end points of a stack.
 pub struct Table {
-    ports: SpinLock<Tree<Box<Vec<Arc<Endpoint>>>>>,
+    ports: SpinLock<Tree<Several<Arc<Endpoint>>>>,
 }
 
 impl Table {

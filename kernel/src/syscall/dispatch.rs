@@ -3,8 +3,8 @@
 use super::fs_attr::XattrTarget;
 use super::{
     aio, cred, event, fs_attr, fs_control, fs_dir, fs_handle, fs_io, fs_mount, fs_notify, fs_open,
-    fs_space, fs_stat, futex, misc, mm, mqueue, msg, net, numa, pidfd, process, ptrace, sched, sem,
-    shm, signal, system, time,
+    fs_space, fs_stat, futex, keys, misc, mm, mqueue, msg, net, numa, pidfd, process, ptrace,
+    sched, sem, shm, signal, system, time,
 };
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
@@ -256,6 +256,11 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         __NR_mq_timedreceive => mqueue::mq_timedreceive(i(0), a[1], a[2], a[3], a[4]),
         __NR_mq_notify => mqueue::mq_notify(i(0), a[1]),
         __NR_mq_getsetattr => mqueue::mq_getsetattr(i(0), a[1], a[2]),
+
+        // Keys
+        __NR_add_key => keys::add_key(a[0], a[1], a[2], a[3], i(4)),
+        __NR_request_key => keys::request_key(a[0], a[1], a[2], i(3)),
+        __NR_keyctl => keys::keyctl(i(0), [a[1], a[2], a[3], a[4]]),
 
         // Sockets
         __NR_socket => net::socket(u(0), u(1), u(2)),

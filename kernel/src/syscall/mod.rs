@@ -17,6 +17,7 @@ pub mod fs_path;
 pub mod fs_space;
 pub mod fs_stat;
 pub mod futex;
+pub mod keys;
 pub mod lock;
 pub mod misc;
 pub mod mm;

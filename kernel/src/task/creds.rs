@@ -1,6 +1,7 @@
 //! Credentials of a task (credentials(7), capabilities(7)). Immutable: a change makes a new
 //! [`Creds`].
 
+use crate::ipc::keys::Keyrings;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dock2uni_ext4::sort;
@@ -102,6 +103,7 @@ pub struct Creds {
     pub ambient: CapSet,
     pub securebits: u32,
     pub no_new_privs: bool,
+    pub keyrings: Keyrings,
 }
 
 impl Creds {
@@ -124,6 +126,7 @@ impl Creds {
             ambient: CapSet::EMPTY,
             securebits: 0,
             no_new_privs: false,
+            keyrings: Keyrings::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use super::process::Stop;
 use super::sched::Entity;
 use super::signal::{AltStack, TaskSignals};
 use super::thread::{Completion, Parts, Work};
-use super::{Process, Task, current, current_arc, family, sched, trace};
+use super::{Creds, Process, Task, current, current_arc, family, sched, trace};
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
 use crate::event::pidfd::PidFd;
@@ -137,6 +137,11 @@ pub fn clone(context: &mut UserContext, args: Args) -> Result<usize> {
     } else {
         new_process(&parent, &pid, args.flags, args.exit_signal)
     };
+    let mut creds = parent.creds();
+    if creds.keyrings.differ(has(CLONE_THREAD)) {
+        let keyrings = creds.keyrings.inherited(has(CLONE_THREAD));
+        creds = Arc::new(Creds { keyrings, ..(*creds).clone() });
+    }
     let child = Task::new(Parts {
         pid: Some(pid),
         process,
@@ -144,7 +149,7 @@ pub fn clone(context: &mut UserContext, args: Args) -> Result<usize> {
         mm: Some(mm),
         files: Some(files),
         fs: Some(fs),
-        creds: parent.creds(),
+        creds,
         user,
         sched: Entity::for_user(Some(&parent.sched))?,
         signal: TaskSignals::new(mask, altstack),

@@ -36,6 +36,7 @@ mod files;
 mod fuzz;
 mod ipc;
 mod isolation;
+mod keys;
 mod leases;
 mod memory;
 mod mounts;
@@ -88,6 +89,7 @@ fn main() {
         edges::CASES,
         mounts::CASES,
         leases::CASES,
+        keys::CASES,
     ] {
         cases.extend_from_slice(family);
     }

@@ -2,7 +2,7 @@
 
 use super::super::pseudo::{Dir, Key, Kind, Text, entry};
 use crate::errno::Result;
-use crate::ipc::{Perm, msg, sem};
+use crate::ipc::{Perm, keys, msg, sem};
 use crate::mm::shm;
 use crate::say;
 
@@ -65,6 +65,20 @@ fn segments(_key: &Key, out: &mut Text) -> Result<()> {
         say!(out, "{:5} {:5} {:5} {:5} ", info.uid, info.gid, info.cuid, info.cgid);
         say!(out, "{:10} {:10} {:10} ", info.atime, info.dtime, info.ctime);
         say!(out, "{:21} {:21}\n", info.size, 0);
+    }
+    Ok(())
+}
+
+/// /proc/keys: the keys that the caller may view.
+pub fn keys(_key: &Key, out: &mut Text) -> Result<()> {
+    out.bytes(&keys::list());
+    Ok(())
+}
+
+/// /proc/key-users: what users have of keys, and may have.
+pub fn key_users(_key: &Key, out: &mut Text) -> Result<()> {
+    for (uid, [count, bytes, most, most_bytes]) in keys::users() {
+        say!(out, "{uid:5}: {count:5} {count}/{count} {count}/{most} {bytes}/{most_bytes}\n");
     }
     Ok(())
 }

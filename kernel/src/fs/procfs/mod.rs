@@ -58,6 +58,8 @@ static ROOT: Entry = entry(
             entry("fs", Kind::Dir(&EMPTY)),
             entry("interrupts", Kind::Text(system::interrupts)),
             entry("irq", Kind::Dir(&EMPTY)),
+            entry("key-users", Kind::Text(ipc::key_users)),
+            entry("keys", Kind::Text(ipc::keys)),
             entry("loadavg", Kind::Text(system::loadavg)),
             entry("locks", Kind::Const("")),
             entry("meminfo", Kind::Text(system::meminfo)),

@@ -5,7 +5,7 @@ use super::system::RELEASE;
 use crate::errno::Result;
 use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
 use crate::fs::{leases, mount, pipe};
-use crate::ipc::{msg, sem};
+use crate::ipc::{keys, msg, sem};
 use crate::say;
 use crate::task::{pid, rlimit};
 use crate::uts;
@@ -176,6 +176,17 @@ static KERNEL: Dir = Dir::fixed(&[
         ),
     ),
     text("io_uring_disabled", "2\n"),
+    dir(
+        "keys",
+        &Dir::fixed(&[
+            number!("gc_delay", keys::KEPT),
+            number!("maxbytes", keys::LIMITS[1]),
+            number!("maxkeys", keys::LIMITS[0]),
+            text("persistent_keyring_expiry", "259200\n"),
+            number!("root_maxbytes", keys::LIMITS[3]),
+            number!("root_maxkeys", keys::LIMITS[2]),
+        ]),
+    ),
     text("kptr_restrict", "1\n"),
     text("msgmax", "8192\n"),
     text("msgmnb", "16384\n"),

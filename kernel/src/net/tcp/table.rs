@@ -5,7 +5,7 @@ use super::conn::Conn;
 use super::listener::Listener;
 use super::tcb::LastSegment;
 use crate::errno::{Errno, Result};
-use crate::map::Tree;
+use crate::map::{Several, Tree};
 use crate::net::addr::{IpAddr, SocketAddr};
 use crate::sync::SpinLock;
 use alloc::boxed::Box;
@@ -100,7 +100,7 @@ pub struct Table {
     secret: u64,
     shards: [SpinLock<HashTable<Entry>>; SHARDS],
     tombs: SpinLock<VecDeque<(u64, Key)>>,
-    listeners: SpinLock<Tree<Box<Vec<Arc<Listener>>>>>,
+    listeners: SpinLock<Tree<Several<Arc<Listener>>>>,
 }
 
 impl Table {

@@ -51,6 +51,7 @@ pub struct FileIdentity {
 /// The credentials of the new program, and whether it must distrust its environment (`AT_SECURE`).
 pub fn transform(old: &Creds, file: Option<FileIdentity>) -> (Creds, bool) {
     let mut new = old.clone();
+    new.keyrings = old.keyrings.inherited(false);
     let file = file.filter(|_| !old.no_new_privs);
     if let Some(file) = file {
         if file.mode & S_ISUID != 0 {
