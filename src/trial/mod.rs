@@ -7,8 +7,8 @@
 //! of a connection for an answer.
 //!
 //! EXPOSE is a remark, not a promise: images expose ports that they listen on only if they are told to
-//! (rabbitmq those of TLS). So all exposed ports are waited for, but one that says something is enough, and
-//! the silent ones are named. (One that takes connections and drops them is not: rabbitmq's port mapper
+//! (rabbitmq those of TLS). So all exposed ports are waited for, but one that says something is enough: after
+//! that the others have as long again as it took until the last news, and the silent ones are named. (One that takes connections and drops them is not: rabbitmq's port mapper
 //! is there long before its broker.) Ports that the user names ([`Settings::wanted`]) must answer, and the health check must
 //! pass; with either, the other ports are not waited for.
 
@@ -41,6 +41,8 @@ use crate::vmm::{self, Accel, Attachment, Boot, Config, Drive, Machine, ports};
 
 /// Bytes of the console that are kept for messages.
 const TAIL: usize = 16 << 10;
+/// Once something has spoken, others have as long again as that took, and this long at least.
+const OTHERS: Duration = Duration::from_secs(30);
 /// How often those who watch are told what is waited for.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -333,6 +335,7 @@ pub fn run(
         settings,
         watch,
         begun,
+        latest: begun,
         events,
         sender,
         tail: tail.clone(),
@@ -371,6 +374,8 @@ struct Course<'a> {
     settings: &'a Settings,
     watch: &'a dyn Fn(&Waiting),
     begun: Instant,
+    /// When a port or the health check was last heard of.
+    latest: Instant,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     tail: Tail,
@@ -386,8 +391,6 @@ impl Course<'_> {
     fn wait(&mut self) {
         let deadline = self.begun + self.settings.patience;
         let mut settled: Option<Instant> = None;
-        // What must answer has answered: others have a moment for it.
-        let mut enough: Option<Instant> = None;
         let asked = self.asked();
         let told = !self.settings.wanted.is_empty() || self.expects_health;
         let mut tick = self.begun + TICK;
@@ -398,9 +401,11 @@ impl Course<'_> {
             if asked && self.all_answered() {
                 return;
             }
-            if told && self.works() {
-                enough.get_or_insert(Instant::now() + self.settings.settle);
-            }
+            // What must answer has answered: others have a moment for it.
+            let enough = self.works().then(|| {
+                let others = self.latest.saturating_duration_since(self.begun).max(OTHERS);
+                self.latest + if told { self.settings.settle } else { others }
+            });
             let until = match if asked { enough } else { settled } {
                 Some(at) => at.min(deadline),
                 None => deadline,
@@ -534,6 +539,14 @@ impl Course<'_> {
 
     fn event(&mut self, event: Event) {
         let after = self.begun.elapsed();
+        let news = matches!(
+            event,
+            Event::Answered(..)
+                | Event::Notice(Notice::Listens(_) | Notice::ListensLocally(_) | Notice::Health(_))
+        );
+        if news {
+            self.latest = Instant::now();
+        }
         match event {
             Event::Notice(Notice::Started { after }) => {
                 self.trial.started_ms = Some(after.as_millis() as u64);
