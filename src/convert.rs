@@ -360,7 +360,7 @@ fn write_disks(
 pub fn reformat(disk: &disk::Disk, format: Format, out: &Path) -> Result<MadeFile, Error> {
     let write = |source| Error::Write { path: out.to_owned(), source };
     let place = disk.place()?;
-    if format == Format::Iso || disk.size % format.granularity() != 0 {
+    if format == Format::Iso || !disk.size.is_multiple_of(format.granularity()) {
         return Err(Error::OtherDisk(format));
     }
     let aside = Aside::beside(out).map_err(write)?;

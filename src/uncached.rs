@@ -57,8 +57,8 @@ impl Uncached {
     pub fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<bool> {
         if let Some(direct) = &self.direct
             && bytes.len() >= SHORTEST
-            && (bytes.as_ptr().addr() | bytes.len()) % ALIGN == 0
-            && at % ALIGN as u64 == 0
+            && (bytes.as_ptr().addr() | bytes.len()).is_multiple_of(ALIGN)
+            && at.is_multiple_of(ALIGN as u64)
             && self.works.load(Ordering::Relaxed)
         {
             self.lengthen(at + bytes.len() as u64);

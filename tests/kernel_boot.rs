@@ -161,7 +161,7 @@ fn every_boot_has_its_own_place() {
     for cpu in ["max", "qemu64"] {
         let machine = ["-M", "q35", "-m", "64", "-cpu", cpu];
         let places: Vec<u64> = (0..3).map(|_| moved(&machine, "")).collect();
-        assert!(places.iter().all(|&place| place >= 1 << 30 && place < 2 << 30), "{places:x?}");
+        assert!(places.iter().all(|&place| (1 << 30..2 << 30).contains(&place)), "{places:x?}");
         assert!(places.iter().all(|&place| place.is_multiple_of(4096)), "{places:x?}");
         assert!(places[0] != places[1] || places[1] != places[2], "{places:x?}");
     }
@@ -177,7 +177,7 @@ fn reports_do_not_tell_where_the_kernel_is() {
         let high = text.split(|c: char| !c.is_ascii_hexdigit() && c != 'x').filter_map(|word| {
             let digits = word.strip_prefix("0x").unwrap_or(word);
             let value = u64::from_str_radix(digits, 16).ok()?;
-            (value >= 0xffff_ffff_8000_0000 && value < 0xffff_ffff_ffff_0000).then_some(value)
+            (0xffff_ffff_8000_0000..0xffff_ffff_ffff_0000).contains(&value).then_some(value)
         });
         let high: Vec<u64> = high.collect();
         assert!(!high.is_empty(), "{text}");

@@ -245,7 +245,7 @@ fn images_are_used_if_the_right_key_has_signed_them_and_not_otherwise() {
         for (signed, reason) in wrong {
             for how in [Storage::Tag, Storage::Referrer] {
                 let mut twin = by_key(&other, payload(&image.digest));
-                std::mem::swap(&mut twin.payload, &mut signed.payload.clone());
+                twin.payload = signed.payload.clone();
                 twin.annotations = signed.annotations.clone();
                 store_signatures(&image.repository, &image.digest, &[twin], how);
             }

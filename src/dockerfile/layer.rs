@@ -82,7 +82,7 @@ pub fn write(store: &Store, items: &[Item]) -> Result<Layer, Error> {
         }
     }
     for (layer, wanted) in compressed.into_values() {
-        out.from_compressed(&layer, &wanted)?;
+        out.take_compressed(&layer, &wanted)?;
     }
     for item in links {
         if let Make::Link(target) = &item.make {
@@ -293,7 +293,7 @@ impl Out {
         self.pad(size)
     }
 
-    fn from_compressed(
+    fn take_compressed(
         &mut self,
         layer: &Layer,
         wanted: &HashMap<u32, Vec<&Item>>,

@@ -638,9 +638,7 @@ impl Builder<'_> {
         let text = format!("/{}", String::from_utf8_lossy(&path));
         let mut placing = Placing::new(None, Change::default());
         let dest = if tree.is_dir(node) { format!("{text}/") } else { text.clone() };
-        for chosen in [super::copy::Chosen::whole(tree, node)] {
-            placing.copy(&chosen, &dest, &Rules::default())?;
-        }
+        placing.copy(&super::copy::Chosen::whole(tree, node), &dest, &Rules::default())?;
         layer::place(&placing.into_items(), &dir)?;
         Ok(dir)
     }

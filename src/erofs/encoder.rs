@@ -225,7 +225,7 @@ mod tests {
         while out.len() < len {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
             let random = (state >> 33) as usize;
-            if random % 3 == 0 && out.len() > 40 {
+            if random.is_multiple_of(3) && out.len() > 40 {
                 let from = out.len() - 1 - random / 7 % out.len().min(60_000);
                 let run = 4 + random / 11 % 90;
                 for at in from..from + run {

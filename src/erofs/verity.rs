@@ -102,7 +102,7 @@ pub(crate) fn append(
     leaves: &Leaves,
 ) -> io::Result<(Verity, u64)> {
     let blocks = u32::try_from(len / BLOCK_LEN).unwrap_or(0);
-    if blocks == 0 || len % BLOCK_LEN != 0 {
+    if blocks == 0 || !len.is_multiple_of(BLOCK_LEN) {
         return Err(io::Error::other("the root is no whole number of blocks"));
     }
     let shape = Shape::new(blocks);

@@ -312,7 +312,7 @@ fn item(workload: &Workload, report: &Report) -> Item {
         text: finding.text.clone(),
         advice: finding.advice.clone(),
     }));
-    reasons.sort_by(|a, b| b.severity.cmp(&a.severity));
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
     let of_image = match report.verdict {
         report::Verdict::Runs => Verdict::Runs,
         report::Verdict::WontRun if report.findings.iter().any(blocks) => Verdict::WontRun,

@@ -57,8 +57,8 @@ impl Floor {
         let all = time(&|| {
             thread::scope(|scope| {
                 let work = |first: usize| {
-                    let blobs = blobs.iter().cycle().skip(first).take(blobs.len());
-                    blobs.map(|(compression, blob)| inflate_and_hash(*compression, blob)).collect()
+                    let mut blobs = blobs.iter().cycle().skip(first).take(blobs.len());
+                    blobs.try_for_each(|(compression, blob)| inflate_and_hash(*compression, blob))
                 };
                 let threads: Vec<_> = (0..cores).map(|n| scope.spawn(move || work(n))).collect();
                 threads.into_iter().try_for_each(|thread| -> Result<()> {

@@ -160,7 +160,7 @@ fn damage_is_an_error_or_other_bytes() {
                 let end = bad.len();
                 // Both ends: footers are headers, too.
                 let at = if round % 3 == 0 { end - 1 - random % area } else { random % area };
-                bad[at] ^= 1 << (state >> 60) % 8;
+                bad[at] ^= 1 << ((state >> 60) % 8);
             }
             if round % 10 == 9 {
                 bad.truncate((state >> 30) as usize % bad.len());

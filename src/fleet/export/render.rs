@@ -255,7 +255,7 @@ pub fn render(machines: &[Machine], settings: &Settings) -> Result<Vec<Rendered>
             machine
         })
         .collect();
-    let files: Vec<PathBuf> = settings.files.iter().map(|file| absolute(file)).collect();
+    let files: Vec<PathBuf> = settings.files.iter().map(absolute).collect();
     let directory = files.first().and_then(|file| file.parent().map(absolute)).unwrap_or_default();
     let grace: u32 = machines.iter().map(|machine| machine.grace + 5).sum();
     // Of some of the machines, under a name.

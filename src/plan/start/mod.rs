@@ -229,11 +229,11 @@ impl Follower<'_, '_> {
             if SHELLS.contains(&called.as_str()) && self.shell(&called, &found, &task) {
                 return;
             }
-            if called == "execlineb" {
-                if let Some(argv) = self.execline(&task) {
-                    (task.argv, task.by) = (argv, called);
-                    continue;
-                }
+            if called == "execlineb"
+                && let Some(argv) = self.execline(&task)
+            {
+                (task.argv, task.by) = (argv, called);
+                continue;
             }
             if let Some(inner) = wrappers::unwrap(&called, &task.argv) {
                 self.program(Role::Helper, &found, &task);

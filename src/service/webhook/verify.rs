@@ -150,7 +150,7 @@ pub fn signed_content(id: &str, time: &str, body: &[u8]) -> Vec<u8> {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let bytes = text.as_bytes();
-    if bytes.len() % 2 != 0 || bytes.len() > 128 {
+    if !bytes.len().is_multiple_of(2) || bytes.len() > 128 {
         return None;
     }
     let digit = |b: u8| char::from(b).to_digit(16).map(|digit| digit as u8);

@@ -154,7 +154,7 @@ fn there_and_back(store: &dyn ObjectStore) {
 
     // Retention takes the result away again.
     let config = Config::parse(&text, Path::new("service.toml")).unwrap();
-    let layers = Store::open(&dir.path().join("store")).unwrap();
+    let layers = Store::open(dir.path().join("store")).unwrap();
     let publisher = Publisher {
         destinations: &config.destinations,
         registries: &config.registries,

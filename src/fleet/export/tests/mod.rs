@@ -43,7 +43,8 @@ fn workloads_of(target: Target, compose: &str) -> (Vec<Workload>, Settings) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("compose.yaml");
     std::fs::write(&file, compose).unwrap();
-    let workloads = compose::read(&[file.clone()], &compose::Options::default()).unwrap();
+    let workloads =
+        compose::read(std::slice::from_ref(&file), &compose::Options::default()).unwrap();
     let settings = Settings {
         target,
         name: "shop".into(),

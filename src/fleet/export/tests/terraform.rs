@@ -93,7 +93,7 @@ fn known(body: &Body, path: &str) {
             }
         };
         let fits = |known: &&str| *known == "*" || known.trim_start_matches('!') == name;
-        assert!(allowed.iter().any(|known| fits(&known)), "`{name}` is not known in `{path}`");
+        assert!(allowed.iter().any(fits), "`{name}` is not known in `{path}`");
         there.insert(name);
     }
     for must in allowed.iter().filter_map(|known| known.strip_prefix('!')) {

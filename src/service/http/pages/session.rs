@@ -128,7 +128,7 @@ impl Sessions {
 /// What the tag is over. The name is delimited by its length, the rest has one.
 fn content(token: &Token, expires: u64) -> Vec<u8> {
     let hash = match &token.proof {
-        Proof::Hash(hash) => hash.clone(),
+        Proof::Hash(hash) => *hash,
         Proof::Text(secret) => Digest::of(secret.expose()),
     };
     let mut content = format!("session {} {expires} ", token.name.len()).into_bytes();
