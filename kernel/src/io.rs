@@ -137,6 +137,10 @@ impl<'a> IoDst<'a> {
         let _guard = preempt_disable();
         self.step(bytes)
     }
+    /// Leaves out as many of `len` bytes as fit, which keep what they hold. Returns how many.
+    pub fn skip(&mut self, len: usize) -> usize {
+        self.0.walk(len, |_, _| 0).0
+    }
     /// Appends `len` zero bytes.
     pub fn zero(&mut self, len: usize) -> Result<usize> {
         let user = self.0.user;

@@ -211,6 +211,10 @@ pub trait FileOps: Any + Send + Sync {
     ) -> Result<()> {
         Err(Errno::ENOTDIR)
     }
+    /// Where lseek(2) finds the end (`SEEK_END`). EINVAL where there is none to be found.
+    fn end(&self, file: &File) -> Result<u64> {
+        Ok(file.with_inode(|inode| inode.metadata().size))
+    }
     /// The next data (or hole) from an offset on (lseek(2) `SEEK_DATA`, `SEEK_HOLE`). ENXIO past
     /// the end. By default a file is all data, with a hole at its end.
     fn seek_data(&self, file: &File, offset: u64, hole: bool) -> Result<u64> {

@@ -518,12 +518,18 @@ pub fn chown(who: &dyn Subject, path: &Path, uid: Option<u32>, gid: Option<u32>)
     // Programs that gain privileges lose that when they change hands.
     let mode = (access.mode & S_IFMT == S_IFREG).then(|| drop_privilege(access.mode));
     inode.change(&Change { uid, gid, mode, ..Change::default() })?;
-    const CAPABILITY: &[u8] = b"security.capability";
-    if let Ok(Some(_)) = inode.xattr(CAPABILITY) {
-        inode.remove_xattr(CAPABILITY)?;
-    }
+    drop_capabilities(&**inode)?;
     notify::named(&path.dentry, IN_ATTRIB);
     Ok(())
+}
+
+/// Takes a program's capabilities from a file that isn't the same any more (capabilities(7)).
+pub fn drop_capabilities(inode: &dyn Inode) -> Result<()> {
+    const NAME: &[u8] = b"security.capability";
+    match inode.xattr(NAME) {
+        Ok(Some(_)) => inode.remove_xattr(NAME),
+        _ => Ok(()),
+    }
 }
 
 /// The permission bits without set-user-ID, and without set-group-ID where it means that.

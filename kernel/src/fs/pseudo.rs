@@ -323,6 +323,12 @@ impl FileOps for PseudoFile {
         true
     }
 
+    fn end(&self, file: &File) -> Result<u64> {
+        // What is made when it is read has no end before.
+        let made = matches!(self.inode.entry.kind, Kind::Text(_)) && self.inode.fs.kind == "proc";
+        if made { Err(Errno::EINVAL) } else { Ok(file.with_inode(|inode| inode.metadata().size)) }
+    }
+
     fn pollable(&self) -> bool {
         // Of a process's files only those that announce changes.
         self.inode.key.pid == 0 || self.lists_mounts()

@@ -59,7 +59,10 @@ impl<T: Object> Ids<T> {
         make: impl FnOnce(Perm) -> Result<T>,
     ) -> Result<i32> {
         let mut table = self.table.lock();
-        let old = table.slots.iter().find(|(_, s)| key != PRIVATE && s.object.perm().key == key);
+        let old = match key {
+            PRIVATE => None,
+            _ => table.slots.iter().find(|(_, slot)| slot.object.perm().key == key),
+        };
         if let Some((&slot, old)) = old {
             if flags & (CREAT | EXCL) == CREAT | EXCL {
                 return Err(Errno::EEXIST);
@@ -76,8 +79,7 @@ impl<T: Object> Ids<T> {
             return Err(Errno::ENOSPC);
         }
         // Lowest free slot. Sequence numbers make ids of removed objects invalid.
-        let taken = (0..).zip(table.slots.keys()).find(|(at, slot)| at != *slot);
-        let slot = taken.map_or(table.slots.len() as i32, |(at, _)| at);
+        let slot = table.slots.lowest_free();
         let wanted = i32::try_from(self.next.swap(-1, Relaxed)).ok().filter(|&id| id >= 0);
         let wanted = wanted.filter(|id| !table.slots.contains_key(&(id % MAX_IDS)));
         let (slot, sequence) = match wanted {

@@ -144,6 +144,22 @@ impl<K: Ord, V> Sorted<K, V> {
     }
 }
 
+impl<V> Sorted<i32, V> {
+    /// The lowest number, from 0 on, that is no key. There are no keys below 0.
+    pub fn lowest_free(&self) -> i32 {
+        let (mut low, mut high) = (0, self.0.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.0[middle].0 as usize == middle {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low as i32
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +179,18 @@ mod tests {
         map.retain(|&key, _| key != 1);
         assert_eq!(map.pop_last(), Some((9, 90)));
         assert_eq!(map.iter().map(|(&k, &v)| (k, v)).collect::<Vec<_>>(), [(3, 33), (7, 1)]);
+    }
+
+    #[test]
+    fn the_lowest_free_number_is_found() {
+        let mut map = Sorted::new();
+        for number in 0..20 {
+            assert_eq!(map.lowest_free(), number);
+            map.insert(number, ());
+        }
+        for number in [19, 7, 3, 0] {
+            map.remove(&number);
+            assert_eq!(map.lowest_free(), number);
+        }
     }
 }

@@ -211,7 +211,7 @@ pub fn receive(conn: &Arc<Conn>) -> Vec<u8> {
     loop {
         let mut inner = conn.lock();
         let mut buf = [0; 4096];
-        let (n, _) = inner.peek(0, &mut IoDst::kernel(&mut buf), false);
+        let (n, _) = inner.peek(0, &mut IoDst::kernel(&mut buf), false, false);
         if n == 0 {
             conn.after_nothing(inner);
             return out;

@@ -54,6 +54,8 @@ struct State {
     coverage: Option<u16>,
     error: Option<Errno>,
     failures: ErrorQueue,
+    /// Which failures are kept: those of IPv4, those of IPv6.
+    keeps: [bool; 2],
     dropped: u64,
 }
 
@@ -72,6 +74,7 @@ impl Endpoint {
                 coverage: None,
                 error: None,
                 failures: ErrorQueue::default(),
+                keeps: [false; 2],
                 dropped: 0,
             }),
         })
@@ -103,9 +106,11 @@ impl Endpoint {
     pub fn take_error(&self) -> Option<Errno> {
         self.state.lock().error.take()
     }
-    /// Whether failures are kept (`IP_RECVERR`).
-    pub fn want_failures(&self, wanted: bool) {
-        self.state.lock().failures.want(wanted);
+    /// Whether failures are kept, of IPv4 (`IP_RECVERR`) and of IPv6.
+    pub fn want_failures(&self, wanted: [bool; 2]) {
+        let mut state = self.state.lock();
+        state.keeps = wanted;
+        state.failures.want(wanted.contains(&true));
     }
     /// The oldest failure; the next one's error becomes the pending one.
     pub fn take_failure(&self) -> Option<Failure> {
@@ -122,7 +127,7 @@ impl Endpoint {
         let mut state = self.state.lock();
         let error = failure.error;
         let local = failure.origin == Origin::Local;
-        if state.failures.wanted() {
+        if state.keeps[usize::from(failure.remote.is_ipv6())] {
             state.failures.push(failure);
         } else if local || !fatal || state.peer != Some(failure.remote) {
             return;

@@ -102,6 +102,13 @@ fn offset_arg(offset: i64) -> Result<u64> {
     u64::try_from(offset).map_err(|_| Errno::EINVAL)
 }
 
+/// The start of a range; EINVAL if its end is none that a file can have.
+fn range_arg(offset: i64, count: usize) -> Result<u64> {
+    let count = i64::try_from(count).map_err(|_| Errno::EINVAL)?;
+    offset_arg(offset)
+        .and_then(|start| offset.checked_add(count).ok_or(Errno::EINVAL).map(|_| start))
+}
+
 /// A file with an offset. ESPIPE for one without comes before EBADF for the wrong mode.
 fn seekable(fd: i32, mode: fn(&File) -> bool) -> Result<alloc::sync::Arc<File>> {
     let file = file(fd)?;
@@ -113,14 +120,14 @@ fn seekable(fd: i32, mode: fn(&File) -> bool) -> Result<alloc::sync::Arc<File>> 
 }
 
 fn read_at(fd: i32, mut dst: IoDst<'_>, offset: i64) -> Result<usize> {
-    let offset = offset_arg(offset)?;
+    let offset = range_arg(offset, dst.remaining())?;
     let file = seekable(fd, File::readable)?;
     dst.limit(MAX_BYTES);
     file.ops.read_at(&file, offset, &mut dst)
 }
 
 fn write_at(fd: i32, mut src: IoSrc<'_>, offset: i64) -> Result<usize> {
-    let offset = offset_arg(offset)?;
+    let offset = range_arg(offset, src.remaining())?;
     let file = seekable(fd, File::writable)?;
     src.limit(MAX_BYTES);
     limit_size(&file, offset, &mut src)?;
@@ -204,12 +211,11 @@ pub fn lseek(fd: i32, offset: i64, whence: u32) -> Result<usize> {
         return Err(Errno::ESPIPE);
     }
     let mut pos = file.pos.lock();
-    let size = || file.with_inode(|inode| inode.metadata().size);
     let add = |base: u64| (base as i64).checked_add(offset).ok_or(Errno::EINVAL);
     let to = match whence {
         SEEK_SET => offset,
         SEEK_CUR => add(*pos)?,
-        SEEK_END => add(size())?,
+        SEEK_END => add(file.ops.end(&file)?)?,
         SEEK_DATA | SEEK_HOLE => {
             let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
             file.ops.seek_data(&file, from, whence == SEEK_HOLE)? as i64
@@ -287,17 +293,22 @@ pub fn sendfile(out: i32, input: i32, offset_addr: usize, count: usize) -> Resul
     if output.flags() & O_APPEND != 0 && output.ops.seekable() {
         return Err(Errno::EINVAL);
     }
-    let count = count.min(MAX_BYTES);
     if !input.ops.seekable() {
         return Err(if offset_addr != 0 { Errno::ESPIPE } else { Errno::EINVAL });
     }
+    let directory = || input.with_inode(|inode| inode.file_type()) == FileType::Directory;
+    if i64::try_from(count).is_err() || directory() {
+        return Err(Errno::EINVAL);
+    }
+    let asked = count;
+    let count = count.min(MAX_BYTES);
     if offset_addr == 0 {
         let mut pos = input.pos.lock();
         let done = send(&output, &input, *pos, count)?;
         *pos += done as u64;
         return Ok(done);
     }
-    let offset = offset_arg(get_user::<i64>(offset_addr)?)?;
+    let offset = range_arg(get_user::<i64>(offset_addr)?, asked)?;
     let done = send(&output, &input, offset, count)?;
     put_user(offset_addr, &(offset + done as u64))?;
     Ok(done)

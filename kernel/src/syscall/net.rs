@@ -5,7 +5,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::walk::{Resolve, Resolver};
 use crate::io::{IoDst, IoSrc, get_iovecs, get_user, get_user_slice, put_user, put_user_slice};
-use crate::net::addr::{Address, MAX_LEN, UnixName};
+use crate::net::addr::{Address, Ipv4Addr, MAX_LEN, SocketAddr, UnixName};
 use crate::net::socket::{
     self, Caller, Control, Incoming, Outgoing, Shutdown, Socket, SocketFile, Ucred,
 };
@@ -147,7 +147,15 @@ pub fn socketpair(family: u32, kind: u32, protocol: u32, out: usize) -> Result<u
 pub fn bind(fd: i32, addr: usize, len: u32) -> Result<usize> {
     let file = file(fd)?;
     let socket = &socket::of(&file)?.socket;
-    let address = get_address(addr, len)?;
+    let mut address = get_address(addr, len)?;
+    if address == Address::Unspecified && socket.family() == AF_INET {
+        // As old as sockets: no family and no address is any address of IPv4.
+        let [_, _, high, low, ip @ ..] = get_user::<[u8; 8]>(addr)?;
+        if ip == [0; 4] {
+            let port = u16::from_be_bytes([high, low]);
+            address = Address::Inet(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+        }
+    }
     let mode = file.with_inode(|inode| inode.access().mode);
     with_caller(Some(&address), |who| {
         who.umask |= !mode & 0o777;
@@ -504,6 +512,11 @@ pub fn shutdown(fd: i32, how: u32) -> Result<usize> {
     Ok(0)
 }
 
+/// Whether options of that level are IPv6's, and the socket IPv4's.
+fn foreign(socket: &dyn Socket, level: u32) -> bool {
+    level == IPPROTO_IPV6 as u32 && socket.family() == AF_INET
+}
+
 /// setsockopt(2)
 pub fn setsockopt(fd: i32, level: u32, name: u32, value: usize, len: u32) -> Result<usize> {
     let len = len as usize;
@@ -514,6 +527,9 @@ pub fn setsockopt(fd: i32, level: u32, name: u32, value: usize, len: u32) -> Res
     let socket = &socket::of(&file)?.socket;
     let mut raw = alloc::vec![0u8; len.min(MAX_OPTION)];
     get_user_slice(value, &mut raw)?;
+    if foreign(&**socket, level) {
+        return Err(Errno::ENOPROTOOPT);
+    }
     socket.set_option(&Caller::current(), level, name, &raw)?;
     Ok(0)
 }
@@ -524,6 +540,9 @@ pub fn getsockopt(fd: i32, level: u32, name: u32, value: usize, len: usize) -> R
     let socket = &socket::of(&file)?.socket;
     let room: i32 = get_user(len)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
+    if foreign(&**socket, level) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let mut raw = match socket.option(level, name) {
         // A level that nobody serves.
         Err(Errno::ENOPROTOOPT) if level > 300 => return Err(Errno::EOPNOTSUPP),

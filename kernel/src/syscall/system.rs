@@ -201,7 +201,6 @@ fn ioprio_targets(which: u32, who: i32) -> Result<alloc::vec::Vec<Arc<Task>>> {
 
 /// ioprio_get(2): remembered for those who ask; there is one queue to the disk.
 pub fn ioprio_get(which: u32, who: i32) -> Result<usize> {
-    // No class and best effort 4 is what a task starts with.
     let best = ioprio_targets(which, who)?.iter().map(|task| task.io_priority.load(Relaxed)).min();
     best.map(|best| best as usize).ok_or(Errno::ESRCH)
 }

@@ -157,7 +157,7 @@ impl Task {
             fault: [const { AtomicUsize::new(0) }; 3],
             vfork_done: SpinLock::new(None),
             restart: SpinLock::new(None),
-            io_priority: AtomicU32::new(4),
+            io_priority: AtomicU32::new(0),
             exit_status: AtomicI32::new(0),
         });
         if let Some(pid) = &*task.pid_ref.lock() {

@@ -80,8 +80,10 @@ fn scan(parent: &Arc<Process>, who: Who, options: u32) -> Result<Option<Event>> 
         if !eligible || options & WALL == 0 && clone != (options & WCLONE != 0) {
             continue;
         }
-        any = true;
-        if options & WEXITED != 0 && child.is_zombie() {
+        // What has ended will neither stop nor go on any more.
+        let zombie = child.is_zombie();
+        any |= !zombie || options & WEXITED != 0;
+        if zombie && options & WEXITED != 0 {
             if let Some(event) = take_zombie(parent, &child, options) {
                 return Ok(Some(event));
             }

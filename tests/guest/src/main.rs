@@ -30,6 +30,7 @@ mod creds;
 mod crowd;
 mod datagrams;
 mod edges;
+mod ends;
 mod events;
 mod exec;
 mod files;
@@ -51,6 +52,7 @@ mod share;
 mod signals;
 mod soak;
 mod sockets;
+mod states;
 mod terminals;
 mod threads;
 mod time;
@@ -74,6 +76,7 @@ fn main() {
         conformance::CASES,
         events::CASES,
         sockets::CASES,
+        states::CASES,
         network::CASES,
         datagrams::CASES,
         terminals::CASES,
@@ -87,6 +90,7 @@ fn main() {
         bulk::CASES,
         cpus::CASES,
         edges::CASES,
+        ends::CASES,
         mounts::CASES,
         leases::CASES,
         keys::CASES,

@@ -94,6 +94,10 @@ impl FileOps for MemInode {
         true
     }
 
+    fn end(&self, _file: &File) -> Result<u64> {
+        if self.is_dir() { Err(Errno::EINVAL) } else { Ok(self.metadata().size) }
+    }
+
     fn read_at(&self, file: &File, offset: u64, dst: &mut IoDst<'_>) -> Result<usize> {
         let n = self.cache()?.read_at(offset, dst)?;
         if let Some(always) = file.access_times() {

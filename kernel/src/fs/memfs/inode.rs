@@ -202,13 +202,16 @@ impl MemInode {
         self.mode.load(Relaxed)
     }
 
-    /// After a write by somebody without privileges: set-user-ID and set-group-ID go.
+    /// After a write: set-user-ID and set-group-ID go, if it was by somebody without privileges, and
+    /// the capabilities of the program.
     pub(super) fn drop_privilege(&self) {
         let mode = self.mode();
         if mode & (S_ISUID | S_ISGID) != 0 && !crate::fs::hooks::keeps_set_ids() {
             let kept = mode & S_IFMT | crate::fs::ops::drop_privilege(mode);
             self.mode.store(kept, Relaxed);
         }
+        // Whoever writes. Nothing in memory fails.
+        let _ = crate::fs::ops::drop_capabilities(self);
     }
 
     fn with_xattrs<R>(&self, f: impl FnOnce(&mut Xattrs) -> R) -> Result<R> {

@@ -24,13 +24,27 @@ impl Mappings {
 }
 
 impl PageCache {
-    /// Notes a mapping in `space`. `writable` for a shared mapping that may ever be written; EPERM
-    /// if that is sealed.
-    pub fn add_mapping(&self, id: u64, space: &Weak<AddressSpace>, writable: bool) -> Result<()> {
-        if writable {
-            self.check_sealed_write(0, 0)?;
-            self.written_by_mapping.store(true, Ordering::Relaxed);
-        }
+    /// A shared mapping begins that may be written, or at least made so. EPERM if that is sealed.
+    pub fn add_writer(&self) -> Result<()> {
+        // Counted first: who seals looks at the number with the seals locked.
+        self.writers.fetch_add(1, Ordering::SeqCst);
+        self.check_sealed_write(0, 0).inspect_err(|_| self.remove_writer())?;
+        self.written_by_mapping.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Another one that comes from such a mapping, whatever is sealed by now.
+    pub fn repeat_writer(&self) {
+        self.writers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One ends.
+    pub fn remove_writer(&self) {
+        self.writers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Notes a mapping in `space`.
+    pub fn add_mapping(&self, id: u64, space: &Weak<AddressSpace>) -> Result<()> {
         let mut map = self.mappings.0.lock();
         map.try_reserve().map_err(|_| Errno::ENOMEM)?;
         let new = || Entry { space: space.clone(), mappings: 0 };

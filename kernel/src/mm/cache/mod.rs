@@ -116,6 +116,8 @@ pub struct PageCache {
     resize: Mutex<()>,
     /// Whether a writable shared mapping ever existed: then bytes past the end may not be zero.
     written_by_mapping: AtomicBool,
+    /// Shared mappings that may be written, ever.
+    writers: AtomicUsize,
     /// Whether the reclaim list knows this cache.
     enrolled: AtomicBool,
     /// What may not be done any more.
@@ -216,6 +218,7 @@ impl PageCache {
             mappings: Mappings::new(),
             resize: Mutex::new(()),
             written_by_mapping: AtomicBool::new(false),
+            writers: AtomicUsize::new(0),
             enrolled: AtomicBool::new(false),
             seals: SpinLock::new(Seals::SEAL),
         })

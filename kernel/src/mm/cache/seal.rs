@@ -3,6 +3,7 @@
 
 use super::PageCache;
 use crate::errno::{Errno, Result};
+use crate::mm::PAGE_SIZE;
 use core::sync::atomic::Ordering;
 
 bitflags::bitflags! {
@@ -42,8 +43,8 @@ impl PageCache {
         if present.contains(Seals::SEAL) {
             return Err(Errno::EPERM);
         }
-        let writers = self.is_mapped() && self.written_by_mapping.load(Ordering::Relaxed);
-        if seals.contains(Seals::WRITE) && !present.contains(Seals::WRITE) && writers {
+        let writers = self.writers.load(Ordering::SeqCst);
+        if seals.contains(Seals::WRITE) && !present.contains(Seals::WRITE) && writers > 0 {
             return Err(Errno::EBUSY);
         }
         *present |= seals;
@@ -51,7 +52,7 @@ impl PageCache {
     }
 
     /// How much of a write may happen: EPERM if nothing. A write that would grow an object which
-    /// must not grow ends at its end.
+    /// must not grow ends before the page that has its end (as in Linux, which asks for each page).
     pub(super) fn check_sealed_write(&self, offset: u64, total: u64) -> Result<u64> {
         let seals = self.seals();
         if seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
@@ -60,7 +61,8 @@ impl PageCache {
         if !seals.contains(Seals::GROW) || offset + total <= self.len() {
             return Ok(total);
         }
-        match self.len().saturating_sub(offset) {
+        let whole = self.len() & !(PAGE_SIZE as u64 - 1);
+        match whole.saturating_sub(offset) {
             0 => Err(Errno::EPERM),
             room => Ok(room),
         }

@@ -204,12 +204,15 @@ fn seals_hold_and_can_be_sealed() {
     let cache = PageCache::anonymous(0);
     assert_eq!(cache.add_seals(Seals::GROW), Err(Errno::EPERM), "not a memfd with sealing");
     cache.allow_sealing();
-    write(&cache, 0, &[1; 100]);
+    write(&cache, 0, &[1; 4196]);
     cache.add_seals(Seals::GROW | Seals::SHRINK).unwrap();
-    assert_eq!(cache.write_at(50, &mut IoSrc::kernel(&[2; 100])).unwrap(), 50);
-    assert_eq!(cache.write_at(100, &mut IoSrc::kernel(b"x")), Err(Errno::EPERM));
+    // Whole pages of what is there, and else only what lies within.
+    assert_eq!(cache.write_at(50, &mut IoSrc::kernel(&[2; 9000])).unwrap(), 4046);
+    assert_eq!(cache.write_at(4146, &mut IoSrc::kernel(&[2; 100])), Err(Errno::EPERM));
+    assert_eq!(cache.write_at(4146, &mut IoSrc::kernel(&[2; 50])).unwrap(), 50);
+    assert_eq!(cache.write_at(4196, &mut IoSrc::kernel(b"x")), Err(Errno::EPERM));
     assert_eq!(cache.truncate(10), Err(Errno::EPERM));
-    assert_eq!(cache.truncate(1000), Err(Errno::EPERM));
+    assert_eq!(cache.truncate(10_000), Err(Errno::EPERM));
     cache.add_seals(Seals::WRITE | Seals::SEAL).unwrap();
     assert_eq!(cache.write_at(0, &mut IoSrc::kernel(b"x")), Err(Errno::EPERM));
     assert_eq!(cache.punch_hole(0, 10), Err(Errno::EPERM));

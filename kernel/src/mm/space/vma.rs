@@ -72,10 +72,13 @@ pub struct Backing {
     pub index: u64,
     space: Weak<AddressSpace>,
     id: u64,
+    /// It is shared and may be written, or at least made so.
+    writable: bool,
 }
 
 impl Backing {
-    /// A mapping of `cache` by the space `id`, which the cache is told of.
+    /// A mapping of `cache` by the space `id`, which the cache is told of. EPERM if it may be written,
+    /// and that is sealed.
     pub fn new(
         cache: Arc<PageCache>,
         file: Option<Arc<File>>,
@@ -83,26 +86,53 @@ impl Backing {
         space: (&Weak<AddressSpace>, u64),
         writable: bool,
     ) -> Result<Backing> {
-        cache.add_mapping(space.1, space.0, writable)?;
-        Ok(Backing { cache, file, index, space: space.0.clone(), id: space.1 })
+        if writable {
+            cache.add_writer()?;
+        }
+        Backing::noted(cache, file, index, space, writable)
     }
 
     /// The same mapping in another space.
     pub fn copy_to(&self, space: (&Weak<AddressSpace>, u64)) -> Result<Backing> {
-        Backing::new(self.cache.clone(), self.file.clone(), self.index, space, false)
+        if self.writable {
+            self.cache.repeat_writer();
+        }
+        let (cache, file) = (self.cache.clone(), self.file.clone());
+        Backing::noted(cache, file, self.index, space, self.writable)
+    }
+
+    /// One that is counted as a writer already, if it is one.
+    fn noted(
+        cache: Arc<PageCache>,
+        file: Option<Arc<File>>,
+        index: u64,
+        space: (&Weak<AddressSpace>, u64),
+        writable: bool,
+    ) -> Result<Backing> {
+        if let Err(error) = cache.add_mapping(space.1, space.0) {
+            if writable {
+                cache.remove_writer();
+            }
+            return Err(error);
+        }
+        Ok(Backing { cache, file, index, space: space.0.clone(), id: space.1, writable })
     }
 }
 
 impl Clone for Backing {
     fn clone(&self) -> Backing {
         // The entry of this space exists already, so nothing is allocated and nothing can fail.
-        let _ = self.cache.add_mapping(self.id, &self.space, false);
+        let _ = self.cache.add_mapping(self.id, &self.space);
+        if self.writable {
+            self.cache.repeat_writer();
+        }
         Backing {
             cache: self.cache.clone(),
             file: self.file.clone(),
             index: self.index,
             space: self.space.clone(),
             id: self.id,
+            writable: self.writable,
         }
     }
 }
@@ -110,6 +140,9 @@ impl Clone for Backing {
 impl Drop for Backing {
     fn drop(&mut self) {
         self.cache.remove_mapping(self.id);
+        if self.writable {
+            self.cache.remove_writer();
+        }
     }
 }
 

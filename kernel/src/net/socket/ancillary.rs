@@ -3,10 +3,12 @@
 
 use super::Control;
 use super::inet::{self, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP, Told};
+use super::options::Timestamp;
 use crate::errno::{Errno, Result};
 use crate::net::addr::{Address, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, as_v6, unmapped};
 use crate::net::errors::Failure;
 use crate::net::udp::Datagram;
+use crate::time::SECOND;
 use alloc::vec::Vec;
 use linux_raw_sys::net::*;
 
@@ -171,4 +173,21 @@ mod tests {
         let usual = raw(LEVEL_IPV6, IPV6_TCLASS, &(-1i32).to_ne_bytes());
         assert_eq!(Wishes::read(&[usual], false).unwrap().tos, None);
     }
+}
+
+/// Seconds and nanoseconds of the wall clock at a point of monotonic time.
+pub fn wall_time(at: u64) -> [u64; 2] {
+    let at = crate::time::clock::boot_time_ns().wrapping_add(at);
+    [at / SECOND, at % SECOND]
+}
+
+/// When something came, if that is asked for.
+pub fn stamp(kind: Timestamp, [secs, nanos]: [u64; 2]) -> Option<Control> {
+    let (name, rest) = match kind {
+        Timestamp::Off => return None,
+        Timestamp::Micros => (SO_TIMESTAMP_OLD, nanos / 1000),
+        Timestamp::Nanos => (SO_TIMESTAMPNS_OLD, nanos),
+    };
+    let data = [secs.to_ne_bytes(), rest.to_ne_bytes()].concat();
+    Some(Control::Raw(SOL_SOCKET, name, data))
 }

@@ -285,10 +285,11 @@ impl IpOptions {
         matches!(self.mtu_discover, 2 | 3)
     }
 
-    /// Whether datagrams that fail are kept (`IP_RECVERR`, `IPV6_RECVERR`).
-    pub fn keeps_failures(&self) -> bool {
+    /// Whether datagrams that fail are kept: those of IPv4 (`IP_RECVERR`), those of IPv6
+    /// (`IPV6_RECVERR`).
+    pub fn keeps_failures(&self) -> [bool; 2] {
         let keys = [(LEVEL_IP, IP_RECVERR), (LEVEL_IPV6, IPV6_RECVERR)];
-        keys.iter().any(|key| self.plain.contains(key))
+        keys.map(|key| self.plain.contains(&key))
     }
 
     fn join(&mut self, stack: &Stack, group: IpAddr) -> Result<()> {

@@ -71,7 +71,7 @@ const PLAIN: [u32; 12] = [
 ];
 
 /// Smallest `SO_RCVBUF` (Linux: SOCK_MIN_RCVBUF) and `SO_SNDBUF`.
-const MIN_RECEIVE: u32 = 2304;
+pub const MIN_RECEIVE: u32 = 2304;
 const MIN_SEND: u32 = 4608;
 /// net.core.rmem_max and wmem_max.
 const MAX_BUFFER: u32 = 212_992;

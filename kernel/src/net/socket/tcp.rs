@@ -1,7 +1,8 @@
 //! Stream sockets over TCP (tcp(7)).
 
+use super::ancillary;
 use super::inet::{self, IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_TCP};
-use super::options::{Common, int};
+use super::options::{Common, MIN_RECEIVE, Timestamp, int};
 use super::{Caller, Control, Incoming, Outgoing, Shutdown, Socket, wait};
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
@@ -369,15 +370,6 @@ impl Socket for TcpSocket {
             }
             return Ok(());
         }
-        if let Ok(conn) = self.conn() {
-            // An attempt whose failure has been read by SO_ERROR: the socket may try again.
-            let inner = conn.lock();
-            let failed = inner.state() == State::Closed && inner.error().is_none();
-            drop(inner);
-            if failed {
-                self.disconnect(&conn);
-            }
-        }
         let role = self.role.lock().clone();
         match role {
             Role::Listening { .. } => return Err(Errno::EISCONN),
@@ -394,11 +386,8 @@ impl Socket for TcpSocket {
                 }
                 self.start(who, to)?;
                 if nonblock {
-                    // A refusal on loopback may be known already.
-                    return match self.outcome() {
-                        Some(outcome) => outcome,
-                        None => Err(Errno::EINPROGRESS),
-                    };
+                    // However it stands by now, as Linux has it: who asks first expects that.
+                    return Err(Errno::EINPROGRESS);
                 }
             }
         }
@@ -494,10 +483,12 @@ impl Socket for TcpSocket {
 
     fn receive(&self, message: &mut Incoming<'_, '_>) -> Result<usize> {
         let conn = self.conn()?;
-        let (inline, timeout, tells_rest) = {
+        let (inline, timeout, tells_rest, stamps) = {
             let settings = self.settings.lock();
-            (settings.common.oob_inline, settings.common.receive_timeout, settings.tells_rest)
+            let common = &settings.common;
+            (common.oob_inline, common.receive_timeout, settings.tells_rest, common.timestamp)
         };
+        let discard = message.flags & MSG_TRUNC != 0;
         if message.flags & MSG_OOB != 0 {
             return Self::receive_urgent(&conn, message, inline);
         }
@@ -512,7 +503,7 @@ impl Socket for TcpSocket {
                 inner.pass_mark(inline);
             }
             let skip = if peek { total } else { 0 };
-            let (moved, fault) = inner.peek(skip, message.dst, inline);
+            let (moved, fault) = inner.peek(skip, message.dst, inline, discard);
             total += moved;
             let want_all = message.flags & MSG_WAITALL != 0;
             // A read ends before the urgent byte.
@@ -522,7 +513,7 @@ impl Socket for TcpSocket {
             // take a short count to mean that nothing is left.
             let end = if fault {
                 None
-            } else if enough || message.dst.remaining() == 0 && total > 0 {
+            } else if enough || message.dst.remaining() == 0 && inner.readable() > 0 {
                 Some(Ok(total))
             } else {
                 self.end_of_data(&mut inner, total)
@@ -533,6 +524,10 @@ impl Socket for TcpSocket {
                 conn.after_nothing(inner);
             }
             if let Some(end) = end {
+                if stamps != Timestamp::Off && total > 0 {
+                    let at = ancillary::wall_time(conn.lock().counters.data_at);
+                    message.control.extend(ancillary::stamp(stamps, at));
+                }
                 if tells_rest && end.is_ok() {
                     let inner = conn.lock();
                     // The end of the stream counts as something left to read.
@@ -583,7 +578,15 @@ impl Socket for TcpSocket {
             }
             Role::Connected { conn, .. } => {
                 let mut inner = conn.lock();
-                if inner.state() == State::Closed || inner.connecting() {
+                if inner.connecting() {
+                    drop(inner);
+                    self.disconnect(&conn);
+                    let error = Some(Errno::ECONNRESET);
+                    *self.role.lock() = Role::Idle { bound: None, error };
+                    self.queue.wake_all(Events::ALL);
+                    return Ok(());
+                }
+                if inner.is_over() {
                     return Err(Errno::ENOTCONN);
                 }
                 let mut events = Events::empty();
@@ -620,7 +623,7 @@ impl Socket for TcpSocket {
     fn peer(&self) -> Result<Address> {
         let conn = self.conn()?;
         let inner = conn.lock();
-        if inner.connecting() || inner.state() == State::Closed {
+        if inner.connecting() || inner.is_over() {
             return Err(Errno::ENOTCONN);
         }
         drop(inner);
@@ -682,7 +685,8 @@ impl Socket for TcpSocket {
                     TCP_KEEPIDLE => settings.tcp.keep_idle = positive(32767)?,
                     TCP_KEEPINTVL => settings.tcp.keep_interval = positive(32767)?,
                     TCP_KEEPCNT => settings.tcp.keep_count = positive(127)?,
-                    TCP_USER_TIMEOUT => settings.tcp.user_timeout = value.max(0) as u32,
+                    TCP_USER_TIMEOUT if value < 0 => return Err(Errno::EINVAL),
+                    TCP_USER_TIMEOUT => settings.tcp.user_timeout = value as u32,
                     TCP_DEFER_ACCEPT => settings.tcp.defer_accept = value.max(0) as u32,
                     TCP_MAXSEG => {
                         if value != 0 && !(88..=32767).contains(&value) {
@@ -709,6 +713,9 @@ impl Socket for TcpSocket {
                     TCP_INQ => settings.tells_rest = on,
                     // Without a cookie, and there is never one, Linux connects as ever, too.
                     TCP_FASTOPEN_CONNECT => settings.fast_open_connect = on,
+                    TCP_WINDOW_CLAMP if value != 0 => {
+                        settings.plain[0] = (value as u32).max(MIN_RECEIVE / 2);
+                    }
                     name => match plain(name) {
                         Some(at) => settings.plain[at] = value as u32,
                         None => return Err(Errno::ENOPROTOOPT),

@@ -130,6 +130,24 @@ fn a_full_send_buffer_announces_room_once_it_drains() {
 }
 
 #[test]
+fn a_socket_may_connect_to_itself() {
+    let stack = stack();
+    let who = Caller::kernel();
+    let socket = TcpSocket::new(&stack, false);
+    socket.bind(&who, &inet("127.0.0.1:7777")).unwrap();
+    assert_eq!(socket.connect(&who, &inet("127.0.0.1:7777"), true), Err(Errno::EINPROGRESS));
+    settle(&stack);
+    assert!(events(&*socket).contains(Events::OUT));
+    assert_eq!(socket.peer(), Ok(socket.local()));
+    assert_eq!(send(&*socket, b"to myself"), Ok(9));
+    settle(&stack);
+    assert_eq!(receive(&*socket, 100, 0).unwrap().0, b"to myself");
+    socket.shutdown(Shutdown { read: false, write: true }).unwrap();
+    settle(&stack);
+    assert_eq!(receive(&*socket, 100, 0).unwrap().0, b"");
+}
+
+#[test]
 fn a_refused_connect_reports_by_so_error_and_may_be_tried_again() {
     let stack = stack();
     let who = Caller::kernel();
@@ -141,6 +159,8 @@ fn a_refused_connect_reports_by_so_error_and_may_be_tried_again() {
         assert!(events(&*client).contains(Events::ERR | Events::HUP));
         assert_eq!(client.option(SOL_SOCKET, SO_ERROR).unwrap(), 111i32.to_ne_bytes());
         assert_eq!(client.option(SOL_SOCKET, SO_ERROR).unwrap(), 0i32.to_ne_bytes());
+        // connect(2) has to hear of it as well.
+        assert_eq!(client.connect(&who, &inet("127.0.0.1:9"), true), Err(Errno::ECONNABORTED));
     }
     assert_eq!(client.peer(), Err(Errno::ENOTCONN));
 }

@@ -2,7 +2,7 @@
 
 use super::ancillary::{self, UDP_SEGMENT, Wishes};
 use super::inet::{self, IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP, LEVEL_UDPLITE};
-use super::options::{Common, Timestamp};
+use super::options::Common;
 use super::{Caller, Control, Incoming, Outgoing, Shutdown, Socket, wait};
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
@@ -24,6 +24,8 @@ const MAX_PAYLOAD: usize = 65507;
 /// Datagrams that one message is cut into at most (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: usize = 64;
 
+const SIOCGSTAMP: u32 = 0x8906;
+const SIOCGSTAMPNS: u32 = 0x8907;
 const UDP_CORK: u32 = 1;
 const UDP_GRO: u32 = 104;
 const UDPLITE_SEND_CSCOV: u32 = 10;
@@ -55,8 +57,10 @@ struct Pending {
 struct Binding {
     endpoint: Arc<Endpoint>,
     bound: Bound,
-    /// The address was chosen by connect(2), not by bind(2).
-    automatic: bool,
+    /// The address was not chosen by bind(2), and goes with the association.
+    any_addr: bool,
+    /// Nor was the port.
+    any_port: bool,
 }
 
 #[derive(Clone)]
@@ -66,6 +70,10 @@ struct Settings {
     cork: bool,
     segment: u32,
     gro: bool,
+    /// The address that bind(2) chose for a socket whose port went with its association.
+    home: Option<IpAddr>,
+    /// When the last datagram came that wasn't told with it (`SIOCGSTAMP`): seconds, nanoseconds.
+    stamp: Option<[u64; 2]>,
     /// Bytes of a datagram that its checksum covers; 0: all.
     send_coverage: u16,
     receive_coverage: Option<u16>,
@@ -80,6 +88,8 @@ impl UdpSocket {
             cork: false,
             segment: 0,
             gro: false,
+            home: None,
+            stamp: None,
             send_coverage: 0,
             receive_coverage: None,
         };
@@ -103,16 +113,20 @@ impl UdpSocket {
     fn bound(&self, who: &Caller<'_>) -> Result<Arc<Endpoint>> {
         match self.endpoint() {
             Some(endpoint) => Ok(endpoint),
-            None => self.bind_to(who, inet::unspecified(self.v6), true),
+            None => self.bind_to(who, self.unbound()),
         }
     }
 
-    fn bind_to(
-        &self,
-        who: &Caller<'_>,
-        addr: SocketAddr,
-        automatic: bool,
-    ) -> Result<Arc<Endpoint>> {
+    /// The address of a socket that has no port.
+    fn unbound(&self) -> SocketAddr {
+        let mut addr = inet::unspecified(self.v6);
+        if let Some(home) = self.settings.lock().home {
+            addr.set_ip(home);
+        }
+        addr
+    }
+
+    fn bind_to(&self, who: &Caller<'_>, addr: SocketAddr) -> Result<Arc<Endpoint>> {
         let settings = self.settings.lock().clone();
         let dual = self.v6 && !settings.ip.v6_only && addr.ip().is_unspecified();
         let request = inet::request(&settings.common, addr.ip(), dual, who.cred.uid, false);
@@ -121,6 +135,7 @@ impl UdpSocket {
             0 => ports.bind_any(self.stack.random(), request, |_| true)?,
             port => ports.bind(port, request)?,
         };
+        let (any_addr, any_port) = (addr.ip().is_unspecified(), addr.port() == 0);
         let addr = SocketAddr::new(addr.ip(), bound.port);
         let limit = settings.common.receive_buffer as usize;
         let endpoint = Endpoint::new(addr, dual, limit, self.queue.clone());
@@ -132,10 +147,37 @@ impl UdpSocket {
             ports.release(&bound);
             return Err(Errno::EINVAL);
         }
-        *binding = Some(Binding { endpoint: endpoint.clone(), bound, automatic });
+        *binding = Some(Binding { endpoint: endpoint.clone(), bound, any_addr, any_port });
         drop(binding);
         table.insert(endpoint.clone());
         Ok(endpoint)
+    }
+
+    /// Ends the association, and with it what bind(2) didn't choose of our address.
+    fn disconnect(&self) {
+        let mut slot = self.binding.lock();
+        let Some(binding) = slot.clone() else { return };
+        if binding.any_port {
+            *slot = None;
+        }
+        drop(slot);
+        if binding.any_port {
+            let home = Some(binding.endpoint.local().ip()).filter(|_| !binding.any_addr);
+            self.settings.lock().home = home;
+            self.unbind(&binding);
+        } else {
+            let mut local = binding.endpoint.local();
+            if binding.any_addr {
+                local.set_ip(inet::unspecified(self.v6).ip());
+            }
+            binding.endpoint.connect(local, None);
+        }
+    }
+
+    fn unbind(&self, binding: &Binding) {
+        let (table, ports) = self.stack.datagrams(self.lite);
+        table.remove(&binding.endpoint);
+        ports.release(&binding.bound);
     }
 
     /// A message is longer than its path takes.
@@ -228,22 +270,15 @@ impl UdpSocket {
 
     /// Ancillary data that the options ask for.
     fn control(&self, datagram: &Datagram) -> Vec<Control> {
-        let settings = self.settings.lock();
+        let mut settings = self.settings.lock();
         let mut all = Vec::new();
         ancillary::tell(&settings.ip.told, datagram, &mut all);
-        let at = crate::time::clock::boot_time_ns().wrapping_add(datagram.at);
-        let (secs, nanos) = (at / 1_000_000_000, at % 1_000_000_000);
-        match settings.common.timestamp {
-            Timestamp::Off => {}
-            Timestamp::Micros => {
-                let data = [secs.to_ne_bytes(), (nanos / 1000).to_ne_bytes()].concat();
-                all.push(Control::Raw(SOL_SOCKET, SO_TIMESTAMP_OLD, data));
-            }
-            Timestamp::Nanos => {
-                let data = [secs.to_ne_bytes(), nanos.to_ne_bytes()].concat();
-                all.push(Control::Raw(SOL_SOCKET, SO_TIMESTAMPNS_OLD, data));
-            }
+        let at = ancillary::wall_time(datagram.at);
+        let stamp = ancillary::stamp(settings.common.timestamp, at);
+        if stamp.is_none() {
+            settings.stamp = Some(at);
         }
+        all.extend(stamp);
         all
     }
 }
@@ -271,23 +306,24 @@ impl Socket for UdpSocket {
         }
         let free = self.settings.lock().ip.free_bind;
         inet::check_bind(&self.stack, who, addr, free)?;
-        self.bind_to(who, addr, false).map(drop)
+        self.bind_to(who, addr).map(drop)
     }
 
     fn connect(&self, who: &Caller<'_>, addr: &Address, _nonblock: bool) -> Result<()> {
         if *addr == Address::Unspecified {
-            let binding = self.binding.lock().clone();
-            if let Some(binding) = binding {
-                let local = binding.endpoint.local();
-                let local = match binding.automatic {
-                    true => SocketAddr::new(inet::unspecified(self.v6).ip(), local.port()),
-                    false => local,
-                };
-                binding.endpoint.connect(local, None);
-            }
+            self.disconnect();
             return Ok(());
         }
-        let to = inet::plain(self.v6, addr)?;
+        let to = match addr {
+            // glibc's getaddrinfo(3) asks in this way for the source of either family.
+            Address::Inet(to) if self.v6 && to.is_ipv4() => {
+                if self.settings.lock().ip.v6_only {
+                    return Err(Errno::EAFNOSUPPORT);
+                }
+                *to
+            }
+            _ => inet::plain(self.v6, addr)?,
+        };
         let source = self.stack.source(&to.ip()).ok_or(Errno::ENETUNREACH)?;
         self.stack.route(&to.ip()).ok_or(Errno::ENETUNREACH)?;
         let peer = match to.ip().is_unspecified() {
@@ -379,23 +415,21 @@ impl Socket for UdpSocket {
         }
         let take = || {
             // Bound by then: another thread may bind while we wait.
-            let endpoint = self.endpoint();
-            if let Some(endpoint) = &endpoint {
-                if let Some(error) = endpoint.take_error() {
-                    return Some(Err(error));
-                }
-                if let Some(datagram) = endpoint.take() {
-                    return Some(Ok(Some((endpoint.clone(), datagram))));
-                }
+            let endpoint = self.endpoint()?;
+            if let Some(error) = endpoint.take_error() {
+                return Some(Err(error));
             }
-            self.shut.lock().read.then_some(Ok(None))
+            let datagram = endpoint.take()?;
+            Some(Ok(Some((endpoint, datagram))))
         };
         let found = match take() {
             Some(found) => found?,
             None if message.nonblock => return Err(Errno::EAGAIN),
             None => {
                 let timeout = self.settings.lock().common.receive_timeout;
-                wait(&self.queue, false, timeout, take)??
+                // What is shut down ends the sleep, and only that.
+                let over = || self.shut.lock().read.then_some(Ok(None));
+                wait(&self.queue, false, timeout, || take().or_else(over))??
             }
         };
         let Some((endpoint, datagram)) = found else { return Ok(0) };
@@ -433,7 +467,7 @@ impl Socket for UdpSocket {
 
     fn local(&self) -> Address {
         let addr = self.endpoint().map(|endpoint| endpoint.local());
-        inet::shown(self.v6, addr.unwrap_or(inet::unspecified(self.v6)))
+        inet::shown(self.v6, addr.unwrap_or_else(|| self.unbound()))
     }
 
     fn peer(&self) -> Result<Address> {
@@ -543,6 +577,13 @@ impl Socket for UdpSocket {
         let count = match request {
             FIONREAD => self.endpoint().and_then(|endpoint| endpoint.next_len()).unwrap_or(0),
             TIOCOUTQ => 0,
+            SIOCGSTAMP | SIOCGSTAMPNS => {
+                let stamp = self.settings.lock().stamp;
+                let [secs, nanos] = stamp.ok_or(Errno::ENOENT)?;
+                let rest = if request == SIOCGSTAMP { nanos / 1000 } else { nanos };
+                put_user(arg, &[secs, rest])?;
+                return Ok(0);
+            }
             _ => return Err(Errno::ENOTTY),
         };
         put_user(arg, &(count as i32))?;
@@ -551,10 +592,9 @@ impl Socket for UdpSocket {
 
     fn close(&self, _nonblock: bool) {
         self.settings.lock().ip.leave_all(&self.stack);
-        if let Some(binding) = self.binding.lock().take() {
-            let (table, ports) = self.stack.datagrams(self.lite);
-            table.remove(&binding.endpoint);
-            ports.release(&binding.bound);
+        let binding = self.binding.lock().take();
+        if let Some(binding) = binding {
+            self.unbind(&binding);
         }
     }
 }

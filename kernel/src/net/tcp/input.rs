@@ -52,8 +52,18 @@ impl Tcb {
             return Verdict::Fine;
         }
         if segment.has(SYN) {
-            self.owed = Owed::Now;
-            self.syn_due |= self.state == State::SynReceived;
+            let answers = self.state == State::SynReceived
+                && segment.has(ACK)
+                && segment.ack == self.una
+                && segment.len() == 1
+                && segment.seq.wrapping_add(1) == self.rcv_nxt;
+            if answers {
+                // Both have called each other, or one itself.
+                self.established(segment, now);
+            } else {
+                self.owed = Owed::Now;
+                self.syn_due |= self.state == State::SynReceived;
+            }
             return Verdict::Fine;
         }
         if !segment.has(ACK) {
@@ -123,9 +133,8 @@ impl Tcb {
     /// The handshake is over.
     fn established(&mut self, segment: &Segment<'_>, now: u64) {
         let waiting = self.fin;
-        let answer = self.state == State::SynSent;
         self.state = if waiting { State::FinWait1 } else { State::Established };
-        let shift = if answer { 0 } else { self.peer_scale };
+        let shift = if segment.has(SYN) { 0 } else { self.peer_scale };
         self.wnd = u32::from(segment.window) << shift;
         self.max_wnd = self.wnd;
         self.wl1 = segment.seq;

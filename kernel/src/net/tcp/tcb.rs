@@ -392,6 +392,11 @@ impl Tcb {
         matches!(self.state, CloseWait | LastAck | Closing | TimeWait | Closed)
     }
 
+    /// Whether nothing is left of it for its program: what waits in `TimeWait` is the port alone.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Closed | State::TimeWait)
+    }
+
     /// Largest payload of a segment.
     pub fn mss(&self) -> usize {
         self.mss as usize
@@ -489,7 +494,13 @@ impl Tcb {
     /// Moves readable bytes, from the `skip`th on, to `dst` without removing them; a read ends
     /// before the urgent byte, and passes over it unless it is `inline`. Returns how many, and
     /// whether an absent page stopped it.
-    pub fn peek(&mut self, skip: usize, dst: &mut IoDst<'_>, inline: bool) -> (usize, bool) {
+    pub fn peek(
+        &mut self,
+        skip: usize,
+        dst: &mut IoDst<'_>,
+        inline: bool,
+        discard: bool,
+    ) -> (usize, bool) {
         let mut end = self.receive.len();
         let mut skip = skip;
         match self.before_urgent() {
@@ -505,7 +516,8 @@ impl Tcb {
                 break;
             }
             let moved;
-            (moved, fault) = dst.write_nofault(part);
+            (moved, fault) =
+                if discard { (dst.skip(part.len()), false) } else { dst.write_nofault(part) };
             total += moved;
         }
         (total, fault)

@@ -194,7 +194,7 @@ fn answers_carry_the_acknowledgements_whether_windows_are_scaled_or_not() {
         let read = |conn: &Arc<Conn>| {
             let mut inner = conn.lock();
             let mut buf = [0; 100];
-            let (n, _) = inner.peek(0, &mut IoDst::kernel(&mut buf), false);
+            let (n, _) = inner.peek(0, &mut IoDst::kernel(&mut buf), false, false);
             conn.after_read(inner, n, false);
             n
         };
@@ -247,13 +247,13 @@ fn urgent_bytes_leave_the_stream_and_mark_their_place() {
     let mut inner = server.lock();
     assert_eq!(inner.urgent.unwrap().byte, Some(b'!'));
     let mut buf = [0; 9];
-    let (n, _) = inner.peek(0, &mut IoDst::kernel(&mut buf), false);
+    let (n, _) = inner.peek(0, &mut IoDst::kernel(&mut buf), false, false);
     assert_eq!(&buf[..n], b"abc");
     server.after_read(inner, n, false);
     let mut inner = server.lock();
     assert!(inner.at_mark());
     inner.pass_mark(false);
-    let (n, _) = inner.peek(0, &mut IoDst::kernel(&mut buf), false);
+    let (n, _) = inner.peek(0, &mut IoDst::kernel(&mut buf), false, false);
     assert_eq!(&buf[..n], b"def");
 }
 

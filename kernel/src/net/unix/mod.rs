@@ -135,9 +135,10 @@ impl UnixSocket {
         self.queue.wake_all(events);
     }
 
-    /// Bytes that may wait here.
+    /// Bytes that may wait at the other end. As in Linux they are the sender's, and the size of the
+    /// receive buffer says nothing.
     fn limit(&self) -> usize {
-        self.common.lock().receive_buffer as usize
+        self.common.lock().send_buffer as usize
     }
 
     /// Finds a socket by name. ECONNREFUSED if there is a file but no socket.
@@ -364,8 +365,14 @@ impl Socket for UnixSocket {
 
     fn set_option(&self, who: &Caller<'_>, level: u32, name: u32, value: &[u8]) -> Result<()> {
         match level {
-            SOL_SOCKET if self.common.lock().set(who, name, value)? => Ok(()),
-            SOL_SOCKET => Err(Errno::ENOPROTOOPT),
+            SOL_SOCKET => {
+                let known = self.common.lock().set(who, name, value)?;
+                if matches!(name, SO_SNDBUF | SO_SNDBUFFORCE) {
+                    // There may be room now.
+                    self.wake(Events::OUT | Events::WRNORM);
+                }
+                if known { Ok(()) } else { Err(Errno::ENOPROTOOPT) }
+            }
             _ => Err(Errno::EOPNOTSUPP),
         }
     }
@@ -399,7 +406,7 @@ impl Socket for UnixSocket {
     fn poll(&self, table: &mut PollTable<'_>) -> Events {
         table.register(&self.queue);
         let peer = self.connected();
-        let room = peer.as_ref().map(|peer| peer.has_room());
+        let room = peer.as_ref().map(|peer| self.has_room(peer));
         let mut state = self.state.lock();
         let mut events = Events::empty();
         match state.role {

@@ -108,9 +108,6 @@ impl UnixSocket {
     fn receive_stream(&self, message: &mut Incoming<'_, '_>) -> Result<usize> {
         let peek = message.flags & MSG_PEEK != 0;
         let mut total = 0;
-        if message.dst.remaining() == 0 {
-            return Ok(0);
-        }
         loop {
             let nonblock =
                 message.nonblock || total > 0 && (peek || message.flags & MSG_WAITALL == 0);
@@ -125,7 +122,11 @@ impl UnixSocket {
                 self.put_back(first);
                 return Ok(total);
             }
-            let moved = match message.dst.write(&first.data[first.taken..]) {
+            let moved = match message.dst.remaining() {
+                0 => Ok(0),
+                _ => message.dst.write(&first.data[first.taken..]),
+            };
+            let moved = match moved {
                 Ok(moved) => moved,
                 Err(error) => {
                     self.put_back(first);

@@ -16,9 +16,10 @@ const PIECE: usize = 32 * 1024;
 pub const MAX_RIGHTS: usize = 253;
 
 impl UnixSocket {
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether what we send may wait there.
+    pub(super) fn has_room(&self, target: &UnixSocket) -> bool {
         let limit = self.limit();
-        let state = self.state.lock();
+        let state = target.state.lock();
         if self.kind == SOCK_DGRAM {
             state.received.len() < MAX_DATAGRAMS && state.bytes < limit
         } else {
@@ -124,10 +125,10 @@ impl UnixSocket {
         nonblock: bool,
         timeout: u64,
     ) -> Result<()> {
-        let limit = target.limit();
         let datagram = self.kind == SOCK_DGRAM;
         let mut message = Some(message);
         let mut attempt = || {
+            let limit = self.limit();
             let mut state = target.state.lock();
             if state.shut.read {
                 return Some(Err(Errno::EPIPE));
