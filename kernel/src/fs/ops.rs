@@ -400,8 +400,11 @@ pub fn rename(
     let exchange = flags & RENAME_EXCHANGE != 0;
     let source = from.find(old, false)?;
     let target = to.find(new, false)?;
-    if source.last != Last::Name || target.last != Last::Name {
+    if source.last != Last::Name {
         return Err(Errno::EBUSY);
+    }
+    if target.last != Last::Name {
+        return Err(if flags & RENAME_NOREPLACE != 0 { Errno::EEXIST } else { Errno::EBUSY });
     }
     if !Arc::ptr_eq(&source.path.mount, &target.path.mount) {
         let busy = source.path.is_mount_root() || target.path.is_mount_root();

@@ -383,11 +383,9 @@ impl Pipe {
         let mut done = 0;
         loop {
             if self.readers.load(SeqCst) == 0 {
-                if done > 0 {
-                    return Ok(done);
-                }
+                // The signal comes even if the call returns what it could write.
                 hooks::broken_pipe();
-                return Err(Errno::EPIPE);
+                return if done > 0 { Ok(done) } else { Err(Errno::EPIPE) };
             }
             match self.put(src, if whole { total } else { 1 }, packets) {
                 Ok(moved) => done += moved,

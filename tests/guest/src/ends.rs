@@ -1,12 +1,14 @@
 //! Ends: of files, of what is sent, of what is waited for.
 
-use crate::harness::{c, child, child_passes, ok, scratch, wait_for};
+use crate::harness::{c, child, child_passes, ok, pipe, scratch, until_asleep, wait_for};
 use libc::*;
 
 cases![
     ends_that_no_file_can_have_are_refused,
     what_is_made_when_read_has_no_end,
     a_directory_is_not_sent,
+    who_wrote_a_part_hears_of_the_end,
+    no_directory_is_replaced_by_its_dot,
     memory_that_nobody_writes_by_a_mapping_is_sealed,
     what_has_ended_is_not_waited_for_to_stop,
     nobody_has_a_disk_priority_at_first,
@@ -120,5 +122,39 @@ fn a_changed_program_has_no_capabilities() {
         assert_eq!(libc::write(fd, caps.as_ptr().cast(), 1), 1);
         fails!(has(), ENODATA);
         close(fd);
+    }
+}
+
+fn who_wrote_a_part_hears_of_the_end() {
+    unsafe {
+        let (input, output) = pipe();
+        let size = ok(fcntl(output, F_GETPIPE_SZ)) as usize;
+        let pid = child(|| {
+            close(input);
+            let mut set: sigset_t = std::mem::zeroed();
+            sigaddset(&mut set, SIGPIPE);
+            sigprocmask(SIG_BLOCK, &set, std::ptr::null_mut());
+            let data = vec![1u8; 2 * size];
+            let written = libc::write(output, data.as_ptr().cast(), data.len());
+            let now = timespec { tv_sec: 0, tv_nsec: 0 };
+            let told = sigtimedwait(&set, std::ptr::null_mut(), &now);
+            i32::from(written != size as isize || told != SIGPIPE)
+        });
+        until_asleep(pid);
+        close(input);
+        assert_eq!(wait_for(pid), 0);
+        close(output);
+    }
+}
+
+fn no_directory_is_replaced_by_its_dot() {
+    let [one, two] = ["one", "two"].map(|name| format!("{}/{name}", scratch()));
+    unsafe {
+        ok(mkdir(c(&one).as_ptr(), 0o755));
+        ok(mkdir(c(&two).as_ptr(), 0o755));
+        let to = c(&format!("{two}/."));
+        let rename = |flags| renameat2(AT_FDCWD, c(&one).as_ptr(), AT_FDCWD, to.as_ptr(), flags);
+        fails!(rename(0), EBUSY);
+        fails!(rename(RENAME_NOREPLACE), EEXIST);
     }
 }
