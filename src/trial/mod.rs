@@ -539,11 +539,15 @@ impl Course<'_> {
 
     fn event(&mut self, event: Event) {
         let after = self.begun.elapsed();
-        let news = matches!(
-            event,
-            Event::Answered(..)
-                | Event::Notice(Notice::Listens(_) | Notice::ListensLocally(_) | Notice::Health(_))
-        );
+        // What listens beside the exposed ports, for a moment or again and again, is no news.
+        let exposed = |port: &u16| self.trial.exposed().any(|probed| probed.port == *port);
+        let news = match &event {
+            Event::Answered(..) | Event::Notice(Notice::Health(_)) => true,
+            Event::Notice(Notice::Listens(port)) => {
+                exposed(port) && !self.trial.ports.iter().any(|p| p.port == *port && p.listening)
+            }
+            _ => false,
+        };
         if news {
             self.latest = Instant::now();
         }
