@@ -440,14 +440,15 @@ pub fn rename(
             return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
         }
     }
+    if two.inode().is_ok_and(|replaced| identity(replaced) == identity(inode)) {
+        // Nothing to do, whoever asks.
+        return Ok(());
+    }
     let (old_inode, new_inode) = (old_dir.inode()?, new_dir.inode()?);
     perm::check_delete(from.who, old_inode, inode)?;
     match two.inode() {
         Ok(replaced) => {
             perm::check_delete(from.who, new_inode, replaced)?;
-            if identity(replaced) == identity(inode) {
-                return Ok(());
-            }
             if !exchange {
                 match (one.is_dir(), two.is_dir()) {
                     (true, false) => return Err(Errno::ENOTDIR),

@@ -37,6 +37,8 @@ pub struct Process {
     pub(super) exit_status: AtomicI32,
     /// Signal that tells the parent of the end; 0 for none.
     pub(super) exit_signal: AtomicI32,
+    /// Whether its parent traced it when it ended.
+    pub(super) traced_to_the_end: AtomicBool,
     zombie: AtomicBool,
     /// Its parent isn't the one that made it.
     pub(super) adopted: AtomicBool,
@@ -203,6 +205,7 @@ impl Process {
             arg_area: [const { AtomicUsize::new(0) }; 4],
             exit_status: AtomicI32::new(0),
             exit_signal: AtomicI32::new(exit_signal),
+            traced_to_the_end: AtomicBool::new(false),
             zombie: AtomicBool::new(false),
             reaped: AtomicBool::new(false),
             last_uid: AtomicU32::new(0),

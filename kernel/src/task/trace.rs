@@ -15,6 +15,7 @@ use crate::errno::{Errno, Result};
 use crate::event::Events;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general::{CLONE_PTRACE, CLONE_UNTRACED, CLONE_VFORK, SIGCHLD};
 
 /// `PTRACE_O_*`.
@@ -281,6 +282,8 @@ pub(super) fn tracee_exits(task: &Arc<Task>, status: i32) {
     if task.tid() != process.pid() || !child {
         tracer.tracees.lock().ended.push((task.tid(), status));
         notify(&tracer, task, signal::code::CLD_EXITED, status >> 8);
+    } else {
+        process.traced_to_the_end.store(true, Relaxed);
     }
 }
 

@@ -77,7 +77,9 @@ fn scan(parent: &Arc<Process>, who: Who, options: u32) -> Result<Option<Event>> 
             Who::Group(pgid) => child.pgid() == pgid,
         };
         let clone = child.exit_signal.load(Ordering::Relaxed) != 17;
-        if !eligible || options & WALL == 0 && clone != (options & WCLONE != 0) {
+        // A tracee is waited for whatever kind of child it is.
+        let any_kind = options & WALL != 0 || child.traced_to_the_end.load(Ordering::Relaxed);
+        if !eligible || !any_kind && clone != (options & WCLONE != 0) {
             continue;
         }
         // What has ended will neither stop nor go on any more.

@@ -11,6 +11,8 @@ cases![
     no_directory_is_replaced_by_its_dot,
     memory_that_nobody_writes_by_a_mapping_is_sealed,
     what_has_ended_is_not_waited_for_to_stop,
+    a_tracee_is_waited_for_as_any_kind_of_child,
+    what_stays_where_it_is_may_be_renamed,
     nobody_has_a_disk_priority_at_first,
     a_changed_program_has_no_capabilities,
 ];
@@ -156,5 +158,35 @@ fn no_directory_is_replaced_by_its_dot() {
         let rename = |flags| renameat2(AT_FDCWD, c(&one).as_ptr(), AT_FDCWD, to.as_ptr(), flags);
         fails!(rename(0), EBUSY);
         fails!(rename(RENAME_NOREPLACE), EEXIST);
+    }
+}
+
+fn a_tracee_is_waited_for_as_any_kind_of_child() {
+    unsafe {
+        let pid = child(|| {
+            ok(ptrace(PTRACE_TRACEME, 0, 0, 0));
+            7
+        });
+        let (mut status, mut info) = (0, std::mem::zeroed());
+        ok(waitid(P_PID, pid as u32, &mut info, WEXITED | WNOWAIT));
+        assert_eq!(wait4(pid, &mut status, __WCLONE, std::ptr::null_mut()), pid);
+        assert_eq!(WEXITSTATUS(status), 7);
+        let pid = child(|| 0);
+        fails!(wait4(pid, &mut status, __WCLONE, std::ptr::null_mut()), ECHILD);
+        assert_eq!(wait_for(pid), 0);
+    }
+}
+
+fn what_stays_where_it_is_may_be_renamed() {
+    let path = c(&format!("{}/file", scratch()));
+    unsafe {
+        close(ok(open(path.as_ptr(), O_CREAT | O_WRONLY, 0o600)));
+        ok(chmod(c(&scratch()).as_ptr(), 0o755));
+        child_passes(|| {
+            if setuid(65534) == 0 {
+                ok(rename(path.as_ptr(), path.as_ptr()));
+                fails!(unlink(path.as_ptr()), EACCES);
+            }
+        });
     }
 }
