@@ -21,6 +21,8 @@ cases![
     large_datagrams,
     groups_on_this_machine,
     echo_by_a_raw_socket,
+    echo_by_a_socket_that_needs_no_rights,
+    low_ports_are_for_whom_the_setting_says,
     packet_sockets,
     segment_size_and_congestion_options,
 ];
@@ -392,4 +394,58 @@ fn segment_size_and_congestion_options() {
         )
     };
     assert_eq!((result, errno()), (-1, ENOENT));
+}
+
+/// The first two numbers of a setting.
+fn setting(name: &str) -> Vec<u64> {
+    let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
+    text.split_whitespace().map(|word| word.parse().unwrap()).collect()
+}
+
+fn echo_by_a_socket_that_needs_no_rights() {
+    crate::harness::child_passes(|| {
+        let range = setting("ping_group_range");
+        // SAFETY: only this process changes.
+        let as_nobody = unsafe { setgid(65534) == 0 && setuid(65534) == 0 };
+        // SAFETY: a new descriptor, closed with the process.
+        let fd = unsafe { socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP) };
+        if as_nobody && !(range[0]..=range[1]).contains(&65534) {
+            assert_eq!((fd, errno()), (-1, EACCES));
+        }
+        if fd < 0 {
+            return;
+        }
+        // SAFETY: an all-zero address is a value of its type.
+        let mut to: sockaddr_in = unsafe { zeroed() };
+        to.sin_family = AF_INET as _;
+        to.sin_addr.s_addr = u32::from(Ipv4Addr::LOCALHOST).to_be();
+        let len = size_of::<sockaddr_in>() as socklen_t;
+        // SAFETY: sendto(2) from live memory.
+        let send = |bytes: &[u8]| unsafe {
+            sendto(fd, bytes.as_ptr().cast(), bytes.len(), 0, (&raw const to).cast(), len)
+        };
+        // A redirection isn't for everybody to send, nor is a header of IP.
+        assert_eq!((send(&[5, 0, 0, 0, 0, 0, 0, 0]), errno()), (-1, EINVAL));
+        assert_eq!(send(&[8, 0, 0, 0, 0, 0, 0, 1, b'p', b'i', b'n', b'g']), 12);
+        assert_ne!(poll_for(fd, POLLIN) & POLLIN, 0);
+        let mut buf = [0u8; 64];
+        // SAFETY: recv(2) into live memory.
+        assert_eq!(unsafe { recv(fd, buf.as_mut_ptr().cast(), buf.len(), 0) }, 12);
+        assert_eq!((buf[0], &buf[8..12]), (0, &b"ping"[..]));
+    });
+}
+
+fn low_ports_are_for_whom_the_setting_says() {
+    crate::harness::child_passes(|| {
+        let first = setting("ip_unprivileged_port_start")[0];
+        // SAFETY: only this process changes.
+        if unsafe { setuid(65534) } == 0 {
+            let port = 463;
+            let bound = UdpSocket::bind(("127.0.0.1", port)).map_err(|error| error.raw_os_error());
+            match u64::from(port) < first {
+                true => assert_eq!(bound.err(), Some(Some(EACCES))),
+                false => assert!(bound.is_ok()),
+            }
+        }
+    });
 }

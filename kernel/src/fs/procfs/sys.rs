@@ -6,6 +6,7 @@ use crate::errno::Result;
 use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
 use crate::fs::{leases, mount, pipe};
 use crate::ipc::{keys, msg, sem};
+use crate::net::socket::inet;
 use crate::say;
 use crate::task::{pid, rlimit};
 use crate::uts;
@@ -345,10 +346,10 @@ static NET: Dir = Dir::fixed(&[
             text("ip_local_reserved_ports", "\n"),
             number!("ip_nonlocal_bind", 0),
             // As Docker sets it: a container's processes may bind to any port.
-            number!("ip_unprivileged_port_start", 0),
+            number!("ip_unprivileged_port_start", inet::FIRST_FREE_PORT),
             text("ping_group_range", "0\t2147483647\n"),
-            text("tcp_available_congestion_control", "reno\n"),
-            text("tcp_congestion_control", "reno\n"),
+            text("tcp_available_congestion_control", "cubic\n"),
+            text("tcp_congestion_control", "cubic\n"),
             number!("tcp_fastopen", 0),
             number!("tcp_fin_timeout", 60),
             number!("tcp_keepalive_intvl", 75),

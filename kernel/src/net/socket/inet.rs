@@ -8,14 +8,15 @@ use crate::net::ports::Request;
 use crate::net::stack::Stack;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use linux_raw_sys::net::*;
 
 /// `IPPROTO_MPTCP`: taken as a request for TCP's fallback by those who ask; we don't have it.
 const IPPROTO_MPTCP: u32 = 262;
 /// Groups that one socket may join (net.ipv4.igmp_max_memberships).
 const MAX_GROUPS: usize = 20;
-/// Ports below need privilege.
-const FIRST_FREE_PORT: u16 = 1024;
+/// Ports below need privilege (`net.ipv4.ip_unprivileged_port_start`): none, as Docker has it for containers.
+pub static FIRST_FREE_PORT: AtomicI64 = AtomicI64::new(0);
 
 /// socket(2) for `AF_INET` and `AF_INET6`.
 pub fn create(who: &Caller<'_>, family: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Socket>> {
@@ -31,12 +32,8 @@ pub fn create(who: &Caller<'_>, family: u32, kind: u32, protocol: u32) -> Result
         (SOCK_DGRAM, 0 | UDP) => Ok(udp::UdpSocket::new(stack, v6, false)),
         (SOCK_DGRAM, UDPLITE) => Ok(udp::UdpSocket::new(stack, v6, true)),
         (SOCK_DGRAM, ICMP | ICMPV6) if (protocol == ICMPV6) == v6 => {
-            // Ping sockets are for the groups in net.ipv4.ping_group_range: none by default.
-            if who.privileged {
-                Ok(raw::RawSocket::new(stack, v6, protocol as u8, true))
-            } else {
-                Err(Errno::EACCES)
-            }
+            // Ping sockets are for the groups in net.ipv4.ping_group_range: all, as Docker has it.
+            Ok(raw::RawSocket::new(stack, v6, protocol as u8, true))
         }
         (SOCK_RAW, 1..=255) => {
             if !who.privileged {
@@ -79,9 +76,8 @@ pub fn check_bind(stack: &Stack, who: &Caller<'_>, addr: SocketAddr, free: bool)
     if !ip.is_unspecified() && !free && !stack.is_local(&ip) && !stack.is_group(&ip) {
         return Err(Errno::EADDRNOTAVAIL);
     }
-    // Docker gives every container net.ipv4.ip_unprivileged_port_start=0.
-    let _ = (who, FIRST_FREE_PORT);
-    Ok(())
+    let low = addr.port() != 0 && i64::from(addr.port()) < FIRST_FREE_PORT.load(Relaxed);
+    if low && !who.privileged { Err(Errno::EACCES) } else { Ok(()) }
 }
 
 /// A request for a port.

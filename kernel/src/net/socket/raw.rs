@@ -94,7 +94,7 @@ impl Socket for RawSocket {
         let to = to.ok_or(Errno::EDESTADDRREQ)?;
         let (ttl, tos, whole) = {
             let settings = self.settings.lock();
-            (settings.1.ttl, settings.1.tos, settings.1.header_included)
+            (settings.1.ttl, settings.1.tos, settings.1.header_included && self.ping.is_none())
         };
         let route = self.stack.route(&to).ok_or(Errno::ENETUNREACH)?;
         let source = self.endpoint.addresses().0.or_else(|| self.stack.source(&to));
@@ -120,7 +120,9 @@ impl Socket for RawSocket {
         } else {
             let bytes = packet.bytes_mut();
             if let Some(id) = self.ping {
-                if bytes.len() < 8 {
+                // Echo requests, and nothing that could mislead others.
+                let echo = if route.v6 { 128 } else { 8 };
+                if bytes.len() < 8 || bytes[..2] != [echo, 0] {
                     return Err(Errno::EINVAL);
                 }
                 bytes[4..6].copy_from_slice(&id.to_be_bytes());
