@@ -62,8 +62,11 @@ impl Workshop {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(fail(error)),
             }
-            let lock = File::create(own.join("lock")).map_err(fail)?;
+            // Locked before it has its name: whoever finds it free takes the build for a dead one.
+            let unnamed = own.join("lock.new");
+            let lock = File::create(&unnamed).map_err(fail)?;
             lock.lock().map_err(fail)?;
+            fs::rename(&unnamed, own.join("lock")).map_err(fail)?;
             let next = AtomicU64::new(0);
             return Ok(Workshop { root, own, _lock: lock, _gate: gate, next });
         }
@@ -100,4 +103,30 @@ fn is_old(dir: &Path) -> bool {
     const AGE: std::time::Duration = std::time::Duration::from_secs(3600);
     let modified = fs::metadata(dir).and_then(|meta| meta.modified());
     modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > AGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_that_begins_is_not_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let begin = || {
+            let mut shops = Vec::new();
+            for _ in 0..100 {
+                let shop = Workshop::open(&store).unwrap();
+                assert_eq!(shop.left_over(), Vec::<PathBuf>::new());
+                shops.push(shop);
+            }
+            shops
+        };
+        let last = std::thread::scope(|scope| {
+            let others = [(); 3].map(|()| scope.spawn(begin));
+            others.map(|other| other.join().unwrap().pop().unwrap())
+        });
+        // All but the last of each have ended by now.
+        assert_eq!(last[0].left_over().len(), 3 * 99);
+    }
 }
