@@ -11,6 +11,7 @@ cases![
     permissions_of_keys_bind,
     tasks_have_keyrings,
     users_have_so_many_keys,
+    big_keys_do_not_take_all_memory,
     what_makes_no_sense_is_refused,
 ];
 
@@ -244,4 +245,31 @@ fn what_makes_no_sense_is_refused() {
         fails!(keyctl(GET_KEYRING_ID, -6, 0, 0, 0), EINVAL);
         fails!(keyctl(99, 0, 0, 0, 0), EOPNOTSUPP);
     }
+}
+
+fn big_keys_do_not_take_all_memory() {
+    child_passes(|| unsafe {
+        let big = vec![1u8; 1 << 20];
+        let fill = || {
+            (0..40)
+                .take_while(|number| add("big_key", &number.to_string(), &big, PROCESS) > 0)
+                .count()
+        };
+        // Linux may be built without them, and has room for all.
+        let first = fill();
+        if first == 0 {
+            return;
+        }
+        if first < 40 {
+            fails!(add("big_key", "one more", &big, PROCESS), EDQUOT);
+        }
+        ok(keyctl(CLEAR, PROCESS, 0, 0, 0));
+        assert_eq!(fill(), first);
+        // A smaller payload makes room.
+        if first < 40 {
+            let key = ok(request("big_key", "0", 0));
+            ok(keyctl(UPDATE, key, big.as_ptr() as i64, 10, 0));
+            assert_eq!(fill(), first);
+        }
+    });
 }

@@ -16,7 +16,7 @@ use crate::task::{Creds, current};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 
 /// Permissions, for one of possessor, user, group and others.
 pub mod need {
@@ -53,6 +53,10 @@ pub static LIMITS: [AtomicI64; 4] = [
     AtomicI64::new(1_000_000),
     AtomicI64::new(25_000_000),
 ];
+
+/// Most bytes that all big keys have together: Linux has them in memory that can be swapped.
+const BIG_MOST: usize = 16 << 20;
+static BIG: AtomicUsize = AtomicUsize::new(0);
 
 /// What a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +216,9 @@ impl Drop for Key {
     fn drop(&mut self) {
         KEYS.lock().remove(self.serial as u128);
         let state = self.state.get_mut();
-        release(state.uid, 1, state.bytes);
+        let (uid, bytes, payload) = (state.uid, state.bytes, state.payload.len());
+        release(uid, 1, bytes);
+        self.shrunk(payload);
     }
 }
 
@@ -377,8 +383,19 @@ impl Key {
         self.kind.check(&self.description, &payload)?;
         // The payload of a big key is kept elsewhere, so Linux charges a little for it.
         let cost = |len: usize| if self.kind == Kind::Big { len.min(16) } else { len };
-        let old = self.state.lock().payload.len();
-        self.recharge(cost(old), cost(payload.len()))?;
+        let (old, new) = (self.state.lock().payload.len(), payload.len());
+        if self.kind == Kind::Big {
+            // Operations come one after the other; what ends meanwhile makes room.
+            if BIG.load(Relaxed) - old + new > BIG_MOST {
+                return Err(Errno::EDQUOT);
+            }
+            BIG.fetch_add(new, Relaxed);
+        }
+        if let Err(error) = self.recharge(cost(old), cost(new)) {
+            self.shrunk(new);
+            return Err(error);
+        }
+        self.shrunk(old);
         let old = {
             let mut state = self.state.lock();
             state.expires = u64::MAX;
@@ -386,6 +403,13 @@ impl Key {
         };
         drop(old);
         Ok(())
+    }
+
+    /// So many bytes of its payload are no more.
+    fn shrunk(&self, bytes: usize) {
+        if self.kind == Kind::Big {
+            BIG.fetch_sub(bytes, Relaxed);
+        }
     }
 
     /// What can be read of it: the payload, or the numbers of what it holds. EOPNOTSUPP if nothing.
