@@ -540,11 +540,10 @@ impl Course<'_> {
     fn event(&mut self, event: Event) {
         let after = self.begun.elapsed();
         // What listens beside the exposed ports, for a moment or again and again, is no news.
-        let exposed = |port: &u16| self.trial.exposed().any(|probed| probed.port == *port);
         let news = match &event {
             Event::Answered(..) | Event::Notice(Notice::Health(_)) => true,
             Event::Notice(Notice::Listens(port)) => {
-                exposed(port) && !self.trial.ports.iter().any(|p| p.port == *port && p.listening)
+                self.trial.exposed().any(|probed| probed.port == *port && !probed.listening)
             }
             _ => false,
         };

@@ -52,23 +52,23 @@ impl Failure {
 /// Errors that wait for `recvmsg(MSG_ERRQUEUE)`.
 #[derive(Default)]
 pub struct ErrorQueue {
-    /// Whether the socket asked for them.
-    wanted: bool,
+    /// Whether the socket asked for those of IPv4, those of IPv6.
+    wanted: [bool; 2],
     waiting: VecDeque<Failure>,
 }
 
 impl ErrorQueue {
-    /// Turns it on or off; off, what waits is forgotten.
-    pub fn want(&mut self, wanted: bool) {
+    /// Turns it on or off for IPv4 and for IPv6; off for both, what waits is forgotten.
+    pub fn want(&mut self, wanted: [bool; 2]) {
         self.wanted = wanted;
-        if !wanted {
+        if !wanted.contains(&true) {
             self.waiting = VecDeque::new();
         }
     }
 
-    /// Whether the socket asked for errors.
-    pub fn wanted(&self) -> bool {
-        self.wanted
+    /// Whether the socket asked for errors like this one.
+    pub fn wants(&self, failure: &Failure) -> bool {
+        self.wanted[usize::from(failure.remote.is_ipv6())]
     }
 
     /// Keeps an error, if there is room.

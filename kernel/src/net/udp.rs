@@ -54,8 +54,6 @@ struct State {
     coverage: Option<u16>,
     error: Option<Errno>,
     failures: ErrorQueue,
-    /// Which failures are kept: those of IPv4, those of IPv6.
-    keeps: [bool; 2],
     dropped: u64,
 }
 
@@ -74,7 +72,6 @@ impl Endpoint {
                 coverage: None,
                 error: None,
                 failures: ErrorQueue::default(),
-                keeps: [false; 2],
                 dropped: 0,
             }),
         })
@@ -108,9 +105,7 @@ impl Endpoint {
     }
     /// Whether failures are kept, of IPv4 (`IP_RECVERR`) and of IPv6.
     pub fn want_failures(&self, wanted: [bool; 2]) {
-        let mut state = self.state.lock();
-        state.keeps = wanted;
-        state.failures.want(wanted.contains(&true));
+        self.state.lock().failures.want(wanted);
     }
     /// The oldest failure; the next one's error becomes the pending one.
     pub fn take_failure(&self) -> Option<Failure> {
@@ -127,7 +122,7 @@ impl Endpoint {
         let mut state = self.state.lock();
         let error = failure.error;
         let local = failure.origin == Origin::Local;
-        if state.keeps[usize::from(failure.remote.is_ipv6())] {
+        if state.failures.wants(&failure) {
             state.failures.push(failure);
         } else if local || !fatal || state.peer != Some(failure.remote) {
             return;

@@ -24,37 +24,28 @@ impl Mappings {
 }
 
 impl PageCache {
-    /// A shared mapping begins that may be written, or at least made so. EPERM if that is sealed.
-    pub fn add_writer(&self) -> Result<()> {
-        // Counted first: who seals looks at the number with the seals locked.
-        self.writers.fetch_add(1, Ordering::SeqCst);
-        self.check_sealed_write(0, 0).inspect_err(|_| self.remove_writer())?;
+    /// Whether a shared mapping that may be written, or at least made so, may begin: EPERM if that is
+    /// sealed. It is noted already, since who seals looks at the number with the seals locked.
+    pub fn begin_writing(&self) -> Result<()> {
+        self.check_sealed_write(0, 0)?;
         self.written_by_mapping.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Another one that comes from such a mapping, whatever is sealed by now.
-    pub fn repeat_writer(&self) {
-        self.writers.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// One ends.
-    pub fn remove_writer(&self) {
-        self.writers.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// Notes a mapping in `space`.
-    pub fn add_mapping(&self, id: u64, space: &Weak<AddressSpace>) -> Result<()> {
+    /// Notes a mapping in `space`. `writable` for a shared one that may ever be written.
+    pub fn add_mapping(&self, id: u64, space: &Weak<AddressSpace>, writable: bool) -> Result<()> {
         let mut map = self.mappings.0.lock();
-        map.try_reserve().map_err(|_| Errno::ENOMEM)?;
+        if !map.contains_key(&id) {
+            map.try_reserve().map_err(|_| Errno::ENOMEM)?;
+        }
         let new = || Entry { space: space.clone(), mappings: 0 };
-        let entry = map.get_or_insert_with(id, new);
-        entry.mappings += 1;
+        map.get_or_insert_with(id, new).mappings += 1;
+        self.writers.fetch_add(usize::from(writable), Ordering::SeqCst);
         Ok(())
     }
 
     /// Forgets one mapping of [`add_mapping`](PageCache::add_mapping).
-    pub fn remove_mapping(&self, id: u64) {
+    pub fn remove_mapping(&self, id: u64, writable: bool) {
         let mut map = self.mappings.0.lock();
         if let Some(entry) = map.get_mut(&id) {
             entry.mappings -= 1;
@@ -62,6 +53,7 @@ impl PageCache {
                 map.remove(&id);
             }
         }
+        self.writers.fetch_sub(usize::from(writable), Ordering::SeqCst);
     }
 
     /// Whether anybody maps the cache.

@@ -86,63 +86,44 @@ impl Backing {
         space: (&Weak<AddressSpace>, u64),
         writable: bool,
     ) -> Result<Backing> {
+        cache.add_mapping(space.1, space.0, writable)?;
+        let backing = Backing { cache, file, index, space: space.0.clone(), id: space.1, writable };
         if writable {
-            cache.add_writer()?;
+            backing.cache.begin_writing()?;
         }
-        Backing::noted(cache, file, index, space, writable)
+        Ok(backing)
     }
 
-    /// The same mapping in another space.
+    /// The same mapping in another space, whatever is sealed by now.
     pub fn copy_to(&self, space: (&Weak<AddressSpace>, u64)) -> Result<Backing> {
-        if self.writable {
-            self.cache.repeat_writer();
-        }
-        let (cache, file) = (self.cache.clone(), self.file.clone());
-        Backing::noted(cache, file, self.index, space, self.writable)
+        self.cache.add_mapping(space.1, space.0, self.writable)?;
+        Ok(self.noted(space.0, space.1))
     }
 
-    /// One that is counted as a writer already, if it is one.
-    fn noted(
-        cache: Arc<PageCache>,
-        file: Option<Arc<File>>,
-        index: u64,
-        space: (&Weak<AddressSpace>, u64),
-        writable: bool,
-    ) -> Result<Backing> {
-        if let Err(error) = cache.add_mapping(space.1, space.0) {
-            if writable {
-                cache.remove_writer();
-            }
-            return Err(error);
+    /// The copy that the cache was told of.
+    fn noted(&self, space: &Weak<AddressSpace>, id: u64) -> Backing {
+        Backing {
+            cache: self.cache.clone(),
+            file: self.file.clone(),
+            index: self.index,
+            space: space.clone(),
+            id,
+            writable: self.writable,
         }
-        Ok(Backing { cache, file, index, space: space.0.clone(), id: space.1, writable })
     }
 }
 
 impl Clone for Backing {
     fn clone(&self) -> Backing {
         // The entry of this space exists already, so nothing is allocated and nothing can fail.
-        let _ = self.cache.add_mapping(self.id, &self.space);
-        if self.writable {
-            self.cache.repeat_writer();
-        }
-        Backing {
-            cache: self.cache.clone(),
-            file: self.file.clone(),
-            index: self.index,
-            space: self.space.clone(),
-            id: self.id,
-            writable: self.writable,
-        }
+        let _ = self.cache.add_mapping(self.id, &self.space, self.writable);
+        self.noted(&self.space, self.id)
     }
 }
 
 impl Drop for Backing {
     fn drop(&mut self) {
-        self.cache.remove_mapping(self.id);
-        if self.writable {
-            self.cache.remove_writer();
-        }
+        self.cache.remove_mapping(self.id, self.writable);
     }
 }
 

@@ -240,17 +240,18 @@ impl TcpSocket {
         };
         drop(inner);
         // The socket may try again.
-        self.disconnect(&conn);
+        self.disconnect(&conn, None);
         Some(Err(error))
     }
 
-    fn disconnect(&self, conn: &Arc<Conn>) {
+    /// Resets the connection; the socket is as new, but for an error to be told.
+    fn disconnect(&self, conn: &Arc<Conn>, error: Option<Errno>) {
         conn.close(true);
         let mut role = self.role.lock();
         if let Role::Connected { bound: Some(bound), .. } = &*role {
             self.stack.tcp_ports.release(bound);
         }
-        *role = Role::Idle { bound: None, error: None };
+        *role = Role::Idle { bound: None, error };
     }
 
     fn apply(&self) {
@@ -366,7 +367,7 @@ impl Socket for TcpSocket {
     fn connect(&self, who: &Caller<'_>, addr: &Address, nonblock: bool) -> Result<()> {
         if *addr == Address::Unspecified {
             if let Ok(conn) = self.conn() {
-                self.disconnect(&conn);
+                self.disconnect(&conn, None);
             }
             return Ok(());
         }
@@ -580,9 +581,7 @@ impl Socket for TcpSocket {
                 let mut inner = conn.lock();
                 if inner.connecting() {
                     drop(inner);
-                    self.disconnect(&conn);
-                    let error = Some(Errno::ECONNRESET);
-                    *self.role.lock() = Role::Idle { bound: None, error };
+                    self.disconnect(&conn, Some(Errno::ECONNRESET));
                     self.queue.wake_all(Events::ALL);
                     return Ok(());
                 }

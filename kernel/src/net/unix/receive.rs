@@ -122,11 +122,7 @@ impl UnixSocket {
                 self.put_back(first);
                 return Ok(total);
             }
-            let moved = match message.dst.remaining() {
-                0 => Ok(0),
-                _ => message.dst.write(&first.data[first.taken..]),
-            };
-            let moved = match moved {
+            let moved = match message.dst.write(&first.data[first.taken..]) {
                 Ok(moved) => moved,
                 Err(error) => {
                     self.put_back(first);
