@@ -122,11 +122,13 @@ mod tests {
             }
             shops
         };
-        let last = std::thread::scope(|scope| {
+        // None of them ends before all have begun.
+        let mut shops: Vec<_> = std::thread::scope(|scope| {
             let others = [(); 3].map(|()| scope.spawn(begin));
-            others.map(|other| other.join().unwrap().pop().unwrap())
+            others.into_iter().flat_map(|other| other.join().unwrap()).collect()
         });
-        // All but the last of each have ended by now.
-        assert_eq!(last[0].left_over().len(), 3 * 99);
+        let last = shops.pop().unwrap();
+        drop(shops);
+        assert_eq!(last.left_over().len(), 3 * 100 - 1);
     }
 }

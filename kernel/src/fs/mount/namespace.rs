@@ -1,6 +1,7 @@
 //! Mount namespaces (mount_namespaces(7)): what processes see of the mounts.
 
-use super::{MOUNTS, Mount, Path, copy_in, room, subtree, take_out, vacated};
+use super::table::{MOUNTS, copy_in, in_tree, room, subtree, take_out, tell, vacated};
+use super::{Mount, Path};
 use crate::errno::{Errno, Result};
 use crate::fs::FsContext;
 use crate::sync::{Once, SpinLock};
@@ -72,7 +73,7 @@ pub fn pivot(context: &FsContext, new: &Path, old: Path) -> Result<()> {
     if shared(&old.mount) || above(&new.mount) || above(&root.mount) {
         return Err(Errno::EINVAL);
     }
-    if !super::in_tree(&root.mount) || !super::in_tree(&new.mount) {
+    if !in_tree(&root.mount) || !in_tree(&new.mount) {
         return Err(Errno::EINVAL);
     }
     if new.dentry.is_deleted() || old.dentry.is_deleted() {
@@ -110,7 +111,7 @@ pub fn pivot(context: &FsContext, new: &Path, old: Path) -> Result<()> {
     } else {
         drop(mounts);
     }
-    super::tell();
+    tell();
     // Everybody who was at the root is at the new one.
     crate::fs::hooks::each_context(&|context| context.replace(&root, new));
     Ok(())

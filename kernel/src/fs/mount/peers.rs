@@ -1,6 +1,7 @@
 //! Mounts that share what is mounted below them (mount_namespaces(7), "shared subtrees").
 
-use super::{Mount, Path, copy_in, descend_in, subtree};
+use super::table::{copy_in, descend_in, subtree};
+use super::{Mount, Path};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -1,19 +1,19 @@
 //! Stream sockets over TCP (tcp(7)).
 
-use super::ancillary;
-use super::inet::{self, IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_TCP};
-use super::options::{Common, MIN_RECEIVE, Timestamp, int};
-use super::{Caller, Control, Incoming, Outgoing, Shutdown, Socket, wait};
+mod options;
+mod transfer;
+
+use self::options::Settings;
+use super::inet;
+use super::{Caller, Incoming, Outgoing, Shutdown, Socket, wait};
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::put_user;
 use crate::net::addr::{Address, SocketAddr};
 use crate::net::ports::Bound;
 use crate::net::stack::Stack;
-use crate::net::tcp::{
-    Conn, ConnInner, Found, Key, Listener, MAX_BUFFER, MIN_BUFFER, REUSE_AFTER, State, TcpOptions,
-};
-use crate::sync::{SpinGuard, SpinLock, WaitQueue};
+use crate::net::tcp::{Conn, Found, Key, Listener, REUSE_AFTER, State};
+use crate::sync::{SpinLock, WaitQueue};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::ioctl::{FIONREAD, SIOCATMARK, TIOCOUTQ};
@@ -50,45 +50,10 @@ enum Role {
     },
 }
 
-#[derive(Clone)]
-struct Settings {
-    common: Common,
-    ip: IpOptions,
-    tcp: TcpOptions,
-    quick_ack: bool,
-    fast_open: u32,
-    linger2: i32,
-    /// `TCP_INQ`: recvmsg(2) tells how much is left.
-    tells_rest: bool,
-    fast_open_connect: bool,
-    /// Values of [`PLAIN`].
-    plain: [u32; 3],
-}
-
-/// sendto(2) with a connection on the way.
-const MSG_FASTOPEN: u32 = 0x2000_0000;
-
-/// Options without an effect here.
-const PLAIN: [u32; 3] = [TCP_WINDOW_CLAMP, TCP_THIN_LINEAR_TIMEOUTS, TCP_NOTSENT_LOWAT];
-
-fn plain(name: u32) -> Option<usize> {
-    PLAIN.iter().position(|&other| other == name)
-}
-
 impl TcpSocket {
     /// A new socket.
     pub fn new(stack: &Arc<Stack>, v6: bool) -> Arc<TcpSocket> {
-        let settings = Settings {
-            common: Common { receive_buffer: 131_072, send_buffer: 87_040, ..Common::new() },
-            ip: IpOptions::default(),
-            tcp: TcpOptions::default(),
-            quick_ack: true,
-            fast_open: 0,
-            linger2: 60,
-            tells_rest: false,
-            fast_open_connect: false,
-            plain: [0; 3],
-        };
+        let settings = Settings::new();
         Self::with(
             stack,
             v6,
@@ -253,45 +218,6 @@ impl TcpSocket {
         }
         *role = Role::Idle { bound: None, error };
     }
-
-    fn apply(&self) {
-        let settings = self.settings.lock().clone();
-        let mut tcp = settings.tcp;
-        tcp.keep_alive = settings.common.keep_alive;
-        (tcp.ttl, tcp.tos) = (settings.ip.ttl, settings.ip.tos);
-        match &*self.role.lock() {
-            Role::Listening { listener, .. } => *listener.options.lock() = tcp,
-            Role::Connected { conn, .. } => {
-                let conn = conn.clone();
-                let now = self.stack.now();
-                let mut inner = conn.lock();
-                inner.set_options(tcp, now);
-                conn.push(inner);
-            }
-            Role::Idle { .. } => {}
-        }
-        self.settings.lock().tcp = tcp;
-    }
-
-    fn info(&self) -> Vec<u8> {
-        let mut info = alloc::vec![0u8; 248];
-        let mut put =
-            |at: usize, value: u32| info[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-        let role = self.role.lock().clone();
-        let state = match role {
-            Role::Idle { .. } => 7,
-            Role::Listening { listener, .. } => {
-                let (waiting, backlog) = listener.lengths();
-                // tcpi_unacked and tcpi_sacked stand for the accept queue and its limit.
-                put(24, waiting as u32);
-                put(28, backlog as u32);
-                10
-            }
-            Role::Connected { conn, .. } => return conn.lock().info(self.stack.now()),
-        };
-        info[0] = state;
-        info
-    }
 }
 
 impl Socket for TcpSocket {
@@ -401,166 +327,11 @@ impl Socket for TcpSocket {
     }
 
     fn send(&self, who: &Caller<'_>, message: &mut Outgoing<'_, '_>) -> Result<usize> {
-        let nonblock = message.nonblock || message.flags & MSG_DONTWAIT != 0;
-        if message.flags & MSG_FASTOPEN != 0
-            && let Some(to) = &message.to
-        {
-            // Without a cookie it is connect(2) first, and data after the handshake.
-            self.connect(who, to, nonblock)?;
-        }
-        let conn = match &*self.role.lock() {
-            Role::Connected { conn, .. } => conn.clone(),
-            _ => return Err(Errno::EPIPE),
-        };
-        let mut done = 0;
-        let (timeout, corked) = {
-            let settings = self.settings.lock();
-            (settings.common.send_timeout, settings.tcp.cork)
-        };
-        let more = message.flags & MSG_MORE != 0;
-        loop {
-            let now = self.stack.now();
-            let mut inner = conn.lock();
-            if let Some(error) = inner.error() {
-                if done > 0 {
-                    return Ok(done);
-                }
-                inner.take_error();
-                return Err(error);
-            }
-            let mut fault = false;
-            if inner.may_send() {
-                // Each partial segment may be held back for so long.
-                if !corked || inner.unsent() == 0 {
-                    inner.set_cork(more || corked, now);
-                }
-                let moved;
-                (moved, fault) = inner.write(message.src);
-                done += moved;
-                if moved > 0 && message.flags & MSG_OOB != 0 && message.src.remaining() == 0 {
-                    inner.mark_urgent();
-                }
-                if message.src.remaining() > 0 && !fault {
-                    inner.no_space = true;
-                }
-                if moved > 0 || !more {
-                    conn.push(inner);
-                } else {
-                    drop(inner);
-                }
-            } else if !inner.connecting() {
-                return if done > 0 { Ok(done) } else { Err(Errno::EPIPE) };
-            } else {
-                drop(inner);
-            }
-            if message.src.remaining() == 0 {
-                return Ok(done);
-            }
-            if fault {
-                match message.src.fault_in() {
-                    Ok(()) => continue,
-                    Err(_) if done > 0 => return Ok(done),
-                    Err(error) => return Err(error),
-                }
-            }
-            if nonblock {
-                return if done > 0 { Ok(done) } else { Err(Errno::EAGAIN) };
-            }
-            let room = || {
-                let mut inner = conn.lock();
-                let free = inner.spacious();
-                let go =
-                    inner.error().is_some() || !inner.connecting() && (!inner.may_send() || free);
-                inner.no_space |= !go;
-                go.then_some(())
-            };
-            match wait(&self.queue, false, timeout, room) {
-                Ok(()) => {}
-                Err(_) if done > 0 => return Ok(done),
-                Err(error) => return Err(error),
-            }
-        }
+        self.put(who, message)
     }
 
     fn receive(&self, message: &mut Incoming<'_, '_>) -> Result<usize> {
-        let conn = self.conn()?;
-        let (inline, timeout, tells_rest, stamps) = {
-            let settings = self.settings.lock();
-            let common = &settings.common;
-            (common.oob_inline, common.receive_timeout, settings.tells_rest, common.timestamp)
-        };
-        let discard = message.flags & MSG_TRUNC != 0;
-        if message.flags & MSG_OOB != 0 {
-            return Self::receive_urgent(&conn, message, inline);
-        }
-        if message.flags & MSG_ERRQUEUE != 0 {
-            return Err(Errno::EAGAIN);
-        }
-        let mut total = 0;
-        loop {
-            let mut inner = conn.lock();
-            let peek = message.flags & MSG_PEEK != 0;
-            if total == 0 && !peek {
-                inner.pass_mark(inline);
-            }
-            let skip = if peek { total } else { 0 };
-            let (moved, fault) = inner.peek(skip, message.dst, inline, discard);
-            total += moved;
-            let want_all = message.flags & MSG_WAITALL != 0;
-            // A read ends before the urgent byte.
-            let marked = inner.at_mark() || skip + moved < inner.readable();
-            let enough = total > 0 && !(want_all && message.dst.remaining() > 0 && !marked);
-            // An absent page is no reason to return less than there is: programs that wait for edges
-            // take a short count to mean that nothing is left.
-            let end = if fault {
-                None
-            } else if enough || message.dst.remaining() == 0 && inner.readable() > 0 {
-                Some(Ok(total))
-            } else {
-                self.end_of_data(&mut inner, total)
-            };
-            if moved > 0 && !peek {
-                conn.after_read(inner, moved, inline);
-            } else {
-                conn.after_nothing(inner);
-            }
-            if let Some(end) = end {
-                if stamps != Timestamp::Off && total > 0 {
-                    let at = ancillary::wall_time(conn.lock().counters.data_at);
-                    message.control.extend(ancillary::stamp(stamps, at));
-                }
-                if tells_rest && end.is_ok() {
-                    let inner = conn.lock();
-                    // The end of the stream counts as something left to read.
-                    let rest = inner.readable().max(usize::from(inner.peer_done())) as u32;
-                    let data = rest.to_ne_bytes().to_vec();
-                    message.control.push(Control::Raw(LEVEL_TCP, TCP_INQ, data));
-                }
-                return end;
-            }
-            if fault {
-                match message.dst.fault_in() {
-                    Ok(()) => continue,
-                    Err(_) if total > 0 => return Ok(total),
-                    Err(error) => return Err(error),
-                }
-            }
-            if message.nonblock {
-                return if total > 0 { Ok(total) } else { Err(Errno::EAGAIN) };
-            }
-            let held = total;
-            let ready = || {
-                let inner = conn.lock();
-                let over = inner.error().is_some() || inner.read_shut || inner.peer_done();
-                let more = inner.readable() > if peek { held } else { 0 };
-                (more || over).then_some(())
-            };
-            match wait(&self.queue, false, timeout, ready) {
-                Ok(()) => {}
-                Err(_) if total > 0 => return Ok(total),
-                Err(error) => return Err(error),
-            }
-        }
+        self.take(message)
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {
@@ -630,149 +401,11 @@ impl Socket for TcpSocket {
     }
 
     fn set_option(&self, who: &Caller<'_>, level: u32, name: u32, value: &[u8]) -> Result<()> {
-        let mut settings = self.settings.lock();
-        match level {
-            SOL_SOCKET => {
-                if !settings.common.set(who, name, value)? {
-                    return Err(Errno::ENOPROTOOPT);
-                }
-                let buffer = |shown: u32| (shown as usize / 2).clamp(MIN_BUFFER, MAX_BUFFER);
-                match name {
-                    SO_RCVBUF | SO_RCVBUFFORCE => {
-                        settings.tcp.receive_buffer = buffer(settings.common.receive_buffer);
-                    }
-                    SO_SNDBUF | SO_SNDBUFFORCE => {
-                        settings.tcp.send_buffer = buffer(settings.common.send_buffer);
-                    }
-                    SO_KEEPALIVE => {}
-                    _ => return Ok(()),
-                }
-            }
-            // As in Linux, MCAST_JOIN_GROUP alone is for streams, too.
-            LEVEL_IP if matches!(name, IP_ADD_MEMBERSHIP | IP_DROP_MEMBERSHIP) => {
-                return Err(Errno::EPROTO);
-            }
-            LEVEL_IPV6 if matches!(name, IPV6_ADD_MEMBERSHIP | IPV6_DROP_MEMBERSHIP) => {
-                return Err(Errno::EPROTO);
-            }
-            LEVEL_IP | LEVEL_IPV6 => {
-                if name == IPV6_V6ONLY && level == LEVEL_IPV6 {
-                    drop(settings);
-                    if !matches!(&*self.role.lock(), Role::Idle { bound: None, .. }) {
-                        return Err(Errno::EINVAL);
-                    }
-                    settings = self.settings.lock();
-                }
-                settings.ip.set(&self.stack, self.v6, level, name, value)?;
-                // The other bits are the protocol's own (RFC 3168).
-                settings.ip.tos &= 0xfc;
-            }
-            LEVEL_TCP => {
-                if name == TCP_CONGESTION {
-                    let name = value.split(|&byte| byte == 0).next().unwrap_or_default();
-                    return if name == b"cubic" { Ok(()) } else { Err(Errno::ENOENT) };
-                }
-                let value = int(value)?;
-                let on = value != 0;
-                let positive = |max: i32| match value {
-                    1.. if value <= max => Ok(value as u32),
-                    _ => Err(Errno::EINVAL),
-                };
-                match name {
-                    TCP_NODELAY => settings.tcp.no_delay = on,
-                    TCP_CORK => settings.tcp.cork = on,
-                    TCP_KEEPIDLE => settings.tcp.keep_idle = positive(32767)?,
-                    TCP_KEEPINTVL => settings.tcp.keep_interval = positive(32767)?,
-                    TCP_KEEPCNT => settings.tcp.keep_count = positive(127)?,
-                    TCP_USER_TIMEOUT if value < 0 => return Err(Errno::EINVAL),
-                    TCP_USER_TIMEOUT => settings.tcp.user_timeout = value as u32,
-                    TCP_DEFER_ACCEPT => settings.tcp.defer_accept = value.max(0) as u32,
-                    TCP_MAXSEG => {
-                        if value != 0 && !(88..=32767).contains(&value) {
-                            return Err(Errno::EINVAL);
-                        }
-                        settings.tcp.max_segment = value as u32;
-                    }
-                    TCP_QUICKACK => {
-                        settings.quick_ack = on;
-                        drop(settings);
-                        if let Ok(conn) = self.conn() {
-                            let mut inner = conn.lock();
-                            inner.set_quick(on);
-                            conn.push(inner);
-                        }
-                        return Ok(());
-                    }
-                    TCP_SYNCNT => settings.tcp.syn_count = positive(127)?,
-                    TCP_LINGER2 => settings.linger2 = value,
-                    TCP_FASTOPEN => settings.fast_open = value.max(0) as u32,
-                    TCP_INQ | TCP_FASTOPEN_CONNECT if !(0..=1).contains(&value) => {
-                        return Err(Errno::EINVAL);
-                    }
-                    TCP_INQ => settings.tells_rest = on,
-                    // Without a cookie, and there is never one, Linux connects as ever, too.
-                    TCP_FASTOPEN_CONNECT => settings.fast_open_connect = on,
-                    TCP_WINDOW_CLAMP if value != 0 => {
-                        settings.plain[0] = (value as u32).max(MIN_RECEIVE / 2);
-                    }
-                    name => match plain(name) {
-                        Some(at) => settings.plain[at] = value as u32,
-                        None => return Err(Errno::ENOPROTOOPT),
-                    },
-                }
-            }
-            _ => return Err(Errno::ENOPROTOOPT),
-        }
-        drop(settings);
-        self.apply();
-        Ok(())
+        self.set(who, level, name, value)
     }
 
     fn option(&self, level: u32, name: u32) -> Result<Vec<u8>> {
-        let settings = self.settings.lock().clone();
-        let number = |value: u32| Ok(value.to_ne_bytes().to_vec());
-        match (level, name) {
-            (SOL_SOCKET, SO_TYPE) => number(SOCK_STREAM),
-            (SOL_SOCKET, SO_DOMAIN) => number(self.family()),
-            (SOL_SOCKET, SO_PROTOCOL) => number(LEVEL_TCP),
-            (SOL_SOCKET, SO_ACCEPTCONN) => {
-                number(u32::from(matches!(&*self.role.lock(), Role::Listening { .. })))
-            }
-            (SOL_SOCKET, SO_ERROR) => {
-                let error = match &mut *self.role.lock() {
-                    Role::Connected { conn, .. } => conn.lock().take_error(),
-                    Role::Idle { error, .. } => error.take(),
-                    Role::Listening { .. } => None,
-                };
-                number(u32::from(error.map_or(0, |error| error.0)))
-            }
-            (SOL_SOCKET, _) => settings.common.get(name).ok_or(Errno::ENOPROTOOPT),
-            (LEVEL_IP | LEVEL_IPV6, _) => settings.ip.get(&self.stack, level, name),
-            (LEVEL_TCP, TCP_NODELAY) => number(u32::from(settings.tcp.no_delay)),
-            (LEVEL_TCP, TCP_CORK) => number(u32::from(settings.tcp.cork)),
-            (LEVEL_TCP, TCP_KEEPIDLE) => number(settings.tcp.keep_idle),
-            (LEVEL_TCP, TCP_KEEPINTVL) => number(settings.tcp.keep_interval),
-            (LEVEL_TCP, TCP_KEEPCNT) => number(settings.tcp.keep_count),
-            (LEVEL_TCP, TCP_USER_TIMEOUT) => number(settings.tcp.user_timeout),
-            (LEVEL_TCP, TCP_DEFER_ACCEPT) => number(settings.tcp.defer_accept),
-            (LEVEL_TCP, TCP_QUICKACK) => number(u32::from(settings.quick_ack)),
-            (LEVEL_TCP, TCP_SYNCNT) => number(settings.tcp.syn_count),
-            (LEVEL_TCP, TCP_LINGER2) => number(settings.linger2 as u32),
-            (LEVEL_TCP, TCP_FASTOPEN) => number(settings.fast_open),
-            (LEVEL_TCP, TCP_FASTOPEN_CONNECT) => number(settings.fast_open_connect.into()),
-            (LEVEL_TCP, TCP_INQ) => number(settings.tells_rest.into()),
-            (LEVEL_TCP, TCP_MAXSEG) => match self.conn() {
-                Ok(conn) => number(conn.lock().mss() as u32),
-                Err(_) if settings.tcp.max_segment > 0 => number(settings.tcp.max_segment),
-                Err(_) => number(536),
-            },
-            (LEVEL_TCP, TCP_CONGESTION) => Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec()),
-            (LEVEL_TCP, TCP_INFO) => Ok(self.info()),
-            (LEVEL_TCP, _) => plain(name)
-                .map(|at| settings.plain[at].to_ne_bytes().to_vec())
-                .ok_or(Errno::ENOPROTOOPT),
-            _ => Err(Errno::EOPNOTSUPP),
-        }
+        self.get(level, name)
     }
 
     fn poll(&self, table: &mut PollTable<'_>) -> Events {
@@ -858,49 +491,5 @@ impl Socket for TcpSocket {
                 }
             }
         }
-    }
-}
-
-impl TcpSocket {
-    /// `recv(MSG_OOB)`: the one byte that the peer called urgent last.
-    fn receive_urgent(
-        conn: &Arc<Conn>,
-        message: &mut Incoming<'_, '_>,
-        inline: bool,
-    ) -> Result<usize> {
-        let mut inner = conn.lock();
-        let over = inner.peer_done();
-        let Some(urgent) = inner.urgent.as_mut().filter(|urgent| !inline && !urgent.taken) else {
-            return Err(Errno::EINVAL);
-        };
-        let Some(byte) = urgent.byte else {
-            return if over { Ok(0) } else { Err(Errno::EAGAIN) };
-        };
-        urgent.taken |= message.flags & MSG_PEEK == 0;
-        drop(inner);
-        message.out_flags |= MSG_OOB;
-        if message.dst.remaining() == 0 {
-            message.out_flags |= MSG_TRUNC;
-            return Ok(0);
-        }
-        message.dst.write(&[byte])
-    }
-
-    /// What recv(2) says when there is no data to move: `None` to wait.
-    fn end_of_data(
-        &self,
-        inner: &mut SpinGuard<'_, ConnInner>,
-        total: usize,
-    ) -> Option<Result<usize>> {
-        if total > 0 && (inner.error().is_some() || inner.read_shut || inner.peer_done()) {
-            return Some(Ok(total));
-        }
-        if let Some(error) = inner.take_error() {
-            return Some(Err(error));
-        }
-        if inner.read_shut || inner.peer_done() {
-            return Some(Ok(0));
-        }
-        None
     }
 }
