@@ -393,7 +393,7 @@ impl Hasher for NameHasher {
         // overlap.
         let rest =
             match (bytes.last_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-                (Some(last), ..) if len % 8 != 0 => u64::from_le_bytes(*last),
+                (Some(last), ..) if !len.is_multiple_of(8) => u64::from_le_bytes(*last),
                 (None, Some(first), Some(last)) => {
                     u64::from(u32::from_le_bytes(*first))
                         | u64::from(u32::from_le_bytes(*last)) << 32

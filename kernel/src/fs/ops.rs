@@ -86,10 +86,10 @@ pub fn open_found(who: &dyn Subject, path: Path, flags: u32, created: bool) -> R
         FileType::Socket => return Err(Errno::ENXIO),
         FileType::Directory if writes || flags & O_CREAT != 0 => return Err(Errno::EISDIR),
         FileType::Directory if flags & O_DIRECT != 0 => return Err(Errno::EINVAL),
-        FileType::CharDevice | FileType::BlockDevice => {
-            if path.mount.flags().contains(MountFlags::NODEV) {
-                return Err(Errno::EACCES);
-            }
+        FileType::CharDevice | FileType::BlockDevice
+            if path.mount.flags().contains(MountFlags::NODEV) =>
+        {
+            return Err(Errno::EACCES);
         }
         _ => {}
     }

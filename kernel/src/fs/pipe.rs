@@ -5,7 +5,6 @@ mod quota;
 mod ring;
 
 use super::hooks;
-use super::inode::Inode;
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::io::{IoDst, IoSrc};
@@ -146,7 +145,7 @@ impl Pipe {
             if nonblocking {
                 return Err(Errno::EAGAIN);
             }
-            let ready = || (self.len() > 0 || self.writers.load(SeqCst) == 0).then_some(());
+            let ready = || (!self.is_empty() || self.writers.load(SeqCst) == 0).then_some(());
             self.data.wait(WaitMode::Interruptible, None, ready).map_err(|_| Errno::ERESTARTSYS)?;
         }
     }
@@ -200,7 +199,7 @@ impl Pipe {
     /// must not.
     pub fn wait_for_data(&self, nonblocking: bool) -> Result<bool> {
         let ready = || {
-            let some = self.len() > 0;
+            let some = !self.is_empty();
             (some || self.writers.load(SeqCst) == 0).then_some(some)
         };
         match ready() {

@@ -179,7 +179,7 @@ impl FileSystem for Shared {
         self.0.kind
     }
     fn root(&self) -> Arc<dyn Inode> {
-        PseudoInode::new(&self.0, Key::default(), self.0.root)
+        PseudoInode::of(&self.0, Key::default(), self.0.root)
     }
     fn statfs(&self) -> StatFs {
         StatFs { kind: self.0.magic, bsize: 4096, ..StatFs::default() }
@@ -196,7 +196,7 @@ struct PseudoInode {
 }
 
 impl PseudoInode {
-    fn new(fs: &Arc<PseudoFs>, key: Key, entry: &'static Entry) -> Arc<dyn Inode> {
+    fn of(fs: &Arc<PseudoFs>, key: Key, entry: &'static Entry) -> Arc<dyn Inode> {
         Arc::new(PseudoInode { fs: fs.clone(), key, entry })
     }
 
@@ -263,11 +263,11 @@ impl Inode for PseudoInode {
             if !(self.fs.alive)(&self.key) {
                 return Err(Errno::ENOENT);
             }
-            return Ok(PseudoInode::new(&self.fs, self.key, entry));
+            return Ok(PseudoInode::of(&self.fs, self.key, entry));
         }
         let found = dir.changing.as_ref().and_then(|changing| (changing.find)(&self.key, name));
         let (key, entry) = found.ok_or(Errno::ENOENT)?;
-        Ok(PseudoInode::new(&self.fs, key, entry))
+        Ok(PseudoInode::of(&self.fs, key, entry))
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {

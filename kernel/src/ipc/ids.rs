@@ -41,6 +41,12 @@ fn id_of(slot: i32, sequence: i32) -> i32 {
     sequence.wrapping_mul(MAX_IDS).wrapping_add(slot) & i32::MAX
 }
 
+impl<T: Object> Default for Ids<T> {
+    fn default() -> Ids<T> {
+        Ids::new()
+    }
+}
+
 impl<T: Object> Ids<T> {
     /// None yet.
     pub const fn new() -> Ids<T> {

@@ -108,7 +108,7 @@ fn overlapping_and_endless_fragments_cost_nothing_for_long() {
         ip::prepend(&mut packet, &src, &dst, protocol::UDP, 64, 0);
         let head = &mut packet.bytes_mut()[..20];
         head[4..6].copy_from_slice(&id.to_be_bytes());
-        let field = offset / 8 | u16::from(more) << 13;
+        let field = (offset / 8) | (u16::from(more) << 13);
         head[6..8].copy_from_slice(&field.to_be_bytes());
         checksum::fill(0, head, 10);
         packet

@@ -133,7 +133,7 @@ pub fn get_robust_list(tid: i32, head: usize, len: usize) -> Result<usize> {
         if !same && !mine.capable(CAP_SYS_PTRACE) {
             return Err(Errno::EPERM);
         }
-        robust::head(&*task)
+        robust::head(&task)
     };
     crate::io::put_user(len, &24usize)?;
     crate::io::put_user(head, &list)?;

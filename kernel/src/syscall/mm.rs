@@ -28,7 +28,7 @@ fn prot_arg(prot: u32) -> Result<Prot> {
 pub fn mmap(addr: usize, len: usize, prot: u32, flags: u32, fd: i32, offset: u64) -> Result<usize> {
     // Unknown protection bits are ignored here, as Linux does.
     let prot = Prot::from_bits_truncate(prot as u8);
-    if offset % PAGE_SIZE as u64 != 0 {
+    if !offset.is_multiple_of(PAGE_SIZE as u64) {
         return Err(Errno::EINVAL);
     }
     let shared = match flags & MAP_TYPE {
@@ -110,7 +110,7 @@ pub fn munmap(addr: usize, len: usize) -> Result<usize> {
 /// mprotect(2)
 pub fn mprotect(addr: usize, len: usize, prot: u32) -> Result<usize> {
     const GROWS: u32 = PROT_GROWSDOWN | PROT_GROWSUP;
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let grows_down = prot & PROT_GROWSDOWN != 0;

@@ -263,12 +263,12 @@ pub fn getrusage(who: i32, to: usize) -> Result<usize> {
         -1 => task.process().children_usage(),
         _ => return Err(Errno::EINVAL),
     };
-    if who >= 0 {
-        if let Some(stats) = task.with_mm(|mm| mm.stats()) {
-            usage.max_rss = stats.peak_resident as u64 / 1024;
-            usage.minor_faults += stats.minor_faults as u64;
-            usage.major_faults += stats.major_faults as u64;
-        }
+    if who >= 0
+        && let Some(stats) = task.with_mm(|mm| mm.stats())
+    {
+        usage.max_rss = stats.peak_resident as u64 / 1024;
+        usage.minor_faults += stats.minor_faults as u64;
+        usage.major_faults += stats.major_faults as u64;
     }
     put_user(to, &rusage(&usage))?;
     Ok(0)

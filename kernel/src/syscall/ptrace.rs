@@ -105,7 +105,7 @@ fn stopped(task: &Arc<Task>, request: u32, addr: usize, data: usize) -> Result<u
         }
         PTRACE_POKEUSR => {
             let mut registers = registers()?;
-            let slot = registers.get_mut(addr / 8).filter(|_| addr % 8 == 0);
+            let slot = registers.get_mut(addr / 8).filter(|_| addr.is_multiple_of(8));
             *slot.ok_or(Errno::EIO)? = data;
             store(task, registers)?;
         }

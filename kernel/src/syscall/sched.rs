@@ -32,7 +32,7 @@ pub fn sched_yield() -> Result<usize> {
 
 /// sched_getaffinity(2)
 pub fn sched_getaffinity(tid: i32, len: usize, to: usize) -> Result<usize> {
-    if len < 8 || len % 8 != 0 {
+    if len < 8 || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let mask = target(tid)?.sched.affinity() & sched::online_cpus();
@@ -136,7 +136,7 @@ pub fn sched_rr_get_interval(tid: i32, to: usize) -> Result<usize> {
 /// sched_getattr(2)
 pub fn sched_getattr(tid: i32, to: usize, size: u32, flags: u32) -> Result<usize> {
     const LEN: u32 = 48;
-    if to == 0 || size < LEN || size > 4096 || flags != 0 {
+    if to == 0 || !(LEN..=4096).contains(&size) || flags != 0 {
         return Err(Errno::EINVAL);
     }
     let task = target(tid)?;

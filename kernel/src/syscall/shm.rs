@@ -39,7 +39,7 @@ pub fn shmget(key: i32, size: usize, flags: u32) -> Result<usize> {
 /// shmat(2)
 pub fn shmat(id: i32, addr: usize, flags: u32) -> Result<usize> {
     let mut addr = addr;
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         if flags & SHM_RND == 0 {
             return Err(Errno::EINVAL);
         }
@@ -74,7 +74,7 @@ pub fn shmat(id: i32, addr: usize, flags: u32) -> Result<usize> {
 
 /// shmdt(2)
 pub fn shmdt(addr: usize) -> Result<usize> {
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let detached = current()

@@ -67,10 +67,11 @@ pub fn exit_thread(status: i32) -> ! {
         let mut group = process.signal.lock();
         group.threads.retain(|other| !Arc::ptr_eq(other, &task));
         // Others may have waited for this one to stop, or to end.
-        if let Stop::Stopping(signal, count) = group.stop {
-            if count >= group.threads.len() && !group.threads.is_empty() {
-                group.stop = Stop::Stopped(signal);
-            }
+        if let Stop::Stopping(signal, count) = group.stop
+            && count >= group.threads.len()
+            && !group.threads.is_empty()
+        {
+            group.stop = Stop::Stopped(signal);
         }
         let status = group.group_exit.unwrap_or(status);
         process.exit_status.store(status, Ordering::Relaxed);
@@ -121,10 +122,10 @@ fn exit_process(process: &Arc<Process>) {
         super::session::release_terminal(process.sid());
     }
     process.set_exe(None);
-    if process.is_init() {
-        if let Some(hook) = MAIN_EXIT.get() {
-            hook.main_exited(process.exit_status.load(Ordering::Relaxed));
-        }
+    if process.is_init()
+        && let Some(hook) = MAIN_EXIT.get()
+    {
+        hook.main_exited(process.exit_status.load(Ordering::Relaxed));
     }
     let adopted = {
         let family = family::lock();

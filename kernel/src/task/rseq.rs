@@ -34,7 +34,7 @@ pub fn register(area: usize, len: u32, flags: u32, signature: u32) -> Result<usi
         let same = old == area && task.rseq_signature.load(Relaxed) == signature;
         return Err(if same { Errno::EBUSY } else { Errno::EINVAL });
     }
-    if area == 0 || area % 32 != 0 || len < MIN_LEN {
+    if area == 0 || !area.is_multiple_of(32) || len < MIN_LEN {
         return Err(Errno::EINVAL);
     }
     put_user(area + 8, &0u64)?;

@@ -283,8 +283,8 @@ fn eventfd_counts() {
         let fd = ok(eventfd(3, EFD_NONBLOCK));
         write(fd, &4u64.to_ne_bytes());
         assert_eq!(read(fd, 8), 7u64.to_ne_bytes());
-        fails!(libc::read(fd, (&mut [0u8; 8]).as_mut_ptr().cast(), 8), EAGAIN);
-        fails!(libc::read(fd, (&mut [0u8; 4]).as_mut_ptr().cast(), 4), EINVAL);
+        fails!(libc::read(fd, [0u8; 8].as_mut_ptr().cast(), 8), EAGAIN);
+        fails!(libc::read(fd, [0u8; 4].as_mut_ptr().cast(), 4), EINVAL);
         fails!(libc::write(fd, u64::MAX.to_ne_bytes().as_ptr().cast(), 8), EINVAL);
         let semaphore = ok(eventfd(2, EFD_SEMAPHORE | EFD_NONBLOCK));
         assert_eq!(
@@ -312,7 +312,7 @@ fn timerfd_expires() {
         let tick = timespec { tv_sec: 0, tv_nsec: 20_000_000 };
         let later = timespec { tv_sec: 100, tv_nsec: 0 };
         ok(timerfd_settime(fd, 0, &itimerspec { it_interval: tick, it_value: later }, null_mut()));
-        fails!(libc::read(fd, (&mut [0u8; 8]).as_mut_ptr().cast(), 8), EAGAIN);
+        fails!(libc::read(fd, [0u8; 8].as_mut_ptr().cast(), 8), EAGAIN);
         ok(timerfd_settime(fd, 0, &itimerspec { it_interval: tick, it_value: tick }, null_mut()));
         pause_ms(110);
         let count = u64::from_ne_bytes(read(fd, 8).try_into().unwrap());
@@ -358,7 +358,7 @@ fn signalfd_reads_signals() {
         sigaddset(&mut set, SIGUSR2);
         sigprocmask(SIG_BLOCK, &set, null_mut());
         let fd = ok(signalfd(-1, &set, SFD_NONBLOCK));
-        fails!(libc::read(fd, (&mut [0u8; 128]).as_mut_ptr().cast(), 128), EAGAIN);
+        fails!(libc::read(fd, [0u8; 128].as_mut_ptr().cast(), 128), EAGAIN);
         kill(getpid(), SIGUSR2);
         kill(getpid(), SIGUSR1);
         let epoll = ok(epoll_create1(0));
@@ -389,7 +389,7 @@ fn inotify_tells_of_changes() {
             c(&dir).as_ptr(),
             IN_CREATE | IN_DELETE | IN_MODIFY | IN_MOVE,
         ));
-        fails!(libc::read(fd, (&mut [0u8; 256]).as_mut_ptr().cast(), 256), EAGAIN);
+        fails!(libc::read(fd, [0u8; 256].as_mut_ptr().cast(), 256), EAGAIN);
         std::fs::write(format!("{dir}/file"), b"x").unwrap();
         std::fs::rename(format!("{dir}/file"), format!("{dir}/other")).unwrap();
         std::fs::remove_file(format!("{dir}/other")).unwrap();

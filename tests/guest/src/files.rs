@@ -763,7 +763,7 @@ fn copy_file_range_copies() {
         let (mut a, mut b) = (2, 1);
         assert_eq!(copy_file_range(from, &mut a, to, &mut b, 5, 0), 5);
         assert_eq!((a, b), (7, 6));
-        assert_eq!(content(&path("cfr-to")), b"\023456");
+        assert_eq!(content(&path("cfr-to")), b"\x0023456");
         fails!(copy_file_range(from, null_mut(), to, null_mut(), 1, 9), EINVAL);
     }
 }
@@ -863,7 +863,7 @@ fn fifo_connects_reader_and_writer() {
         let w = open_at(&fifo, O_WRONLY | O_NONBLOCK);
         write(w, b"through");
         assert_eq!(read(r, 99), b"through");
-        fails!(libc::read(r, (&mut [0u8; 4]).as_mut_ptr().cast(), 4), EAGAIN);
+        fails!(libc::read(r, [0u8; 4].as_mut_ptr().cast(), 4), EAGAIN);
         close(w);
         assert_eq!(read(r, 99), b"");
         close(r);

@@ -311,8 +311,7 @@ pub const WATCHED: [(&str, i64); 8] = [
 
 /// Frames in use, without what can be dropped.
 pub fn frames_in_use() -> Option<i64> {
-    let [total, free, cached] =
-        ["frames_total", "frames_free", "frames_cached"].map(|name| counter(name));
+    let [total, free, cached] = ["frames_total", "frames_free", "frames_cached"].map(counter);
     Some(total? - free? - cached?)
 }
 

@@ -84,7 +84,7 @@ fn text_is_not_writable_and_data_does_not_run() {
     assert_eq!(signal_of(|| unsafe { code.write_volatile(0xc3) }), SIGSEGV);
     // `ret`, on the stack, in the heap, in fresh memory.
     let on_stack = [0xc3u8; 16];
-    let in_heap = vec![0xc3u8; 16];
+    let in_heap = Box::new([0xc3u8; 16]);
     let fresh = unsafe {
         let at =
             mmap(std::ptr::null_mut(), 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);

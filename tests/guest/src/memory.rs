@@ -233,7 +233,7 @@ fn invalid_requests_fail() {
         fails!(mmap(null_mut(), PAGE, RW, MAP_PRIVATE, -1, 0) as i64, EBADF);
         fails!(mmap(null_mut(), PAGE, RW, MAP_PRIVATE, 0, 100) as i64, EINVAL);
         fails!(mmap(null_mut(), 1 << 47, RW, ANON, -1, 0) as i64, ENOMEM);
-        fails!(munmap(1 as *mut c_void, PAGE), EINVAL);
+        fails!(munmap(std::ptr::without_provenance_mut(1), PAGE), EINVAL);
         fails!(munmap(null_mut(), 0), EINVAL);
         ok(munmap(PAGE as *mut c_void, PAGE));
         let (r, _w) = pipe();
@@ -533,7 +533,7 @@ fn memory_policies_of_one_node() {
         fails!(set(local, &here, 64), EINVAL);
         fails!(set(local | static_nodes, std::ptr::null(), 0), EINVAL);
         fails!(set(99, &here, 64), EINVAL);
-        fails!(set(bind, 8 as *const u64, 64), EFAULT);
+        fails!(set(bind, std::ptr::without_provenance(8), 64), EFAULT);
         ok(set(default, std::ptr::null(), 0));
 
         let at = map(4 * PAGE, RW, ANON, -1, 0);

@@ -428,7 +428,13 @@ fn a_filesystem_that_is_written_to_does_not_become_read_only() {
         fails!(mount_at("t", &plain, "tmpfs", 0, ""), ENOTDIR);
         fails!(mount_at("t", &at, "tmpfs", 0, "colour=blue"), EINVAL);
         fails!(
-            mount(1 as *const c_char, c(&at).as_ptr(), c("tmpfs").as_ptr(), 0, std::ptr::null()),
+            mount(
+                std::ptr::without_provenance(1),
+                c(&at).as_ptr(),
+                c("tmpfs").as_ptr(),
+                0,
+                std::ptr::null()
+            ),
             EFAULT
         );
     }

@@ -147,7 +147,7 @@ fn tcp_nonblocking_connect_and_accept() {
         let accepted =
             ok(accept4(listener.as_raw_fd(), null_mut(), null_mut(), SOCK_NONBLOCK | SOCK_CLOEXEC));
         assert_eq!(fcntl(accepted, F_GETFD), FD_CLOEXEC);
-        fails!(recv(accepted, (&mut [0u8; 4]).as_mut_ptr().cast(), 4, 0), EAGAIN);
+        fails!(recv(accepted, [0u8; 4].as_mut_ptr().cast(), 4, 0), EAGAIN);
     }
 }
 
@@ -679,7 +679,7 @@ fn wrong_states_fail() {
     unsafe {
         let fd = ok(socket(AF_INET, SOCK_STREAM, 0));
         fails!(accept(fd, null_mut(), null_mut()), EINVAL);
-        fails!(recv(fd, (&mut [0u8; 4]).as_mut_ptr().cast(), 4, 0), ENOTCONN);
+        fails!(recv(fd, [0u8; 4].as_mut_ptr().cast(), 4, 0), ENOTCONN);
         fails!(shutdown(fd, SHUT_RDWR), ENOTCONN);
         let mut address: sockaddr_in = zeroed();
         let mut len = size_of::<sockaddr_in>() as u32;

@@ -91,7 +91,7 @@ fn a_socket_connects_to_itself() {
     let own = stream.local_addr().unwrap();
     ok(connect_to(&stream, own));
     assert_eq!(stream.peer_addr().unwrap(), own);
-    let sent: Vec<u8> = (0..300_000u32).map(|at| (at * 7 >> 3) as u8).collect();
+    let sent: Vec<u8> = (0..300_000u32).map(|at| ((at * 7) >> 3) as u8).collect();
     let mut reader = stream.try_clone().unwrap();
     let wanted = sent.clone();
     let reader = std::thread::spawn(move || {

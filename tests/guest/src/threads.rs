@@ -65,7 +65,7 @@ fn mutexes_exclude() {
                 for _ in 0..5000 {
                     let mut guard = value.lock().unwrap();
                     let seen = *guard;
-                    if seen % 64 == 0 {
+                    if seen.is_multiple_of(64) {
                         std::thread::yield_now();
                     }
                     *guard = seen + 1;
@@ -199,8 +199,10 @@ fn futex_requeue_moves_waiters() {
     let (word, other) = (Arc::new(AtomicU32::new(0)), AtomicU32::new(0));
     let threads = waiters(&word, 4, !0);
     let op = FUTEX_CMP_REQUEUE | FUTEX_PRIVATE_FLAG;
-    unsafe { fails!(futex(&word, op, 1, 2 as *const timespec, &other, 9), EAGAIN) };
-    assert_eq!(futex(&word, op, 1, 2 as *const timespec, &other, 0), 3);
+    unsafe {
+        fails!(futex(&word, op, 1, std::ptr::without_provenance::<timespec>(2), &other, 9), EAGAIN)
+    };
+    assert_eq!(futex(&word, op, 1, std::ptr::without_provenance::<timespec>(2), &other, 0), 3);
     assert_eq!(wake(&other, 9), 2);
     assert_eq!(wake(&word, 9), 1);
     threads.into_iter().for_each(|thread| thread.join().unwrap());

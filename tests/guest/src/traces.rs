@@ -92,7 +92,7 @@ fn vector_registers_are_read_and_set() {
         iov.iov_len = 8192;
         ok(set(PTRACE_GETREGSET, NT_X86_XSTATE, &mut iov));
         let size = iov.iov_len;
-        assert!(size >= 576 && size < 8192, "{size}");
+        assert!((576..8192).contains(&size), "{size}");
         assert_eq!(area[26..28], [1, 2]);
         // Which components there are, and which of them are in use.
         assert!(area[58] & 3 == 3 && area[64] & 2 == 2, "{:x} {:x}", area[58], area[64]);

@@ -44,12 +44,12 @@ pub fn load(dir: &Path, last: u64, more: bool) -> i32 {
         println!("ack {n}");
         // Work that nobody was promised: names that come and go, a file that grows and shrinks.
         let churn = dir.join(format!("spare/churn-{}", n % 97));
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             let _ = fs::remove_file(&churn);
         } else {
             fs::write(&churn, vec![n as u8; (n * 977 % 50_000) as usize]).unwrap();
         }
-        if n % 11 == 0 {
+        if n.is_multiple_of(11) {
             let file = OpenOptions::new().write(true).open(&churn);
             if let Ok(file) = file {
                 file.set_len(n * 31 % 9000).unwrap();
@@ -79,7 +79,7 @@ fn verify(dir: &Path, last: u64) -> Result<(), String> {
         log.chunks_exact(8).map(|n| u64::from_le_bytes(n.try_into().unwrap())).collect();
     let newest = *numbers.last().ok_or("the log is empty")?;
     // One write may have been under way.
-    if newest < last || !numbers.iter().any(|&n| n == last) {
+    if newest < last || !numbers.contains(&last) {
         return Err(format!("the log ends with {newest}, {last} was acknowledged"));
     }
     for slot in 0..SLOTS {

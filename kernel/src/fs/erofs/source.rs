@@ -149,7 +149,7 @@ impl Source {
         verity: Option<&Verity>,
     ) -> Result<Source> {
         let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
-        if end > device.capacity() || start % crate::drivers::block::SECTOR != 0 {
+        if end > device.capacity() || !start.is_multiple_of(crate::drivers::block::SECTOR) {
             return Err(Errno::EINVAL);
         }
         let raw = Raw::Disk { device, start, len };

@@ -146,7 +146,7 @@ impl Ext4Inode {
         let _writing = contents.writing.lock();
         let old = contents.cache.len();
         contents.cache.truncate(len)?;
-        if len < old && len % PAGE != 0 {
+        if len < old && !len.is_multiple_of(PAGE) {
             // What was cut off must not come back if the file grows after a crash.
             self.write_range(contents, len / PAGE, len / PAGE + 1, true)?;
         }

@@ -67,7 +67,7 @@ impl FileOps for PipeEnd {
         let mut events = Events::empty();
         if self.read {
             table.register(&self.pipe.data);
-            if self.pipe.len() > 0 {
+            if !self.pipe.is_empty() {
                 events |= Events::IN | Events::RDNORM;
             }
             let seen = self.pipe.writer_opens.load(SeqCst) > 0;

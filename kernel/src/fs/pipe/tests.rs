@@ -3,7 +3,7 @@ use crate::errno::Errno;
 use crate::event::PollTable;
 use crate::fs::File;
 use crate::fs::anon::AnonInode;
-use crate::fs::inode::mode::S_IFIFO;
+use crate::fs::inode::{Inode, mode::S_IFIFO};
 use linux_raw_sys::general::{O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY};
 
 fn write(file: &File, bytes: &[u8]) -> Result<usize> {

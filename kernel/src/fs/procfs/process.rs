@@ -204,8 +204,7 @@ const FDINFO: Entry = Entry {
     }),
 };
 
-static FD_LINK: Entry =
-    Entry { name: "fd", mode: 0o700, kind: Kind::Magic(|key| fd_text(key), |key| fd_place(key)) };
+static FD_LINK: Entry = Entry { name: "fd", mode: 0o700, kind: Kind::Magic(fd_text, fd_place) };
 static FDINFO_FILE: Entry = Entry { name: "fdinfo", mode: 0o400, kind: Kind::Text(fdinfo) };
 
 fn open_fd(key: &Key, name: &[u8]) -> Option<Key> {

@@ -81,11 +81,9 @@ impl PageCache {
             return 0;
         }
         let mut freed = 0;
-        let mut laps = 0;
-        for _ in 0..effort {
-            if freed == want {
-                break;
-            }
+        let (mut laps, mut looks) = (0, 0);
+        while looks < effort && freed < want {
+            looks += 1;
             let hand = inner.hand;
             let Some((index, value)) = inner.tree.next(hand) else {
                 if laps == LAPS {

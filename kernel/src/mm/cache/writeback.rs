@@ -42,7 +42,7 @@ impl PageCache {
             self.unmap(first.0, last.0 + 1, false);
         }
         let len = self.len();
-        if index_of(len) == last.0 && len % PAGE != 0 {
+        if index_of(len) == last.0 && !len.is_multiple_of(PAGE) {
             last.1.zero((len % PAGE) as usize, (PAGE - len % PAGE) as usize);
         }
         Ok(pages)

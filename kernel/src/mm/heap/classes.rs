@@ -49,8 +49,8 @@ mod tests {
             for align in [1, 16, 32, 64, 512, 2048] {
                 let layout = Layout::from_size_align(size, align).unwrap();
                 let object = SIZES[of(layout).unwrap()] as usize;
-                assert!(object >= size && object % align.min(16) == 0);
-                assert!(align <= 16 || object % align == 0, "{size} {align} {object}");
+                assert!(object >= size && object.is_multiple_of(align.min(16)));
+                assert!(align <= 16 || object.is_multiple_of(align), "{size} {align} {object}");
             }
         }
         assert_eq!(of(Layout::from_size_align(LARGEST + 1, 1).unwrap()), None);

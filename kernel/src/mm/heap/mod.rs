@@ -269,18 +269,18 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
             let random = (seed >> 33) as usize;
             if random % 7 < 4 && held.len() < 3000 {
-                let size = 1 + random / 7 % if random % 50 == 0 { 20_000 } else { 700 };
+                let size = 1 + random / 7 % if random.is_multiple_of(50) { 20_000 } else { 700 };
                 let layout = Layout::from_size_align(size, 1 << (random % 8)).unwrap();
                 // SAFETY: the layout has a size.
                 let at = unsafe { heap.alloc(layout) };
-                assert!(!at.is_null() && at as usize % layout.align() == 0);
+                assert!(!at.is_null() && (at as usize).is_multiple_of(layout.align()));
                 // SAFETY: a fresh object of this size.
                 unsafe { core::ptr::write_bytes(at, round as u8, size) };
                 held.push((at, layout, round as u8));
             } else if !held.is_empty() {
                 let (at, layout, tag) = held.swap_remove(random % held.len());
                 check(at, layout, tag);
-                if random % 3 == 0 {
+                if random.is_multiple_of(3) {
                     let size = layout.size() * 2;
                     // SAFETY: a live object and a valid new size.
                     let moved = unsafe { heap.realloc(at, layout, size) };

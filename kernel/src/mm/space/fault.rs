@@ -116,7 +116,7 @@ impl AddressSpace {
         }
         match &vma.backing {
             Some(backing) if vma.is_shared() => {
-                return self.map_shared(&mut pages, vma, backing, addr, write);
+                self.map_shared(&mut pages, vma, backing, addr, write)
             }
             Some(backing) if entry == 0 => {
                 if !write {
@@ -144,14 +144,14 @@ impl AddressSpace {
                 self.replace(vma, addr, entry, None)
             }
             _ => match reuse(&mut pages, vma, addr) {
-                Ok(true) => return Step::Done,
+                Ok(true) => Step::Done,
                 Ok(false) => {
                     let entry = pages.table.get(addr);
                     let page = pagetable::share(entry);
                     drop(pages);
                     self.replace(vma, addr, entry, page)
                 }
-                Err(_) => return Step::NoMemory,
+                Err(_) => Step::NoMemory,
             },
         }
     }

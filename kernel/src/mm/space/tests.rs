@@ -224,7 +224,7 @@ fn brk_moves_the_end_of_the_heap() {
     let space = space();
     space.set_brk_start(0x55_0000_1234);
     let start = space.brk(0);
-    assert!(start >= 0x55_0000_1234 && start % P == 0);
+    assert!(start >= 0x55_0000_1234 && start.is_multiple_of(P));
     assert_eq!(space.brk(start + 10), start + 10);
     space.write_bytes(start + 100, b"x").unwrap();
     assert_eq!(space.brk(start + 5 * P), start + 5 * P);

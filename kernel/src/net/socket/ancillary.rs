@@ -132,6 +132,23 @@ pub fn failure(v6: bool, failure: &Failure) -> Control {
     Control::Raw(level, kind, data)
 }
 
+/// Seconds and nanoseconds of the wall clock at a point of monotonic time.
+pub fn wall_time(at: u64) -> [u64; 2] {
+    let at = crate::time::clock::boot_time_ns().wrapping_add(at);
+    [at / SECOND, at % SECOND]
+}
+
+/// When something came, if that is asked for.
+pub fn stamp(kind: Timestamp, [secs, nanos]: [u64; 2]) -> Option<Control> {
+    let (name, rest) = match kind {
+        Timestamp::Off => return None,
+        Timestamp::Micros => (SO_TIMESTAMP_OLD, nanos / 1000),
+        Timestamp::Nanos => (SO_TIMESTAMPNS_OLD, nanos),
+    };
+    let data = [secs.to_ne_bytes(), rest.to_ne_bytes()].concat();
+    Some(Control::Raw(SOL_SOCKET, name, data))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,21 +190,4 @@ mod tests {
         let usual = raw(LEVEL_IPV6, IPV6_TCLASS, &(-1i32).to_ne_bytes());
         assert_eq!(Wishes::read(&[usual], false).unwrap().tos, None);
     }
-}
-
-/// Seconds and nanoseconds of the wall clock at a point of monotonic time.
-pub fn wall_time(at: u64) -> [u64; 2] {
-    let at = crate::time::clock::boot_time_ns().wrapping_add(at);
-    [at / SECOND, at % SECOND]
-}
-
-/// When something came, if that is asked for.
-pub fn stamp(kind: Timestamp, [secs, nanos]: [u64; 2]) -> Option<Control> {
-    let (name, rest) = match kind {
-        Timestamp::Off => return None,
-        Timestamp::Micros => (SO_TIMESTAMP_OLD, nanos / 1000),
-        Timestamp::Nanos => (SO_TIMESTAMPNS_OLD, nanos),
-    };
-    let data = [secs.to_ne_bytes(), rest.to_ne_bytes()].concat();
-    Some(Control::Raw(SOL_SOCKET, name, data))
 }

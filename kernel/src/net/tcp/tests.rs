@@ -19,7 +19,7 @@ fn connected(world: &mut World) -> (Arc<Conn>, Arc<Conn>) {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at * 7 >> 3) as u8 ^ (at >> 11) as u8).collect()
+    (0..len).map(|at| ((at * 7) >> 3) as u8 ^ (at >> 11) as u8).collect()
 }
 
 /// Carries `data` from one end to the other, looking every `step`; returns how long it took.

@@ -77,15 +77,15 @@ pub fn unbind(socket: &Arc<UnixSocket>, name: &UnixName, inode: Option<&Arc<dyn 
     let is_ours = |other: Option<&Weak<UnixSocket>>| {
         other.is_some_and(|other| Weak::as_ptr(other) == Arc::as_ptr(socket))
     };
-    if let UnixName::Abstract(name) = name {
-        if is_ours(names.abstracts.get(name)) {
-            names.abstracts.remove(name);
-        }
+    if let UnixName::Abstract(name) = name
+        && is_ours(names.abstracts.get(name))
+    {
+        names.abstracts.remove(name);
     }
-    if let Some(inode) = inode {
-        if is_ours(names.inodes.get(&identity(inode))) {
-            names.inodes.remove(&identity(inode));
-        }
+    if let Some(inode) = inode
+        && is_ours(names.inodes.get(&identity(inode)))
+    {
+        names.inodes.remove(&identity(inode));
     }
 }
 

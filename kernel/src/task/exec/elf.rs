@@ -216,7 +216,7 @@ mod tests {
             phdr(PT_LOAD, 0, 0, 200, 100),
             phdr(PT_LOAD, 1, 0, 1, 100),
             phdr(PT_LOAD, 0, 0x7fff_ffff_f000, 1, 4097),
-            phdr(PT_LOAD, u64::MAX & !4095, 0, 8192, 8192),
+            phdr(PT_LOAD, !4095, 0, 8192, 8192),
             phdr(PT_INTERP, 0, 0, 1, 1),
         ] {
             assert_eq!(Program::parse(&good, &raw), Err(Errno::ENOEXEC));

@@ -271,10 +271,10 @@ pub fn commit(context: &mut UserContext, image: Image) -> Result<()> {
 fn unshare_files(task: &Task) {
     if let Some(files) = task.try_files() {
         // Two: the task's and this one.
-        if Arc::strong_count(&files) > 2 {
-            if let Ok(own) = files.fork() {
-                drop(task.set_files(Some(Arc::new(own))));
-            }
+        if Arc::strong_count(&files) > 2
+            && let Ok(own) = files.fork()
+        {
+            drop(task.set_files(Some(Arc::new(own))));
         }
     }
     task.files().close_on_exec();

@@ -26,7 +26,7 @@ use crate::task::current;
 /// The word's key. EINVAL for a misaligned address, EFAULT for one that can't be read; a private one
 /// need not be there.
 fn key(addr: usize, private: bool) -> Result<Key> {
-    if addr % 4 != 0 {
+    if !addr.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     check_user(addr, 4)?;

@@ -246,7 +246,7 @@ pub fn wait_any(words: &[WaitOn], deadline: Option<u64>) -> Result<usize> {
             .enumerate()
             .filter(|(_, waiter)| !waiter.unqueue())
             .map(|(index, _)| index)
-            .last()
+            .next_back()
     };
     for word in words {
         match queue_if(word.addr, word.value, word.private, !0) {
