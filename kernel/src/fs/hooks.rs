@@ -8,10 +8,8 @@ use crate::net::socket::ifreq;
 use crate::sync::WaitMode;
 use crate::task::signal::{SigInfo, Signal, code, send_to_task};
 use crate::task::{self, Process, Task, current, current_arc, sched};
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general::{RLIMIT_FSIZE, RLIMIT_NOFILE};
 
 /// The current task wrote to a pipe that nobody reads: SIGPIPE.
@@ -119,47 +117,11 @@ pub fn memory_stat() -> MemoryStat {
     }
 }
 
-/// A network interface and its counters: bytes and packets received, bytes and packets sent.
-#[derive(Clone, Debug)]
-pub struct Interface {
-    /// Name.
-    pub name: String,
-    /// Number.
-    pub index: u32,
-    /// `IFF_*`
-    pub flags: u32,
-    /// Largest packet in bytes.
-    pub mtu: u32,
-    /// Hardware address.
-    pub mac: [u8; 6],
-    /// Queues of each direction.
-    pub queues: u32,
-    /// What went through it.
-    pub counters: [u64; 4],
-}
+pub use crate::net::socket::ifreq::Interface;
 
 /// Every network interface.
 pub fn interfaces() -> Vec<Interface> {
-    let stats = &crate::net::stack().stats;
-    let all = ifreq::interfaces(crate::net::stack());
-    let queues = crate::net::stack().device().map_or(1, |device| device.queues() as u32);
-    let load = |counter: &core::sync::atomic::AtomicU64| counter.load(Relaxed);
-    all.into_iter()
-        .map(|one| Interface {
-            queues: if one.name == "lo" { 1 } else { queues },
-            counters: if one.name == "lo" {
-                let (bytes, packets) = (load(&stats.lo_bytes), load(&stats.lo_packets));
-                [bytes, packets, bytes, packets]
-            } else {
-                [&stats.rx_bytes, &stats.rx_packets, &stats.tx_bytes, &stats.tx_packets].map(load)
-            },
-            name: one.name.into(),
-            index: one.index,
-            flags: one.flags,
-            mtu: one.mtu,
-            mac: one.mac,
-        })
-        .collect()
+    ifreq::interfaces(crate::net::stack())
 }
 
 /// Thousands of cycles per second of the clock counter.

@@ -275,6 +275,22 @@ fn links(reply: &mut Reply<'_>, interfaces: &[Interface], dump: bool) -> Result<
             attribute(out, 6, if loopback { b"noqueue\0" } else { b"mq\0" });
             attribute(out, 1, &interface.mac);
             attribute(out, 2, &broadcast);
+            let queues = interface.queues.to_ne_bytes();
+            // Promiscuity, queues each way, carrier and its changes, I/O map.
+            attribute(out, 30, &0u32.to_ne_bytes());
+            attribute(out, 31, &queues);
+            attribute(out, 32, &queues);
+            attribute(out, 33, &[1]);
+            attribute(out, 35, &0u32.to_ne_bytes());
+            attribute(out, 14, &[0; 32]);
+            // Counters, which programs take for granted: struct rtnl_link_stats64, and the same in
+            // words of half the size.
+            let [rx_bytes, rx_packets, tx_bytes, tx_packets] = interface.counters;
+            let mut counters = [0u64; 25];
+            counters[..4].copy_from_slice(&[rx_packets, tx_packets, rx_bytes, tx_bytes]);
+            attribute(out, 23, counters.map(u64::to_ne_bytes).as_flattened());
+            let short = counters.map(|value| (value as u32).to_ne_bytes());
+            attribute(out, 7, short[..24].as_flattened());
         });
     }
     Ok(())

@@ -700,10 +700,13 @@ fn wrong_states_fail() {
 }
 
 fn interfaces_are_listed() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
+    socket.recv(&mut [0]).unwrap();
     unsafe {
         let mut list: *mut ifaddrs = null_mut();
         ok(getifaddrs(&mut list));
-        let mut found = false;
+        let (mut found, mut counted) = (false, false);
         let mut at = list;
         while !at.is_null() {
             let name = std::ffi::CStr::from_ptr((*at).ifa_name).to_str().unwrap();
@@ -716,10 +719,17 @@ fn interfaces_are_listed() {
                         == (IFF_UP | IFF_LOOPBACK) as u32
                 );
             }
+            if name == "lo" && !address.is_null() && i32::from((*address).sa_family) == AF_PACKET {
+                // struct rtnl_link_stats: packets received, packets sent.
+                let data = (*at).ifa_data.cast::<[u32; 2]>();
+                assert!(!data.is_null(), "no counters");
+                counted |= *data != [0, 0];
+            }
             at = (*at).ifa_next;
         }
         freeifaddrs(list);
         assert!(found, "127.0.0.1 on lo");
+        assert!(counted, "packets through lo");
         assert!(if_nametoindex(c"lo".as_ptr()) > 0);
     }
 }

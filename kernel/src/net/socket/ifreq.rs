@@ -5,6 +5,7 @@ use crate::io::{get_user, get_user_slice, put_user, put_user_slice};
 use crate::net::addr::{Address, Cidr, IpAddr, Ipv4Addr, SocketAddr};
 use crate::net::stack::Stack;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const SIOCGIFNAME: u32 = 0x8910;
 const SIOCGIFCONF: u32 = 0x8912;
@@ -44,11 +45,20 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// Addresses.
     pub addresses: Vec<Cidr>,
+    /// Queues of each direction.
+    pub queues: u32,
+    /// What went through it: bytes and packets received, bytes and packets sent.
+    pub counters: [u64; 4],
 }
 
 /// The interfaces of a stack: `lo`, and `eth0` if there is a device.
 pub fn interfaces(stack: &Stack) -> Vec<Interface> {
+    let stats = &stack.stats;
+    let load = |counter: &AtomicU64| counter.load(Relaxed);
+    let (bytes, packets) = (load(&stats.lo_bytes), load(&stats.lo_packets));
     let mut all = alloc::vec![Interface {
+        queues: 1,
+        counters: [bytes, packets, bytes, packets],
         index: 1,
         name: "lo",
         flags: LOOPBACK_FLAGS,
@@ -67,6 +77,9 @@ pub fn interfaces(stack: &Stack) -> Vec<Interface> {
             mtu: stack.mtu() as u32,
             mac: device.mac(),
             addresses: stack.config().addresses,
+            queues: device.queues() as u32,
+            counters: [&stats.rx_bytes, &stats.rx_packets, &stats.tx_bytes, &stats.tx_packets]
+                .map(load),
         });
     }
     all

@@ -135,7 +135,7 @@ impl UnixSocket {
             }
             if !datagram {
                 let ours = match &state.role {
-                    Role::Connected(peer) => std::ptr::eq(Weak::as_ptr(peer), self),
+                    Role::Connected(peer) => core::ptr::eq(Weak::as_ptr(peer), self),
                     _ => false,
                 };
                 if !ours {
