@@ -25,22 +25,27 @@ pub fn dispatch(context: &mut UserContext, number: usize, a: &[usize; 6]) -> Res
         _ if number > u32::MAX as usize => Err(Errno::ENOSYS),
 
         // Reading and writing
-        __NR_read => fs_io::read(i(0), a[1], a[2]),
-        __NR_write => fs_io::write(i(0), a[1], a[2]),
-        __NR_readv => fs_io::readv(i(0), a[1], a[2]),
-        __NR_writev => fs_io::writev(i(0), a[1], a[2]),
-        __NR_pread64 => fs_io::pread64(i(0), a[1], a[2], l(3)),
-        __NR_pwrite64 => fs_io::pwrite64(i(0), a[1], a[2], l(3)),
-        __NR_preadv => fs_io::preadv(i(0), a[1], a[2], l(3)),
-        __NR_pwritev => fs_io::pwritev(i(0), a[1], a[2], l(3)),
-        __NR_preadv2 => fs_io::preadv2(i(0), a[1], a[2], l(3), u(5)),
-        __NR_pwritev2 => fs_io::pwritev2(i(0), a[1], a[2], l(3), u(5)),
+        __NR_read => fs_io::counted(0, fs_io::read(i(0), a[1], a[2])),
+        __NR_write => fs_io::counted(1, fs_io::write(i(0), a[1], a[2])),
+        __NR_readv => fs_io::counted(0, fs_io::readv(i(0), a[1], a[2])),
+        __NR_writev => fs_io::counted(1, fs_io::writev(i(0), a[1], a[2])),
+        __NR_pread64 => fs_io::counted(0, fs_io::pread64(i(0), a[1], a[2], l(3))),
+        __NR_pwrite64 => fs_io::counted(1, fs_io::pwrite64(i(0), a[1], a[2], l(3))),
+        __NR_preadv => fs_io::counted(0, fs_io::preadv(i(0), a[1], a[2], l(3))),
+        __NR_pwritev => fs_io::counted(1, fs_io::pwritev(i(0), a[1], a[2], l(3))),
+        __NR_preadv2 => fs_io::counted(0, fs_io::preadv2(i(0), a[1], a[2], l(3), u(5))),
+        __NR_pwritev2 => fs_io::counted(1, fs_io::pwritev2(i(0), a[1], a[2], l(3), u(5))),
         __NR_lseek => fs_io::lseek(i(0), l(1), u(2)),
-        __NR_sendfile => fs_io::sendfile(i(0), i(1), a[2], a[3]),
+        __NR_sendfile => {
+            fs_io::counted(0, fs_io::counted(1, fs_io::sendfile(i(0), i(1), a[2], a[3])))
+        }
         __NR_splice => fs_io::splice(i(0), a[1], i(2), a[3], a[4], u(5)),
         __NR_tee => fs_io::tee(i(0), i(1), a[2], u(3)),
         __NR_vmsplice => fs_io::vmsplice(i(0), a[1], a[2], u(3)),
-        __NR_copy_file_range => fs_io::copy_file_range(i(0), a[1], i(2), a[3], a[4], u(5)),
+        __NR_copy_file_range => fs_io::counted(
+            0,
+            fs_io::counted(1, fs_io::copy_file_range(i(0), a[1], i(2), a[3], a[4], u(5))),
+        ),
 
         // Descriptors
         __NR_open => fs_open::open(a[0], u(1), u(2)),

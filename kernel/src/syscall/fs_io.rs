@@ -8,6 +8,7 @@ use crate::fs::pipe::PipeEnd;
 use crate::fs::{File, FileType, notify};
 use crate::io::{IoDst, IoSrc, get_iovecs, get_user, put_user};
 use crate::mm::PageRef;
+use crate::task::current;
 use alloc::vec::Vec;
 use linux_raw_sys::general::{
     IN_ACCESS, IN_MODIFY, O_APPEND, RWF_APPEND, RWF_DSYNC, RWF_HIPRI, RWF_NOWAIT, RWF_SYNC,
@@ -74,6 +75,12 @@ fn limit_size(file: &File, offset: u64, src: &mut IoSrc<'_>) -> Result<()> {
     }
     src.limit(usize::try_from(limit - start).unwrap_or(usize::MAX));
     Ok(())
+}
+
+/// Counts what a call read (0) or wrote (1), for `/proc/PID/io`.
+pub fn counted(way: usize, moved: Result<usize>) -> Result<usize> {
+    current().sched.count_moved(way, moved.unwrap_or(0));
+    moved
 }
 
 /// read(2)

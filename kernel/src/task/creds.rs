@@ -36,6 +36,7 @@ pub mod cap {
     pub const SYS_TTY_CONFIG: u32 = 26;
     pub const SYSLOG: u32 = 34;
     pub const MKNOD: u32 = 27;
+    pub const AUDIT_CONTROL: u32 = 30;
     pub const SETFCAP: u32 = 31;
     /// The highest number in use (`CAP_CHECKPOINT_RESTORE`).
     pub const LAST: u32 = 40;

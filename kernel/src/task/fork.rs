@@ -214,6 +214,8 @@ fn new_process(parent: &Task, pid: &PidRef, flags: u64, exit_signal: u32) -> Arc
     process.dumpable.store(from.dumpable.load(Relaxed), Relaxed);
     process.personality.store(from.personality.load(Relaxed), Relaxed);
     process.oom_score_adj.store(from.oom_score_adj.load(Relaxed), Relaxed);
+    process.oom_score_adj_min.store(from.oom_score_adj_min.load(Relaxed), Relaxed);
+    process.login.take_over(&from.login);
     *process.terminal.lock() = from.terminal();
     super::timers::cpu::watch_limit(&process);
     process

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod family;
 pub mod fork;
 pub mod futex;
+mod login;
 pub mod oom;
 mod own;
 pub mod pid;
@@ -30,6 +31,7 @@ pub mod user;
 pub mod wait;
 
 pub use creds::Creds;
+pub use login::Login;
 pub use pid::{find_process, find_task};
 pub use process::Process;
 pub use thread::{Task, Work, current, current_arc};

@@ -53,15 +53,25 @@ impl OomKiller for Killer {
     }
 }
 
+/// Pages that the end of a process would give back; `None` if it has no memory of its own.
+fn pages(process: &Process) -> Option<usize> {
+    let space = process.main_thread()?.mm()?;
+    Some(space.rss().total() + space.page_table_pages())
+}
+
+/// How much killing a process would help, in pages; `None` if it must not be killed, or has none.
+pub fn score(process: &Process) -> Option<u64> {
+    badness(pages(process)?, process.oom_score_adj.load(Relaxed))
+}
+
 /// Kills the process whose end helps most. False if there is none.
 fn choose() -> bool {
     let mut worst: Option<(u64, usize, Arc<Process>)> = None;
     for_each_process(|process| {
-        let Some(space) = process.main_thread().and_then(|task| task.mm()) else { return };
         if process.is_zombie() || is_dying(process) {
             return;
         }
-        let pages = space.rss().total() + space.page_table_pages();
+        let Some(pages) = pages(process) else { return };
         let Some(score) = badness(pages, process.oom_score_adj.load(Relaxed)) else { return };
         if worst.as_ref().is_none_or(|(most, ..)| score > *most) {
             worst = Some((score, pages, process.clone()));

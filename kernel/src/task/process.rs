@@ -1,5 +1,6 @@
 //! Processes: what threads of one program share.
 
+use super::login::Login;
 use super::pid::PidRef;
 use super::rlimit::{Rlimit, Rlimits};
 use super::signal::{Actions, Pending, SigSet};
@@ -56,6 +57,10 @@ pub struct Process {
     pub(super) personality: AtomicU32,
     /// The OOM killer's bias (`/proc/PID/oom_score_adj`).
     pub oom_score_adj: AtomicI32,
+    /// The least bias that anybody may give it: what one with CAP_SYS_RESOURCE gave it last.
+    pub oom_score_adj_min: AtomicI32,
+    /// Who has logged in (`/proc/PID/loginuid`).
+    pub login: Login,
     /// Has called execve(2) since fork (setpgid(2)).
     pub(super) did_exec: AtomicBool,
     /// Interval and POSIX timers.
@@ -96,6 +101,8 @@ pub struct Usage {
     pub involuntary: u64,
     /// Largest resident set, in KiB.
     pub max_rss: u64,
+    /// Bytes that were read and written, and calls that did (`/proc/PID/io`).
+    pub moved: [u64; 4],
 }
 
 impl Usage {
@@ -108,6 +115,9 @@ impl Usage {
         self.voluntary += other.voluntary;
         self.involuntary += other.involuntary;
         self.max_rss = self.max_rss.max(other.max_rss);
+        for (sum, more) in self.moved.iter_mut().zip(other.moved) {
+            *sum += more;
+        }
     }
 }
 
@@ -215,6 +225,8 @@ impl Process {
             dumpable: AtomicU32::new(1),
             personality: AtomicU32::new(0),
             oom_score_adj: AtomicI32::new(0),
+            oom_score_adj_min: AtomicI32::new(0),
+            login: Login::default(),
             did_exec: AtomicBool::new(false),
             timers: SpinLock::default(),
             terminal: SpinLock::new(None),

@@ -15,6 +15,9 @@ cases![
     sysctls_can_be_read,
     devices_exist,
     stat_line_survives_odd_names,
+    what_was_moved_is_counted,
+    who_logged_in_is_said_once,
+    scores_follow_their_bias,
 ];
 
 fn self_describes_this_process() {
@@ -217,4 +220,81 @@ fn stat_line_survives_odd_names() {
     let (head, tail) = stat.rsplit_once(") ").unwrap();
     assert!(head.ends_with("(a) R (b"));
     assert!(tail.starts_with("R "));
+}
+
+fn what_was_moved_is_counted() {
+    let counts = || {
+        let text = read_to_string("/proc/self/io").unwrap();
+        let value = |line: &str| line.split_once(": ").unwrap().1.parse::<u64>().unwrap();
+        text.lines().take(4).map(value).collect::<Vec<_>>()
+    };
+    let (r, w) = pipe();
+    let before = counts();
+    unsafe {
+        for _ in 0..3 {
+            libc::write(w, [7u8; 1000].as_ptr().cast(), 1000);
+        }
+        assert_eq!(libc::read(r, [0u8; 2500].as_mut_ptr().cast(), 2500), 2500);
+        // Their own place in a file, and several pieces at once, count as well.
+        let file = ok(memfd_create(c"counted".as_ptr(), 0));
+        assert_eq!(pwrite(file, [7u8; 4000].as_ptr().cast(), 4000, 100), 4000);
+        let piece = iovec { iov_base: [0u8; 100].as_mut_ptr().cast(), iov_len: 100 };
+        assert_eq!(preadv(file, [piece, piece].as_ptr(), 2, 0), 200);
+    }
+    let after = counts();
+    let more = |at: usize| after[at] - before[at];
+    // Reading the counts counts, too.
+    assert!(more(0) >= 2700 && more(1) >= 7000, "{before:?} {after:?}");
+    assert!(more(2) >= 2 && more(3) >= 4, "{before:?} {after:?}");
+}
+
+fn who_logged_in_is_said_once() {
+    const NOBODY: &str = "4294967295";
+    let login = || read_to_string("/proc/self/loginuid");
+    let session = || read_to_string("/proc/self/sessionid").unwrap();
+    // Linux can be built without, and whoever started the tests may have logged in.
+    if !matches!(login().as_deref(), Ok(NOBODY)) {
+        return;
+    }
+    let say = |uid: &str| std::fs::write("/proc/self/loginuid", uid);
+    child_passes(|| unsafe {
+        assert_eq!(session(), NOBODY);
+        assert_eq!(say("somebody").unwrap_err().raw_os_error(), Some(EINVAL));
+        ok(setresuid(1234, 1234, 1234));
+        ok(prctl(PR_SET_DUMPABLE, 1));
+        say("1000").unwrap();
+        assert_eq!(login().unwrap(), "1000");
+        let number = session();
+        assert_ne!(number, NOBODY);
+        assert_eq!(say("1001").unwrap_err().raw_os_error(), Some(EPERM));
+        child_passes(|| {
+            assert_eq!((login().unwrap(), session()), ("1000".into(), number.clone()));
+        });
+    });
+    assert_eq!(login().unwrap(), NOBODY);
+}
+
+fn scores_follow_their_bias() {
+    let score = || {
+        let text = read_to_string("/proc/self/oom_score").unwrap();
+        text.trim().parse::<u32>().unwrap()
+    };
+    let bias = |value: &str| std::fs::write("/proc/self/oom_score_adj", value);
+    child_passes(|| {
+        let before = score();
+        bias("500").unwrap();
+        assert!(score() > before && score() >= 1000, "{before} {}", score());
+        // Containers may be without CAP_SYS_RESOURCE, which it takes to be spared.
+        if bias("-1000").is_ok() {
+            assert_eq!(score(), 0);
+        }
+    });
+    child_passes(|| {
+        unsafe { ok(setresuid(1234, 1234, 1234)) };
+        unsafe { ok(prctl(PR_SET_DUMPABLE, 1)) };
+        bias("500").unwrap();
+        // Back to what it was, but not below that.
+        bias("0").unwrap();
+        assert_eq!(bias("-1").unwrap_err().raw_os_error(), Some(EACCES));
+    });
 }

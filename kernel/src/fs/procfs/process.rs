@@ -12,7 +12,7 @@ use crate::fs::pseudo::{
 use crate::fs::walk::name_of;
 use crate::fs::{File, FileType, Path, hooks};
 use crate::say;
-use crate::task::{self, Process, Task, current};
+use crate::task::{self, Login, Process, Task, current};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -91,7 +91,7 @@ macro_rules! common {
             entry("gid_map", Kind::Const("         0          0 4294967295\n")),
             entry("io", Kind::Text(io)),
             entry("limits", Kind::Text(limits)),
-            entry("loginuid", Kind::Const("4294967295")),
+            entry("loginuid", Kind::Setting(loginuid, set_loginuid)),
             entry("maps", Kind::Text(maps::maps)),
             entry("mem", Kind::Open(maps::open_mem)),
             entry("mountinfo", Kind::Text(mounts::mountinfo)),
@@ -100,14 +100,14 @@ macro_rules! common {
             entry("net", Kind::Dir(&net::NET)),
             entry("ns", Kind::Dir(&NS)),
             entry("oom_adj", Kind::Const("0\n")),
-            entry("oom_score", Kind::Const("0\n")),
+            entry("oom_score", Kind::Text(oom_score)),
             entry("oom_score_adj", Kind::Setting(oom_score_adj, set_oom_score_adj)),
-            entry("personality", Kind::Const("00000000\n")),
+            entry("personality", Kind::Text(personality)),
             entry("projid_map", Kind::Const("         0          0 4294967295\n")),
             entry("root", Kind::Magic(root_text, root)),
             entry("sched", Kind::Const("")),
             entry("schedstat", Kind::Text(schedstat)),
-            entry("sessionid", Kind::Const("4294967295")),
+            entry("sessionid", Kind::Text(sessionid)),
             entry("setgroups", Kind::Const("allow\n")),
             entry("smaps", Kind::Text(maps::smaps)),
             entry("smaps_rollup", Kind::Text(maps::smaps_rollup)),
@@ -356,17 +356,65 @@ fn set_oom_score_adj(key: &Key, bytes: &[u8]) -> Result<()> {
     let value = i32::try_from(value).ok().filter(|value| (-1000..=1000).contains(value));
     let value = value.ok_or(Errno::EINVAL)?;
     let process = process(key)?;
-    let lower = value < process.oom_score_adj.load(Relaxed);
-    if lower && !current().creds().capable(cap::SYS_RESOURCE) {
+    if current().creds().capable(cap::SYS_RESOURCE) {
+        process.oom_score_adj_min.store(value, Relaxed);
+    } else if value < process.oom_score_adj_min.load(Relaxed) {
         return Err(Errno::EACCES);
     }
     process.oom_score_adj.store(value, Relaxed);
     Ok(())
 }
 
-fn io(_key: &Key, out: &mut Text) -> Result<()> {
-    say!(out, "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\n");
-    say!(out, "cancelled_write_bytes: 0\n");
+/// Thousandths as Linux shows them: two thirds of what memory and bias come to, so that a process
+/// without either has 666.
+fn oom_score(key: &Key, out: &mut Text) -> Result<()> {
+    let process = process(key)?;
+    let score = crate::task::oom::score(&process).map_or(0, |pages| {
+        let total = crate::mm::frame::total_frames().max(1) as u64;
+        (1000 + pages * 1000 / total) * 2 / 3
+    });
+    say!(out, "{score}\n");
+    Ok(())
+}
+
+fn loginuid(key: &Key, out: &mut Text) -> Result<()> {
+    say!(out, "{}", process(key)?.login.uid());
+    Ok(())
+}
+
+/// Everybody may say once who has logged in; after that it takes CAP_AUDIT_CONTROL (pam_loginuid(8)).
+fn set_loginuid(key: &Key, bytes: &[u8]) -> Result<()> {
+    let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+    let uid = text.trim_end().parse::<u32>().map_err(|_| Errno::EINVAL)?;
+    let process = process(key)?;
+    let free =
+        process.login.uid() == Login::NONE || current().capable(task::creds::cap::AUDIT_CONTROL);
+    if process.pid() != current().process().pid() || !free {
+        return Err(Errno::EPERM);
+    }
+    process.login.set(uid);
+    Ok(())
+}
+
+fn sessionid(key: &Key, out: &mut Text) -> Result<()> {
+    say!(out, "{}", process(key)?.login.session());
+    Ok(())
+}
+
+/// What read(2) and write(2) moved. What of it came from disks and went there is not told apart by
+/// process.
+fn io(key: &Key, out: &mut Text) -> Result<()> {
+    let usage = if key.tid != 0 { find(key)?.sched.usage() } else { process(key)?.usage() };
+    let names = ["rchar", "wchar", "syscr", "syscw"];
+    for (name, value) in names.into_iter().zip(usage.moved) {
+        say!(out, "{name}: {value}\n");
+    }
+    say!(out, "read_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n");
+    Ok(())
+}
+
+fn personality(key: &Key, out: &mut Text) -> Result<()> {
+    say!(out, "{:08x}\n", process(key)?.set_personality(None));
     Ok(())
 }
 

@@ -55,6 +55,8 @@ pub struct Entity {
     pub minor_faults: AtomicU64,
     /// Faults that read.
     pub major_faults: AtomicU64,
+    /// What read(2) and write(2) and their kin moved: see [`Usage::moved`].
+    moved: [AtomicU64; 4],
     pub(super) context: UnsafeCell<Context>,
     _stack: Option<KernelStack>,
     pub(super) alarm: Once<Timer>,
@@ -83,6 +85,7 @@ impl Entity {
             involuntary: AtomicU64::new(0),
             minor_faults: AtomicU64::new(0),
             major_faults: AtomicU64::new(0),
+            moved: [const { AtomicU64::new(0) }; 4],
             context: UnsafeCell::new(context),
             _stack: stack,
             alarm: Once::new(),
@@ -196,7 +199,17 @@ impl Entity {
             voluntary: self.voluntary.load(Relaxed),
             involuntary: self.involuntary.load(Relaxed),
             max_rss: 0,
+            moved: [0, 1, 2, 3].map(|at| self.moved[at].load(Relaxed)),
         }
+    }
+    /// Counts a call of the task that runs, which read (0) or wrote (1) so many bytes.
+    pub fn count_moved(&self, way: usize, bytes: usize) {
+        // Nobody else changes them.
+        let add = |counter: &AtomicU64, n: usize| {
+            counter.store(counter.load(Relaxed).wrapping_add(n as u64), Relaxed);
+        };
+        add(&self.moved[way], bytes);
+        add(&self.moved[way + 2], 1);
     }
     /// CPU time so far, in nanoseconds.
     pub fn cpu_ns(&self) -> u64 {
