@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::expand;
-use super::parse::{Command, Item, List, Pipeline, Script, Word, parse, plain};
+use super::parse::{Command, Item, List, Part, Pipeline, Script, Word, is_text, parse, plain};
 use super::refusal::{self, Refusal};
 use super::test;
 
@@ -37,6 +37,8 @@ pub trait World {
     fn which(&self, name: &str) -> Option<String>;
     /// Names in a directory.
     fn list(&self, path: &str) -> Vec<String>;
+    /// Where data are kept that outlive a container.
+    fn volumes(&self) -> &[String];
 }
 
 /// A variable of ours, for text that is not known.
@@ -60,10 +62,12 @@ pub struct Run {
     pub argv: Vec<Value>,
     /// Whether the list of arguments is known to end where `argv` ends.
     pub whole: bool,
-    /// Whether it is certain to be reached.
+    /// Whether it is certain to be reached, if nothing fails before.
     pub certain: bool,
     /// How.
     pub how: How,
+    /// Whether it is asked for its output only.
+    pub asked: bool,
 }
 
 /// What is known of a script.
@@ -123,6 +127,7 @@ fn pass(script: &Script, start: &Start, world: &dyn World, absent: bool) -> Outc
         frames: Vec::new(),
         guards: Vec::new(),
         inner: 0,
+        asked: 0,
         absent,
         writes: script.writes.clone(),
         fuel: FUEL,
@@ -147,6 +152,15 @@ enum Flow {
     Return,
     /// The script is over.
     End,
+    /// The script is over, and says that it failed.
+    Fail,
+}
+
+impl Flow {
+    /// Whether there is nothing else behind this way: it goes on, or the script has failed.
+    fn is_on_or_failed(self) -> bool {
+        matches!(self, Flow::On | Flow::Fail)
+    }
 }
 
 /// What is known at one point of the walk.
@@ -158,7 +172,7 @@ pub(super) struct State {
     cwd: Value,
     /// Whether variables that were never set may be set all the same.
     murky: bool,
-    /// Whether this point is certain to be reached.
+    /// Whether this point is certain to be reached, if nothing fails before.
     certain: bool,
     flow: Flow,
 }
@@ -190,14 +204,15 @@ impl State {
     fn join(&mut self, other: State) {
         if other.flow != Flow::On {
             // Only this way goes on, if any does.
-            self.certain &= self.flow != Flow::On && self.flow == other.flow;
-            if self.flow == Flow::On {
-                self.certain = false;
+            self.certain &= other.flow == Flow::Fail || self.flow == other.flow;
+            if self.flow == Flow::Fail {
+                // It may be over without having failed.
+                self.flow = other.flow;
             }
             return;
         }
         if self.flow != Flow::On {
-            *self = State { certain: false, ..other };
+            *self = State { certain: self.flow == Flow::Fail && other.certain, ..other };
             return;
         }
         for (name, value) in &mut self.vars {
@@ -236,6 +251,8 @@ pub(super) struct Walk<'a> {
     guards: Vec<Vec<String>>,
     /// Shells within the script's own, whose end is not the script's.
     inner: u32,
+    /// Substitutions whose output is asked for.
+    asked: u32,
     /// Whether files that the image does not have are taken not to be there.
     absent: bool,
     /// What the scripts write to, as in [`Script`].
@@ -251,15 +268,23 @@ const TAME: &[&str] = &[
 ];
 
 /// Whether a command may make a file at a path.
-fn may_make(argv: &[Value], path: &str) -> bool {
+fn may_make(Run { argv, asked, .. }: &Run, path: &str) -> bool {
     let Some(Some(program)) = argv.first() else { return true };
     let name = program.rsplit('/').next().unwrap_or(program);
+    let word = |wanted: &str| argv.iter().any(|word| word.as_deref() == Some(wanted));
+    if *asked && !name.starts_with("mk") || word("--help") || word("--version") {
+        // It answers a question.
+        return false;
+    }
     let named = |word: &Value| match word {
         Some(word) => word.trim_end_matches('/') == path,
         None => true,
     };
     !TAME.contains(&name) || argv[1..].iter().any(named)
 }
+
+/// Builtins that give variables values.
+const DECLARATIONS: &[&str] = &["export", "local", "declare", "readonly", "typeset"];
 
 /// Builtins that change nothing which is followed here.
 const QUIET: &[&str] = &[
@@ -435,9 +460,9 @@ impl Walk<'_> {
                 (state.certain, other.certain) = (false, false);
                 self.list(body, state, beside);
                 self.if_command(rest, otherwise, &mut other, beside);
-                let both = state.flow == Flow::On && other.flow == Flow::On;
+                let only = state.flow.is_on_or_failed() && other.flow.is_on_or_failed();
                 state.join(other);
-                state.certain = certain && both;
+                state.certain = certain && only;
                 None
             }
         }
@@ -517,7 +542,7 @@ impl Walk<'_> {
             ways.push(state.clone());
         }
         let alone = ways.len() == 1;
-        let all_on = ways.iter().all(|way| way.flow == Flow::On);
+        let only = ways.iter().all(|way| way.flow.is_on_or_failed());
         let mut ways = ways.into_iter();
         if let Some(first) = ways.next() {
             *state = first;
@@ -526,7 +551,7 @@ impl Walk<'_> {
             state.join(way);
         }
         if !alone {
-            state.certain = certain && all_on;
+            state.certain = certain && only;
         }
         None
     }
@@ -545,6 +570,9 @@ impl Walk<'_> {
             }
             return Some(true);
         }
+        if let Some(status) = self.declaration(words, state) {
+            return Some(status);
+        }
         let fields = self.fields(words, state);
         let whole = fields.is_some();
         let argv = fields.unwrap_or_else(|| self.some_fields(words, state));
@@ -554,7 +582,37 @@ impl Walk<'_> {
             self.run(argv, whole, state, if beside { How::Background } else { How::Call });
             return None;
         };
+        if ["[", "test"].contains(&name.as_str()) && argv.len() == words.len() {
+            let tails: Vec<_> = words.iter().map(|word| expand::tail(word)).collect();
+            return test::single(self, &argv, &tails, state);
+        }
         self.invoke(&name, argv, whole, state, beside)
+    }
+
+    /// `export NAME=value ...` and the like, of words whose names are known; `None` for others.
+    fn declaration(&mut self, words: &[Word], state: &mut State) -> Option<bool> {
+        let (first, rest) = words.split_first()?;
+        if !DECLARATIONS.iter().any(|name| is_text(first, name)) {
+            return None;
+        }
+        let mut assigned = Vec::new();
+        for word in rest {
+            let (Part::Text { text, .. }, value) = word.split_first()? else { return None };
+            let (name, begin) = text.split_once('=')?;
+            let value = match begin {
+                "" => value.to_vec(),
+                _ => {
+                    let begin = Part::Text { text: begin.to_owned(), quoted: true };
+                    std::iter::once(begin).chain(value.iter().cloned()).collect()
+                }
+            };
+            assigned.push((name, value));
+        }
+        for (name, word) in assigned {
+            let value = self.text(&word, state);
+            state.set(name, value);
+        }
+        Some(true)
     }
 
     /// Runs a function, a builtin or a program.
@@ -594,7 +652,8 @@ impl Walk<'_> {
                 if let (Some(status @ 1..), Some(guard)) = (status, guard) {
                     self.refuse(guard.clone(), status, state);
                 }
-                state.flow = Flow::End;
+                state.flow =
+                    if status.is_some_and(|status| status > 0) { Flow::Fail } else { Flow::End };
                 None
             }
             "return" => {
@@ -619,7 +678,7 @@ impl Walk<'_> {
                 };
                 Some(true)
             }
-            "export" | "local" | "declare" | "readonly" | "typeset" => {
+            name if DECLARATIONS.contains(&name) => {
                 for word in &argv[1..] {
                     let Some(word) = word else { continue };
                     match word.split_once('=') {
@@ -675,7 +734,7 @@ impl Walk<'_> {
                 }
                 None => None,
             },
-            "[" | "test" => test::single(self, &argv, state),
+            "[" | "test" => test::single(self, &argv, &[], state),
             "true" | ":" => Some(true),
             "false" => Some(false),
             name if QUIET.contains(&name) => Some(true).filter(|_| name != "wait"),
@@ -780,7 +839,8 @@ impl Walk<'_> {
             self.mention(word);
         }
         if self.outcome.runs.len() < MAX_RUNS {
-            self.outcome.runs.push(Run { argv, whole, certain: state.certain, how });
+            let (certain, asked) = (state.certain, self.asked > 0);
+            self.outcome.runs.push(Run { argv, whole, certain, how, asked });
         }
     }
 
@@ -790,7 +850,18 @@ impl Walk<'_> {
         let written = |write: &Option<String>| write.is_none() || write.as_deref() == name;
         self.absent
             && !self.writes.iter().any(written)
-            && !self.outcome.runs.iter().any(|run| may_make(&run.argv, path))
+            && !self.outcome.runs.iter().any(|run| may_make(run, path))
+    }
+
+    /// Whether there is certainly no file at the end `tail` of a path whose start is not known: what a
+    /// script finds out before it looks for something in there is where the data are.
+    pub fn is_absent_in_volumes(&self, tail: &str) -> bool {
+        let volumes = self.world.volumes();
+        let absent = |volume: &String| {
+            let path = format!("{}{tail}", volume.trim_end_matches('/'));
+            self.world.kind(&path).is_none() && self.is_absent(&path)
+        };
+        !volumes.is_empty() && volumes.iter().all(absent)
     }
 
     /// Remembers an absolute path.
@@ -812,6 +883,13 @@ impl Walk<'_> {
 
     /// What a command substitution gives, for the few whose result is plain.
     pub fn output(&mut self, body: &List, state: &State) -> Value {
+        self.asked += 1;
+        let text = self.answer(body, state);
+        self.asked -= 1;
+        text
+    }
+
+    fn answer(&mut self, body: &List, state: &State) -> Value {
         let simple = match &body[..] {
             [Item { first: Pipeline { commands, .. }, rest, .. }] if rest.is_empty() => {
                 match &commands[..] {
@@ -830,6 +908,12 @@ impl Walk<'_> {
         let argv = argv?;
         let name = argv.first()?.as_str();
         let argument = argv.get(1).map(String::as_str);
+        if let Some(body) = self.functions.get(name).cloned() {
+            let args: Vec<Value> = argv[1..].iter().cloned().map(Some).collect();
+            let mut own = state.clone();
+            self.within(|walk| walk.call(name, &body, &args, true, &mut own, false));
+            return None;
+        }
         match (name, argument) {
             ("id", Some("-u")) if argv.len() == 2 => self.uid.map(|uid| uid.to_string()),
             ("id", Some("-un")) | ("whoami", None) if self.uid == Some(0) => Some("root".into()),

@@ -19,6 +19,18 @@ pub fn text(walk: &mut Walk<'_>, word: &Word, state: &State) -> Value {
     Some(out)
 }
 
+/// The end of a word that is written out, from a slash on: what is known of a path whose start isn't.
+pub fn tail(word: &Word) -> Option<String> {
+    let written = |part: &Part| match part {
+        Part::Text { text, .. } => Some(text.clone()),
+        _ => None,
+    };
+    let mut parts: Vec<String> = word.iter().rev().map_while(written).collect();
+    parts.reverse();
+    let text = parts.concat();
+    text.find('/').map(|at| text[at..].to_owned()).filter(|tail| tail.len() > 1)
+}
+
 /// A word as a pattern: what is quoted stands for itself.
 pub fn pattern(walk: &mut Walk<'_>, word: &Word, state: &State) -> Value {
     let mut out = String::new();

@@ -1,19 +1,28 @@
 //! Conditions: `[ ... ]` and `[[ ... ]]`.
 
 use super::eval::{State, Value, Walk};
-use super::expand::matches;
+use super::expand::{self, matches};
 use super::parse::{Part, Word, is_text};
 
 /// Nesting of conditions that is followed.
 const MAX_DEPTH: u32 = 16;
 
-/// `[ ... ]` or `test ...`, expanded already.
-pub fn single(walk: &mut Walk<'_>, argv: &[Value], state: &State) -> Option<bool> {
+/// `[ ... ]` or `test ...`, expanded already. `tails`: the ends of words as [`expand::tail`] gives
+/// them, if they are known.
+pub fn single(
+    walk: &mut Walk<'_>,
+    argv: &[Value],
+    tails: &[Option<String>],
+    state: &State,
+) -> Option<bool> {
     let mut words: Vec<Value> = argv[1..].to_vec();
     if argv[0].as_deref() == Some("[") {
         words.pop();
     }
-    let terms = words.into_iter().map(|value| Term { pattern: value.clone(), value, own: true });
+    let terms = words.into_iter().enumerate().map(|(at, value)| {
+        let tail = tails.get(at + 1).cloned().flatten();
+        Term { pattern: value.clone(), value, tail, own: true }
+    });
     Terms { walk, state, terms: terms.collect(), at: 0, double: false, depth: 0 }.whole()
 }
 
@@ -24,9 +33,9 @@ pub fn double(walk: &mut Walk<'_>, words: &[Word], state: &State) -> Option<bool
         let value = walk.text(word, state);
         let pattern = walk.pattern(word, state);
         if is_text(word, "=~") {
-            return Term { value: None, pattern: None, own: true };
+            return Term { value: None, pattern: None, tail: None, own: true };
         }
-        Term { value, pattern, own }
+        Term { value, pattern, tail: expand::tail(word), own }
     });
     let terms = terms.collect();
     Terms { walk, state, terms, at: 0, double: true, depth: 0 }.whole()
@@ -35,6 +44,8 @@ pub fn double(walk: &mut Walk<'_>, words: &[Word], state: &State) -> Option<bool
 struct Term {
     value: Value,
     pattern: Value,
+    /// The end of a path, if the value isn't known.
+    tail: Option<String>,
     /// Whether it may be an operator.
     own: bool,
 }
@@ -136,9 +147,15 @@ impl Terms<'_, '_> {
             && operator.len() == 2
             && operator.starts_with('-')
         {
-            let operand = self.terms[self.at + 1].value.clone();
+            let Term { value, tail, .. } = &self.terms[self.at + 1];
+            let (operand, tail) = (value.clone(), tail.clone());
             self.at += 2;
-            return self.unary(&operator, operand);
+            return match (operand, tail) {
+                (None, Some(tail)) if FILES.contains(&operator.as_str()) => {
+                    self.walk.is_absent_in_volumes(&tail).then_some(false)
+                }
+                (operand, _) => self.unary(&operator, operand),
+            };
         }
         self.at += 1;
         self.terms.get(self.at - 1)?.value.as_ref().map(|text| !text.is_empty())
@@ -178,7 +195,7 @@ impl Terms<'_, '_> {
         // What is not in the image may be made before the script comes here.
         let there = self.walk.world.kind(&path);
         match (operator, there) {
-            ("-e" | "-f" | "-d" | "-s" | "-x" | "-r" | "-w" | "-L" | "-h" | "-S" | "-p", None) => {
+            (operator, None) if FILES.contains(&operator) => {
                 self.walk.is_absent(&path).then_some(false)
             }
             ("-e" | "-r" | "-w", Some(_)) => Some(true),
@@ -191,6 +208,9 @@ impl Terms<'_, '_> {
         }
     }
 }
+
+/// Questions about a file that are answered with no if there is none.
+const FILES: [&str; 11] = ["-e", "-f", "-d", "-s", "-x", "-r", "-w", "-L", "-h", "-S", "-p"];
 
 const BINARY: [&str; 13] =
     ["=", "==", "!=", "-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-nt", "-ot", "-ef", "<"];

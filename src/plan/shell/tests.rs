@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{How, Outcome, Start, World, walk};
 
-/// A few files: path, executable, contents.
-struct Files(&'static [(&'static str, bool, &'static str)]);
+/// A few files: path, executable, contents; and volumes.
+struct Files(&'static [(&'static str, bool, &'static str)], Vec<String>);
 
 impl World for Files {
     fn read(&self, path: &str) -> Option<String> {
@@ -28,6 +28,9 @@ impl World for Files {
     fn list(&self, _: &str) -> Vec<String> {
         Vec::new()
     }
+    fn volumes(&self) -> &[String] {
+        &self.1
+    }
 }
 
 fn start(args: &[&str], uid: u32) -> Start {
@@ -41,7 +44,7 @@ fn start(args: &[&str], uid: u32) -> Start {
 }
 
 fn run(script: &str, args: &[&str]) -> Outcome {
-    walk(script, &start(args, 0), &Files(&[]))
+    walk(script, &start(args, 0), &Files(&[], Vec::new()))
 }
 
 /// What takes the script's place, as `certain? words`.
@@ -81,12 +84,12 @@ if [ "$um" = '0022' ]; then
 fi
 exec "$@"
 "#;
-    let outcome = walk(script, &start(&["--port", "7"], 0), &Files(&[]));
+    let outcome = walk(script, &start(&["--port", "7"], 0), &Files(&[], Vec::new()));
     assert_eq!(execs(&outcome), ["gosu redis /entrypoint.sh redis-server --port 7"]);
     assert!(outcome.runs.iter().any(|run| run.argv[0].as_deref() == Some("find")));
-    let outcome = walk(script, &start(&["x.conf"], 999), &Files(&[]));
+    let outcome = walk(script, &start(&["x.conf"], 999), &Files(&[], Vec::new()));
     assert_eq!(execs(&outcome), ["redis-server x.conf"]);
-    let outcome = walk(script, &start(&["sh"], 0), &Files(&[]));
+    let outcome = walk(script, &start(&["sh"], 0), &Files(&[], Vec::new()));
     assert_eq!(execs(&outcome), ["sh"]);
 }
 
@@ -154,10 +157,10 @@ if ! _is_sourced; then
 	_main "$@"
 fi
 "#;
-    let outcome = walk(script, &start(&["postgres"], 0), &Files(&[]));
+    let outcome = walk(script, &start(&["postgres"], 0), &Files(&[], Vec::new()));
     assert!(outcome.complete);
     assert_eq!(execs(&outcome), ["gosu postgres /entrypoint.sh postgres"]);
-    let outcome = walk(script, &start(&["-c", "x=1"], 999), &Files(&[]));
+    let outcome = walk(script, &start(&["-c", "x=1"], 999), &Files(&[], Vec::new()));
     assert_eq!(execs(&outcome), ["postgres -c x=1"]);
     assert!(outcome.mentions.contains("/docker-entrypoint-initdb.d/"));
 }
@@ -167,7 +170,7 @@ fn scripts_that_want_variables_are_found_out() {
     let refusals = |script: &str, env: &[(&str, &str)]| {
         let mut start = start(&["db"], 0);
         start.env.extend(env.iter().map(|(name, value)| (name.to_string(), value.to_string())));
-        let outcome = walk(script, &start, &Files(&[]));
+        let outcome = walk(script, &start, &Files(&[], Vec::new()));
         let show = |refusal: &super::Refusal| {
             let how = match (refusal.certain, refusal.fresh) {
                 (true, _) => "",
@@ -263,7 +266,7 @@ fn services_side_by_side_are_all_seen() {
 
 #[test]
 fn sourced_files_take_part() {
-    let files = Files(&[("/etc/env.sh", false, "PROGRAM=/opt/app/server\n")]);
+    let files = Files(&[("/etc/env.sh", false, "PROGRAM=/opt/app/server\n")], Vec::new());
     let outcome = walk(". /etc/env.sh\nexec $PROGRAM --x\n", &start(&[], 0), &files);
     assert_eq!(execs(&outcome), ["/opt/app/server --x"]);
     assert!(outcome.sourced.contains("/etc/env.sh"));
@@ -322,4 +325,63 @@ fn hostile_scripts_end() {
     }
     let many = "if [ $x ]; then a; else b; fi; ".repeat(20_000);
     assert!(!run(&many, &[]).complete);
+}
+
+/// A database's script that asks its server where data are, and fails for several reasons.
+const ASKING: &str = r#"
+    args=(--verbose --help)
+    fail() { echo "$@" >&2; exit 1; }
+    check() {
+        if ! errors="$("$@" "${args[@]}" 2>&1 >/dev/null)"; then fail "$errors"; fi
+        "$@" --version || fail 'no server'
+    }
+    config() { "$@" "${args[@]}" 2>/dev/null | awk '$1 == "datadir" { print $2 }'; }
+    set_up_env() {
+        declare -g DATA
+        DATA="$(config "$@")"
+        local more="$DATA/more"
+        declare -g THERE
+        if [ -d "$DATA/mysql" ]; then THERE=true; fi
+    }
+    verify() {
+        if [ -z "$PASSWORD" ] && [ -z "$RANDOM_PASSWORD" ]; then fail 'no password'; fi
+    }
+    check "$@"
+    set_up_env "$@"
+    if [ "$(id -u)" = 0 ]; then exec gosu mysql "$0" "$@"; fi
+    if [ -z "$THERE" ]; then verify; fi
+    exec "$@"
+"#;
+
+#[test]
+fn where_data_are_is_presumed_to_be_a_volume() {
+    let said = |volumes: &[&str], uid| {
+        let volumes = volumes.iter().map(|path| (*path).to_owned()).collect();
+        walk(ASKING, &start(&["mysqld"], uid), &Files(&[("/full/mysql", false, "DIR")], volumes))
+    };
+    let refusals = |volumes: &[&str]| {
+        let outcome = said(volumes, 999);
+        assert!(outcome.complete);
+        let refusals = outcome.refusals.into_iter().filter(|refusal| refusal.variables.len() == 2);
+        refusals.map(|refusal| (refusal.certain, refusal.fresh)).collect::<Vec<_>>()
+    };
+    assert_eq!(refusals(&["/data"]), [(false, true)]);
+    // Nothing is known of it without volumes, or if there are data in one of them.
+    assert_eq!(refusals(&[]), [(false, false)]);
+    assert_eq!(refusals(&["/data", "/full"]), [(false, false)]);
+    // What fails before leaves what comes after certain, as far as anything goes on.
+    assert_eq!(execs(&said(&["/data"], 0)), ["gosu mysql /entrypoint.sh mysqld"]);
+}
+
+#[test]
+fn an_end_without_failure_leaves_nothing_certain() {
+    for (end, certain) in [("exit 3", true), ("exit 0", false), ("exit $code", false)] {
+        let script = format!("if probe; then {end}; fi\nexec server\n");
+        let want = if certain { "server" } else { "maybe server" };
+        assert_eq!(execs(&run(&script, &[])), [want], "{end}");
+        let script = format!("case $(probe) in a) {end} ;; b) ;; esac\nexec server\n");
+        assert_eq!(execs(&run(&script, &[])), [want], "{end}");
+        let script = format!("probe || {end}\nexec server\n");
+        assert_eq!(execs(&run(&script, &[])), [want], "{end}");
+    }
 }

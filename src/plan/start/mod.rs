@@ -112,8 +112,10 @@ struct Task {
 
 /// Follows the record's command and health check.
 pub fn follow(record: &Record, root: &Root<'_>) -> Started {
+    let volumes: Vec<String> = record.volumes.iter().map(|path| show(path)).collect();
     let mut follower = Follower {
         root,
+        volumes: &volumes,
         started: Started::default(),
         tasks: VecDeque::new(),
         seen: BTreeSet::new(),
@@ -156,6 +158,7 @@ pub fn follow(record: &Record, root: &Root<'_>) -> Started {
 
 struct Follower<'a, 'r> {
     root: &'a Root<'r>,
+    volumes: &'a [String],
     started: Started,
     tasks: VecDeque<Task>,
     seen: BTreeSet<(Role, Vec<Value>, Option<u32>)>,
@@ -350,7 +353,7 @@ impl Follower<'_, '_> {
             uid: task.uid,
         };
         let path = task.env.get("PATH").cloned().unwrap_or_default();
-        let world = Files { root: self.root, path };
+        let world = Files { root: self.root, path, volumes: self.volumes };
         let outcome = shell::walk(&text, &start, &world);
         // The shell itself is needed to the end of the script only.
         self.program(Role::Helper, found, task);
@@ -509,6 +512,7 @@ pub fn which(root: &Root<'_>, name: &str, cwd: &str, path: &str) -> Option<Found
 struct Files<'a, 'r> {
     root: &'a Root<'r>,
     path: String,
+    volumes: &'a [String],
 }
 
 impl World for Files<'_, '_> {
@@ -542,5 +546,9 @@ impl World for Files<'_, '_> {
 
     fn list(&self, path: &str) -> Vec<String> {
         self.root.list(path.as_bytes()).into_iter().map(|(name, _)| show(&name)).collect()
+    }
+
+    fn volumes(&self) -> &[String] {
+        self.volumes
     }
 }
