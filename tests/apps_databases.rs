@@ -128,6 +128,8 @@ fn mariadb_initialises_works_and_stops() {
         return;
     }
     let lab = Lab::new("mariadb");
+    assert_eq!(lab.verdict(&[]), "wont-run", "without a password");
+    assert_eq!(lab.verdict(&["-e", "MARIADB_ROOT_PASSWORD=root"]), "runs-with-notes");
     for cpus in [2, 1, 4] {
         let options = [
             ["-m", "512m"],

@@ -166,8 +166,8 @@ fn is_pipe(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
 }
 
-/// `PATH[:NAME]`, `PATH@DIGEST` or `PATH@INDEX`. A path with such characters works if it exists as
-/// a whole.
+/// `PATH[:NAME]`, `PATH@DIGEST` or `PATH@INDEX`, the latter two with a colon before the `@` as well
+/// (skopeo(1) has it so). A path with such characters works if it exists as a whole.
 fn path_and_name(text: &str, rest: &str) -> Result<(PathBuf, Option<String>), Error> {
     if rest.is_empty() || rest.starts_with(':') {
         return Err(Error::Reference { text: text.into(), reason: "the path is missing" });
@@ -175,14 +175,19 @@ fn path_and_name(text: &str, rest: &str) -> Result<(PathBuf, Option<String>), Er
     if Path::new(rest).exists() {
         return Ok((rest.into(), None));
     }
+    let selects = |text: &str| text.parse::<Digest>().is_ok() || text.parse::<usize>().is_ok();
     if let Some((path, selector)) = rest.rsplit_once('@')
         && !path.is_empty()
         && !path.contains(':')
-        && (selector.parse::<Digest>().is_ok() || selector.parse::<usize>().is_ok())
+        && selects(selector)
     {
         return Ok((path.into(), Some(format!("@{selector}"))));
     }
     Ok(match rest.split_once(':') {
+        Some((_, name)) if name.strip_prefix('@').is_some_and(|name| !selects(name)) => {
+            let reason = "after `@` comes a digest or the number of an image";
+            return Err(Error::Reference { text: text.into(), reason });
+        }
         Some((path, name)) if !name.is_empty() => (path.into(), Some(name.into())),
         Some((path, _)) => (path.into(), None),
         None => (rest.into(), None),
@@ -519,6 +524,10 @@ mod tests {
             Reference::OciLayout { path: "dir".into(), name: Some(digest.clone()) }
         );
         assert_eq!(full(&format!("oci:dir{digest}")), format!("oci:dir{digest}"));
+        assert_eq!(full("oci:dir:@7"), "oci:dir@7");
+        for wrong in ["oci:dir:@", "oci:dir:@x", "docker-archive:a.tar:@x@1"] {
+            assert!(wrong.parse::<Reference>().is_err(), "{wrong}");
+        }
         assert_eq!(
             "docker-archive:a.tar@1".parse::<Reference>().unwrap(),
             Reference::DockerArchive { path: "a.tar".into(), name: Some("@1".into()) }

@@ -45,6 +45,15 @@ impl Lab {
         )
     }
 
+    /// What `dock2uni inspect OPTIONS IMAGE` says of it.
+    pub fn verdict(&self, options: &[&str]) -> String {
+        let mut command = dock2uni();
+        command.args(["inspect", "--json"]).args(options).arg(&self.reference);
+        let output = super::run(command.env("DOCK2UNI_STORE", self.store.path()));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["verdict"].as_str().unwrap().to_owned()
+    }
+
     /// Runs to the end: exit status, and all that was printed.
     pub fn finish(&self, options: &[&str], command: &[&str]) -> (i32, String) {
         let mut vm = self.run(options, command);
