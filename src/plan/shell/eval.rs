@@ -582,7 +582,8 @@ impl Walk<'_> {
             self.run(argv, whole, state, if beside { How::Background } else { How::Call });
             return None;
         };
-        if ["[", "test"].contains(&name.as_str()) && argv.len() == words.len() {
+        let asks = ["[", "test"].contains(&name.as_str()) && !self.functions.contains_key(&name);
+        if asks && argv.len() == words.len() {
             let tails: Vec<_> = words.iter().map(|word| expand::tail(word)).collect();
             return test::single(self, &argv, &tails, state);
         }
@@ -608,8 +609,9 @@ impl Walk<'_> {
             };
             assigned.push((name, value));
         }
-        for (name, word) in assigned {
-            let value = self.text(&word, state);
+        // Words are expanded before any of them is assigned.
+        let values: Vec<Value> = assigned.iter().map(|(_, word)| self.text(word, state)).collect();
+        for ((name, _), value) in assigned.into_iter().zip(values) {
             state.set(name, value);
         }
         Some(true)

@@ -385,3 +385,14 @@ fn an_end_without_failure_leaves_nothing_certain() {
         assert_eq!(execs(&run(&script, &[])), [want], "{end}");
     }
 }
+
+#[test]
+fn what_is_not_known_of_a_declaration_stays_with_its_name() {
+    let script = r#"
+        A=old
+        local A=new B=$A C="$(probe)"
+        export D=x$(probe)y
+        exec server "$A" "$B" "$C" "$D" "$E"
+    "#;
+    assert_eq!(execs(&run(script, &[])), ["server new old ? ? "]);
+}
