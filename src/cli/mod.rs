@@ -29,7 +29,6 @@ mod settings;
 mod size;
 mod system;
 mod target;
-mod target_args;
 mod template;
 mod trial;
 mod volume;

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use super::args::target::{PushArgs, PushKind};
 use super::progress::Display;
-use super::target_args::{PushArgs, PushKind};
 use super::{Failure, exit, size};
 use crate::artifact::{self, Kind};
 use crate::disk::Disk;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::target_args::{SystemArgs, SystemCommand};
+use super::args::target::{SystemArgs, SystemCommand};
 use super::{Failure, exit, size};
 use crate::dockerfile;
 use crate::source::Store;

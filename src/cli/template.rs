@@ -4,7 +4,7 @@ use std::io::Write;
 
 use dock2uni_format::record::Proto;
 
-use super::target_args::TemplateArgs;
+use super::args::target::TemplateArgs;
 use super::{Failure, exit};
 use crate::atomic::Aside;
 use crate::disk::Disk;

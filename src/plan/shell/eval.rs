@@ -4,101 +4,23 @@
 //! that is known picks its branch; one that is not sends the walk down both, and what the branches
 //! disagree on is unknown afterwards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::expand;
-use super::parse::{Command, Item, List, Part, Pipeline, Script, Word, is_text, parse, plain};
+use super::outcome::{How, Outcome, Run, Start, Value, World};
+use super::parse::{Command, Item, List, Pipeline, Script, Word, parse, plain};
 use super::refusal::{self, Refusal};
+use super::state::{Flow, State};
 use super::test;
 
 /// Commands that are walked over before a script counts as too long.
 const FUEL: u32 = 20_000;
 /// Functions and sourced files within one another.
-const MAX_CALLS: usize = 24;
+pub(super) const MAX_CALLS: usize = 24;
 /// Commands that are remembered.
 const MAX_RUNS: usize = 512;
 const MAX_REFUSALS: usize = 16;
-
-/// A text, if it is known.
-pub type Value = Option<String>;
-
-/// What a script can see of its surroundings.
-pub trait World {
-    /// Contents of a text file.
-    fn read(&self, path: &str) -> Option<String>;
-    /// Type of the file at a path, links followed: `f`, `d`, or another letter of `find -type`.
-    fn kind(&self, path: &str) -> Option<char>;
-    /// Whether a file may be executed.
-    fn executable(&self, path: &str) -> bool;
-    /// Length of a file in bytes.
-    fn size(&self, path: &str) -> u64;
-    /// Whether a name is a program in PATH.
-    fn which(&self, name: &str) -> Option<String>;
-    /// Names in a directory.
-    fn list(&self, path: &str) -> Vec<String>;
-    /// Where data are kept that outlive a container.
-    fn volumes(&self) -> &[String];
-}
-
-/// A variable of ours, for text that is not known.
-const UNKNOWN: &str = "__dock2uni_unknown";
-
-/// How a program is started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// It takes the script's place.
-    Exec,
-    /// The script waits for it.
-    Call,
-    /// It runs beside the script.
-    Background,
-}
-
-/// A program that the script starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Its arguments; `None` for those that are not known.
-    pub argv: Vec<Value>,
-    /// Whether the list of arguments is known to end where `argv` ends.
-    pub whole: bool,
-    /// Whether it is certain to be reached, if nothing fails before.
-    pub certain: bool,
-    /// How.
-    pub how: How,
-    /// Whether it is asked for its output only.
-    pub asked: bool,
-}
-
-/// What is known of a script.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Programs that it starts, in order.
-    pub runs: Vec<Run>,
-    /// Files that it reads as scripts.
-    pub sourced: BTreeSet<String>,
-    /// Absolute paths that it names.
-    pub mentions: BTreeSet<String>,
-    /// Where it ends, without success, for want of variables.
-    pub refusals: Vec<Refusal>,
-    /// Whether all of it was understood and walked.
-    pub complete: bool,
-}
-
-/// Where a script starts from.
-#[derive(Clone, Debug, Default)]
-pub struct Start {
-    /// `$0`.
-    pub name: String,
-    /// `$1` on.
-    pub args: Vec<Value>,
-    /// Environment.
-    pub env: BTreeMap<String, String>,
-    /// Working directory.
-    pub cwd: String,
-    /// Effective user ID, if known.
-    pub uid: Option<u32>,
-}
 
 /// Walks a script.
 pub fn walk(text: &str, start: &Start, world: &dyn World) -> Outcome {
@@ -144,158 +66,30 @@ fn pass(script: &Script, start: &Start, world: &dyn World, absent: bool) -> Outc
     walk.outcome
 }
 
-/// Whether the walk goes on behind a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
-    On,
-    /// Out of the function or sourced file.
-    Return,
-    /// The script is over.
-    End,
-    /// The script is over, and says that it failed.
-    Fail,
-}
-
-impl Flow {
-    /// Whether there is nothing else behind this way: it goes on, or the script has failed.
-    fn is_on_or_failed(self) -> bool {
-        matches!(self, Flow::On | Flow::Fail)
-    }
-}
-
-/// What is known at one point of the walk.
-#[derive(Clone, Debug)]
-pub(super) struct State {
-    vars: BTreeMap<String, Value>,
-    /// Arguments; `None` if not even their number is known.
-    pub args: Option<Vec<Value>>,
-    cwd: Value,
-    /// Whether variables that were never set may be set all the same.
-    murky: bool,
-    /// Whether this point is certain to be reached, if nothing fails before.
-    certain: bool,
-    flow: Flow,
-}
-
-impl State {
-    /// A variable; unset ones are empty.
-    pub fn var(&self, name: &str) -> Value {
-        match self.vars.get(name) {
-            Some(value) => value.clone(),
-            None if self.murky => None,
-            None => Some(String::new()),
-        }
-    }
-
-    /// Whether a variable is set.
-    pub fn is_set(&self, name: &str) -> Option<bool> {
-        match self.vars.get(name) {
-            Some(_) => Some(true),
-            None if self.murky => None,
-            None => Some(false),
-        }
-    }
-
-    pub fn set(&mut self, name: &str, value: Value) {
-        self.vars.insert(name.to_owned(), value);
-    }
-
-    /// What two ways that join here have in common.
-    fn join(&mut self, other: State) {
-        if other.flow != Flow::On {
-            // Only this way goes on, if any does.
-            self.certain &= other.flow == Flow::Fail || self.flow == other.flow;
-            if self.flow == Flow::Fail {
-                // It may be over without having failed.
-                self.flow = other.flow;
-            }
-            return;
-        }
-        if self.flow != Flow::On {
-            *self = State { certain: self.flow == Flow::Fail && other.certain, ..other };
-            return;
-        }
-        for (name, value) in &mut self.vars {
-            if other.vars.get(name) != Some(value) {
-                *value = None;
-            }
-        }
-        for name in other.vars.keys() {
-            self.vars.entry(name.clone()).or_insert(None);
-        }
-        if self.args != other.args {
-            self.args = match (self.args.take(), other.args) {
-                (Some(mine), Some(theirs)) if mine.len() == theirs.len() => {
-                    let both = mine.into_iter().zip(theirs);
-                    Some(both.map(|(a, b)| if a == b { a } else { None }).collect())
-                }
-                _ => None,
-            };
-        }
-        if self.cwd != other.cwd {
-            self.cwd = None;
-        }
-        self.murky |= other.murky;
-    }
-}
-
 pub(super) struct Walk<'a> {
     pub world: &'a dyn World,
     pub name: String,
     pub uid: Option<u32>,
-    outcome: Outcome,
-    functions: BTreeMap<String, Rc<List>>,
+    pub outcome: Outcome,
+    pub functions: BTreeMap<String, Rc<List>>,
     /// Names of the functions that are being run, `source` for sourced files.
     pub frames: Vec<String>,
     /// Variables whose emptiness has led to where the walk is, innermost conditions last.
-    guards: Vec<Vec<String>>,
+    pub guards: Vec<Vec<String>>,
     /// Shells within the script's own, whose end is not the script's.
-    inner: u32,
+    pub inner: u32,
     /// Substitutions whose output is asked for.
-    asked: u32,
+    pub asked: u32,
     /// Whether files that the image does not have are taken not to be there.
-    absent: bool,
+    pub absent: bool,
     /// What the scripts write to, as in [`Script`].
-    writes: Vec<Option<String>>,
+    pub writes: Vec<Option<String>>,
     fuel: u32,
 }
 
-/// Programs that make no files but those that they are told to by name.
-const TAME: &[&str] = &[
-    "awk", "basename", "cat", "chgrp", "chmod", "chown", "cut", "date", "dirname", "env", "expr",
-    "find", "getent", "grep", "gosu", "head", "hostname", "id", "locale", "ls", "mkdir", "rm",
-    "sed", "seq", "sleep", "sort", "stat", "su-exec", "tail", "tr", "uname", "wc", "whoami",
-];
-
-/// Whether a command may make a file at a path.
-fn may_make(Run { argv, asked, .. }: &Run, path: &str) -> bool {
-    let Some(Some(program)) = argv.first() else { return true };
-    let name = program.rsplit('/').next().unwrap_or(program);
-    let word = |wanted: &str| argv.iter().any(|word| word.as_deref() == Some(wanted));
-    if *asked && !name.starts_with("mk") || word("--help") || word("--version") {
-        // It answers a question.
-        return false;
-    }
-    let named = |word: &Value| match word {
-        Some(word) => word.trim_end_matches('/') == path,
-        None => true,
-    };
-    !TAME.contains(&name) || argv[1..].iter().any(named)
-}
-
-/// Builtins that give variables values.
-const DECLARATIONS: &[&str] = &["export", "local", "declare", "readonly", "typeset"];
-
-/// Builtins that change nothing which is followed here.
-const QUIET: &[&str] = &[
-    ":", "echo", "printf", "true", "false", "trap", "umask", "ulimit", "wait", "type", "hash",
-    "alias", "unalias", "shopt", "pwd", "break", "continue", "let", "times", "complete", "history",
-    "bg", "fg", "jobs", "kill", "dirs", "pushd", "popd", "enable", "caller", "logout", "suspend",
-];
-
 impl Walk<'_> {
     /// Walks a list; its status if known. `beside`: in the background.
-    fn list(&mut self, list: &List, state: &mut State, beside: bool) -> Option<bool> {
+    pub fn list(&mut self, list: &List, state: &mut State, beside: bool) -> Option<bool> {
         let mut status = Some(true);
         for item in list {
             if state.flow != Flow::On {
@@ -396,7 +190,7 @@ impl Walk<'_> {
     }
 
     /// Something in a shell of its own.
-    fn within<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
+    pub fn within<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
         self.inner += 1;
         let result = what(self);
         self.inner -= 1;
@@ -590,164 +384,7 @@ impl Walk<'_> {
         self.invoke(&name, argv, whole, state, beside)
     }
 
-    /// `export NAME=value ...` and the like, of words whose names are known; `None` for others.
-    fn declaration(&mut self, words: &[Word], state: &mut State) -> Option<bool> {
-        let (first, rest) = words.split_first()?;
-        if !DECLARATIONS.iter().any(|name| is_text(first, name)) {
-            return None;
-        }
-        let mut assigned = Vec::new();
-        for word in rest {
-            let (Part::Text { text, .. }, value) = word.split_first()? else { return None };
-            let (name, begin) = text.split_once('=')?;
-            let value = match begin {
-                "" => value.to_vec(),
-                _ => {
-                    let begin = Part::Text { text: begin.to_owned(), quoted: true };
-                    std::iter::once(begin).chain(value.iter().cloned()).collect()
-                }
-            };
-            assigned.push((name, value));
-        }
-        // Words are expanded before any of them is assigned.
-        let values: Vec<Value> = assigned.iter().map(|(_, word)| self.text(word, state)).collect();
-        for ((name, _), value) in assigned.into_iter().zip(values) {
-            state.set(name, value);
-        }
-        Some(true)
-    }
-
-    /// Runs a function, a builtin or a program.
-    fn invoke(
-        &mut self,
-        name: &str,
-        argv: Vec<Value>,
-        whole: bool,
-        state: &mut State,
-        beside: bool,
-    ) -> Option<bool> {
-        if let Some(body) = self.functions.get(name).cloned() {
-            return self.call(name, &body, &argv[1..], whole, state, beside);
-        }
-        let argument = |index: usize| argv.get(index).cloned().flatten();
-        match name {
-            "exec" => {
-                let mut rest: Vec<Value> = argv[1..].to_vec();
-                while let Some(Some(option)) = rest.first().cloned() {
-                    match option.as_str() {
-                        "-a" => drop(rest.drain(..rest.len().min(2))),
-                        "-l" | "-c" | "--" => drop(rest.remove(0)),
-                        _ => break,
-                    }
-                }
-                if rest.is_empty() && whole {
-                    // Redirections alone.
-                    return Some(true);
-                }
-                self.run(rest, whole, state, How::Exec);
-                state.flow = Flow::End;
-                None
-            }
-            "exit" => {
-                let status = argument(1).and_then(|text| text.parse::<u8>().ok());
-                let guard = self.guards.iter().rev().find(|guard| !guard.is_empty());
-                if let (Some(status @ 1..), Some(guard)) = (status, guard) {
-                    self.refuse(guard.clone(), status, state);
-                }
-                state.flow =
-                    if status.is_some_and(|status| status > 0) { Flow::Fail } else { Flow::End };
-                None
-            }
-            "return" => {
-                state.flow = Flow::Return;
-                match argument(1).as_deref() {
-                    Some("0") => Some(true),
-                    Some(number) if number.parse::<u8>().is_ok() => Some(false),
-                    _ => None,
-                }
-            }
-            "set" => {
-                if let Some(at) = argv.iter().position(|word| word.as_deref() == Some("--")) {
-                    state.args = whole.then(|| argv[at + 1..].to_vec());
-                }
-                Some(true)
-            }
-            "shift" => {
-                let count = argument(1).map_or(Some(1), |text| text.parse::<usize>().ok());
-                state.args = match (state.args.take(), count) {
-                    (Some(args), Some(count)) => Some(args.into_iter().skip(count).collect()),
-                    _ => None,
-                };
-                Some(true)
-            }
-            name if DECLARATIONS.contains(&name) => {
-                for word in &argv[1..] {
-                    let Some(word) = word else { continue };
-                    match word.split_once('=') {
-                        Some((name, value)) => state.set(name, Some(value.to_owned())),
-                        None if name == "local" && !word.starts_with('-') => {
-                            state.set(word, Some(String::new()));
-                        }
-                        None => {}
-                    }
-                }
-                // Values that are not known were joined with their names into unknown words.
-                if argv[1..].contains(&None) {
-                    state.murky = true;
-                }
-                Some(true)
-            }
-            "unset" => {
-                for word in argv[1..].iter().flatten() {
-                    state.vars.remove(word);
-                }
-                Some(true)
-            }
-            "read" | "getopts" | "mapfile" | "readarray" => {
-                for word in argv[1..].iter().flatten().filter(|word| !word.starts_with('-')) {
-                    state.set(word, None);
-                }
-                None
-            }
-            "cd" => {
-                let target = argument(1);
-                state.cwd = match (target, &state.cwd) {
-                    (Some(path), _) if path.starts_with('/') => Some(path),
-                    (Some(path), Some(cwd)) => {
-                        Some(format!("{}/{path}", cwd.trim_end_matches('/')))
-                    }
-                    _ => None,
-                };
-                Some(true)
-            }
-            "." | "source" => self.source(argument(1), &argv[1..], state, beside),
-            "eval" => self.eval(&argv[1..], state, beside),
-            "command" | "builtin" => match argument(1).as_deref() {
-                Some("-v" | "-V") => {
-                    let name = argument(2)?;
-                    let known = self.functions.contains_key(&name)
-                        || QUIET.contains(&name.as_str())
-                        || self.world.which(&name).is_some();
-                    Some(known)
-                }
-                Some(inner) => {
-                    let inner = inner.to_owned();
-                    self.invoke(&inner, argv[1..].to_vec(), whole, state, beside)
-                }
-                None => None,
-            },
-            "[" | "test" => test::single(self, &argv, &[], state),
-            "true" | ":" => Some(true),
-            "false" => Some(false),
-            name if QUIET.contains(&name) => Some(true).filter(|_| name != "wait"),
-            _ => {
-                self.run(argv, whole, state, if beside { How::Background } else { How::Call });
-                None
-            }
-        }
-    }
-
-    fn call(
+    pub fn call(
         &mut self,
         name: &str,
         body: &Rc<List>,
@@ -771,72 +408,7 @@ impl Walk<'_> {
         status
     }
 
-    fn source(
-        &mut self,
-        path: Value,
-        args: &[Value],
-        state: &mut State,
-        beside: bool,
-    ) -> Option<bool> {
-        let text = path.as_ref().and_then(|path| {
-            let path = self.absolute(path, state)?;
-            let text = self.world.read(&path)?;
-            self.outcome.sourced.insert(path);
-            Some(text)
-        });
-        let Some(text) = text.filter(|_| self.frames.len() < MAX_CALLS) else {
-            state.murky = true;
-            return None;
-        };
-        self.frames.push("source".to_owned());
-        let script = self.read(&text);
-        let given = args.len() > 1;
-        let saved = state.args.clone();
-        if given {
-            state.args = Some(args[1..].to_vec());
-        }
-        let status = self.list(&script.list, state, beside);
-        if given {
-            state.args = saved;
-        }
-        if state.flow == Flow::Return {
-            state.flow = Flow::On;
-        }
-        self.frames.pop();
-        status
-    }
-
-    fn read(&mut self, text: &str) -> Script {
-        let script = parse(text);
-        self.outcome.complete &= script.complete;
-        self.writes.extend_from_slice(&script.writes);
-        script
-    }
-
-    fn eval(&mut self, args: &[Value], state: &mut State, beside: bool) -> Option<bool> {
-        let known: Vec<&str> = args.iter().map_while(|arg| arg.as_deref()).collect();
-        let all = known.len() == args.len();
-        let mut text = known.join(" ");
-        if !all {
-            // What is not known continues the command that it comes after: its first words stand.
-            text.push_str(&format!(" ${UNKNOWN}"));
-            state.set(UNKNOWN, None);
-        }
-        let deep = self.frames.len() >= MAX_CALLS;
-        if deep || !all && (known.is_empty() || !parse(&text).complete) {
-            state.murky = true;
-            return None;
-        }
-        // No frame that a script sees, but one all the same.
-        self.frames.push("eval".to_owned());
-        let script = self.read(&text);
-        let status = self.list(&script.list, state, beside);
-        self.frames.pop();
-        state.murky |= !all;
-        if all { status } else { None }
-    }
-
-    fn run(&mut self, argv: Vec<Value>, whole: bool, state: &State, how: How) {
+    pub fn run(&mut self, argv: Vec<Value>, whole: bool, state: &State, how: How) {
         for word in argv.iter().flatten() {
             self.mention(word);
         }
@@ -844,26 +416,6 @@ impl Walk<'_> {
             let (certain, asked) = (state.certain, self.asked > 0);
             self.outcome.runs.push(Run { argv, whole, certain, how, asked });
         }
-    }
-
-    /// Whether there is certainly no file at a path that the image has nothing at.
-    pub fn is_absent(&self, path: &str) -> bool {
-        let name = path.trim_end_matches('/').rsplit('/').next();
-        let written = |write: &Option<String>| write.is_none() || write.as_deref() == name;
-        self.absent
-            && !self.writes.iter().any(written)
-            && !self.outcome.runs.iter().any(|run| may_make(run, path))
-    }
-
-    /// Whether there is certainly no file at the end `tail` of a path whose start is not known: what a
-    /// script finds out before it looks for something in there is where the data are.
-    pub fn is_absent_in_volumes(&self, tail: &str) -> bool {
-        let volumes = self.world.volumes();
-        let absent = |volume: &String| {
-            let path = format!("{}{tail}", volume.trim_end_matches('/'));
-            self.world.kind(&path).is_none() && self.is_absent(&path)
-        };
-        !volumes.is_empty() && volumes.iter().all(absent)
     }
 
     /// Remembers an absolute path.
@@ -881,67 +433,6 @@ impl Walk<'_> {
         }
         let cwd = state.cwd.as_ref()?;
         Some(format!("{}/{}", cwd.trim_end_matches('/'), path.trim_start_matches("./")))
-    }
-
-    /// What a command substitution gives, for the few whose result is plain.
-    pub fn output(&mut self, body: &List, state: &State) -> Value {
-        self.asked += 1;
-        let text = self.answer(body, state);
-        self.asked -= 1;
-        text
-    }
-
-    fn answer(&mut self, body: &List, state: &State) -> Value {
-        let simple = match &body[..] {
-            [Item { first: Pipeline { commands, .. }, rest, .. }] if rest.is_empty() => {
-                match &commands[..] {
-                    [Command::Simple { words, .. }] => Some(words.clone()),
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
-        let Some(words) = simple else {
-            let mut own = state.clone();
-            self.within(|walk| walk.list(body, &mut own, false));
-            return None;
-        };
-        let argv: Option<Vec<String>> = self.fields(&words, state)?.into_iter().collect();
-        let argv = argv?;
-        let name = argv.first()?.as_str();
-        let argument = argv.get(1).map(String::as_str);
-        if let Some(body) = self.functions.get(name).cloned() {
-            let args: Vec<Value> = argv[1..].iter().cloned().map(Some).collect();
-            let mut own = state.clone();
-            self.within(|walk| walk.call(name, &body, &args, true, &mut own, false));
-            return None;
-        }
-        match (name, argument) {
-            ("id", Some("-u")) if argv.len() == 2 => self.uid.map(|uid| uid.to_string()),
-            ("id", Some("-un")) | ("whoami", None) if self.uid == Some(0) => Some("root".into()),
-            ("dirname", Some(path)) => {
-                Some(String::from_utf8_lossy(super::super::root::parent(path.as_bytes())).into())
-            }
-            ("basename", Some(path)) => {
-                let base = path.trim_end_matches('/').rsplit('/').next().unwrap_or(path);
-                let suffix = argv.get(2).map_or("", String::as_str);
-                Some(base.strip_suffix(suffix).unwrap_or(base).to_owned())
-            }
-            ("pwd", _) => state.cwd.clone(),
-            ("echo", _) if argv.len() > 1 => Some(argv[1..].join(" ")),
-            ("uname", Some("-m")) => Some("x86_64".into()),
-            ("uname", Some("-s") | None) => Some("Linux".into()),
-            ("which", Some(name)) => Some(self.world.which(name).unwrap_or_default()),
-            ("command", Some("-v")) => Some(self.world.which(argv.get(2)?).unwrap_or_default()),
-            ("readlink" | "realpath", _) => {
-                let path = argv.last()?;
-                self.world.kind(path).map(|_| path.clone())
-            }
-            _ => {
-                self.run(argv.into_iter().map(Some).collect(), true, state, How::Call);
-                None
-            }
-        }
     }
 
     /// A word as one text.
@@ -964,7 +455,7 @@ impl Walk<'_> {
     }
 
     /// Words as fields; `None` if not even their number is known.
-    fn fields(&mut self, words: &[Word], state: &State) -> Option<Vec<Value>> {
+    pub fn fields(&mut self, words: &[Word], state: &State) -> Option<Vec<Value>> {
         let mut fields = Vec::new();
         for word in words {
             fields.extend(expand::fields(self, word, state)?);

@@ -1,8 +1,10 @@
 //! Words to texts: the expansions of POSIX XCU 2.6 as far as values are known.
 
-use super::eval::{State, Value, Walk};
+use super::eval::Walk;
+use super::outcome::Value;
 use super::parse::{Part, Word};
 use super::refusal;
+use super::state::State;
 
 /// Longest text that is kept.
 const MAX_TEXT: usize = 64 << 10;

@@ -1,7 +1,7 @@
 //! Scripts that end at once where something was not set: `[ -n "$PASSWORD" ] || exit 1`.
 
-use super::eval::State;
 use super::parse::{Command, Part, Pipeline, Word, is_text};
+use super::state::State;
 
 /// Variables of one condition that are remembered.
 const MAX_VARIABLES: usize = 8;

@@ -1,8 +1,10 @@
 //! Conditions: `[ ... ]` and `[[ ... ]]`.
 
-use super::eval::{State, Value, Walk};
+use super::eval::Walk;
 use super::expand::{self, matches};
+use super::outcome::Value;
 use super::parse::{Part, Word, is_text};
+use super::state::State;
 
 /// Nesting of conditions that is followed.
 const MAX_DEPTH: u32 = 16;

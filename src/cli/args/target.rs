@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::args::{Published, publish};
-use super::size;
+use super::{Published, publish};
+use crate::cli::size;
 use crate::template::Target;
 
 pub const PUSH_EXAMPLES: &str = "\
