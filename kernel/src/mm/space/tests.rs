@@ -187,8 +187,13 @@ impl crate::mm::Pager for Module {
 fn pages_in_place_are_mapped_together_and_copied_up_by_writes() {
     let space = space();
     let cache = PageCache::backed(40 * P as u64, Arc::new(Module));
-    let private = map_file(&space, &cache, 40, MapFlags::PRIVATE);
-    let shared = map_file(&space, &cache, 40, MapFlags::SHARED);
+    // Where a page table begins: pages are mapped together as far as one table goes.
+    let map = |start: usize, flags: MapFlags| {
+        let (flags, backing) = (flags | MapFlags::FIXED, Some((cache.clone(), None, 0)));
+        space.mmap(start, 40 * P, RW, Prot::all(), flags, backing).unwrap()
+    };
+    let private = map(0x4000_0000, MapFlags::PRIVATE);
+    let shared = map(0x4020_0000, MapFlags::SHARED);
     space.handle_fault(private + 20 * P, false, false).unwrap();
     assert_eq!(space.rss().file, 16);
     assert_eq!(byte(&space, shared + 20 * P), 0);
