@@ -2,11 +2,10 @@
 
 use super::AddressSpace;
 use super::map::{MMAP_MIN, check_commit, checked_range, round_up};
-use super::rss::Pages;
 use super::vma::{VmFlags, Vma};
 use crate::arch::{PAGE_SIZE, USER_END};
 use crate::errno::{Errno, Result};
-use crate::mm::pagetable::{TABLE_SPAN, position};
+use crate::mm::pagetable::{PageTable, TABLE_SPAN, position};
 use crate::mm::tlb;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
@@ -128,35 +127,86 @@ impl AddressSpace {
         Ok(to)
     }
 
-    /// Moves the pages of `from..from + len` to `to`, where there are none.
+    /// Moves the pages of `from..from + len` to `to`, where there are none. On an error, they are where
+    /// they were.
     fn move_pages(&self, from: usize, to: usize, len: usize) -> Result<()> {
         let mut pages = self.pages.lock();
-        let Pages { table, .. } = &mut *pages;
-        let root = table.root().pfn();
-        let mut at = from;
-        while let Some(leaf) = table.next_leaf(at, from + len) {
-            at = leaf.base + TABLE_SPAN;
-            let (start, end) = (from.max(leaf.base), at.min(from + len));
-            if leaf.used() == 0 {
-                continue;
-            }
-            leaf.own()?;
-            for addr in (start..end).step_by(PAGE_SIZE) {
-                if table.get(addr) == 0 {
-                    continue;
-                }
-                let target = to + (addr - from);
-                // The target's table first: taking an entry out must not be followed by a failure.
-                table.leaf_mut(target)?;
-                let leaf = table.leaf_mut(addr)?;
-                let entry = leaf.table[position(addr, 0)].swap(0, Relaxed);
-                leaf.count(-1);
-                let leaf = table.leaf_mut(target)?;
-                leaf.table[position(target, 0)].store(entry, Relaxed);
-                leaf.count(1);
+        let root = pages.table.root().pfn();
+        // Tables first: what was taken out of one must not be followed by a failure.
+        let result = make_tables(&mut pages.table, from, to, len)
+            .and_then(|()| move_entries(&mut pages.table, from, to, len));
+        tlb::flush(root, from, from + len);
+        // No mapping is left where they came from, or there is none yet where they were to go.
+        let (start, end) = if result.is_ok() { (from, from + len) } else { (to, to + len) };
+        pages.sweep(start, end);
+        result
+    }
+}
+
+/// Entries that are moved at a time.
+const BATCH: usize = 64;
+
+/// Calls `f` with the parts of `from..from + len` where there are pages, each within one table there
+/// and at `to`: an address and a number of pages.
+fn each_part(
+    table: &mut PageTable,
+    (from, to, len): (usize, usize, usize),
+    mut f: impl FnMut(&mut PageTable, usize, usize) -> Result<()>,
+) -> Result<()> {
+    let mut at = from;
+    while let Some(leaf) = table.next_leaf(at, from + len) {
+        let (base, used) = (leaf.base, leaf.used() != 0);
+        let next = base + TABLE_SPAN;
+        at = from.max(base);
+        let end = next.min(from + len);
+        while used && at < end {
+            let target = to + (at - from);
+            let room = (target & !(TABLE_SPAN - 1)) + TABLE_SPAN - target;
+            let count = ((end - at).min(room) / PAGE_SIZE).min(BATCH);
+            f(table, at, count)?;
+            at += count * PAGE_SIZE;
+        }
+        at = next;
+    }
+    Ok(())
+}
+
+/// Makes the tables at both ends the space's own, those at the destination where there is something to
+/// move.
+fn make_tables(table: &mut PageTable, from: usize, to: usize, len: usize) -> Result<()> {
+    each_part(table, (from, to, len), |table, at, count| {
+        let first = position(at, 0);
+        let entries = &table.leaf_mut(at)?.table[first..first + count];
+        if entries.iter().any(|entry| entry.load(Relaxed) != 0) {
+            table.leaf_mut(to + (at - from))?;
+        }
+        Ok(())
+    })
+}
+
+/// Moves entries between tables that are there.
+fn move_entries(table: &mut PageTable, from: usize, to: usize, len: usize) -> Result<()> {
+    each_part(table, (from, to, len), |table, at, count| {
+        let (mut entries, mut moved) = ([0; BATCH], 0);
+        let leaf = table.leaf_mut(at)?;
+        let first = position(at, 0);
+        for (entry, slot) in entries.iter_mut().zip(&leaf.table[first..first + count]) {
+            *entry = slot.swap(0, Relaxed);
+            moved += i32::from(*entry != 0);
+        }
+        leaf.count(-moved);
+        if moved == 0 {
+            return Ok(());
+        }
+        let target = to + (at - from);
+        let leaf = table.leaf_mut(target)?;
+        let first = position(target, 0);
+        for (&entry, slot) in entries.iter().zip(&leaf.table[first..first + count]) {
+            if entry != 0 {
+                slot.store(entry, Relaxed);
             }
         }
-        tlb::flush(root, from, from + len);
+        leaf.count(moved);
         Ok(())
-    }
+    })
 }

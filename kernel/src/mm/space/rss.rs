@@ -96,6 +96,9 @@ impl Pages {
                 continue;
             }
             if leaf.used() == 0 {
+                // There may be no mapping here any more, by which it would be found in the end.
+                let base = leaf.base;
+                gather.table(base, leaf.detach());
                 continue;
             }
             let range = leaf.range(start, end);
@@ -136,6 +139,19 @@ impl Pages {
             at = leaf.base + TABLE_SPAN;
             let base = leaf.base;
             gather.table(base, leaf.detach());
+        }
+    }
+
+    /// Removes the last-level tables that map part of `start..end` and hold nothing.
+    pub fn sweep(&mut self, start: usize, end: usize) {
+        let mut gather = Gather::new(self.table.root().pfn());
+        let mut at = start;
+        while let Some(leaf) = self.table.next_leaf(at, end) {
+            at = leaf.base + TABLE_SPAN;
+            if leaf.used() == 0 {
+                let base = leaf.base;
+                gather.table(base, leaf.detach());
+            }
         }
     }
 
