@@ -99,5 +99,9 @@ fn copy_table(maps: &Maps, leaf: Leaf<'_>, child: &mut PageTable, rss: &mut Rss)
             }
         }
     }
+    if copy.used() == 0 {
+        // The child may have no mapping there, by which it would be found in the end.
+        pagetable::release(copy.detach());
+    }
     Ok(())
 }

@@ -26,12 +26,15 @@ fn byte(space: &AddressSpace, addr: usize) -> u8 {
 
 fn check_counts(space: &AddressSpace) {
     let (mut anon, mut other, mut at) = (0, 0, 0);
+    let maps = space.maps.read();
     let pages = space.pages.lock();
     while let Some(leaf) = pages.table.next_leaf(at, USER_END) {
         at = leaf.base + crate::mm::pagetable::TABLE_SPAN;
         let entries: Vec<u64> =
             leaf.table.iter().map(|s| s.load(Ordering::Relaxed)).filter(|&e| e != 0).collect();
         assert_eq!(entries.len(), leaf.used() as usize);
+        // By a mapping it is found in the end.
+        assert!(maps.range(leaf.base, at).next().is_some(), "a table nobody has use for");
         let counted = entries.iter().filter(|&e| e & rss::ZERO == 0);
         for entry in counted {
             if entry & crate::mm::pagetable::ANON != 0 { anon += 1 } else { other += 1 }
@@ -242,6 +245,23 @@ fn brk_moves_the_end_of_the_heap() {
     assert_eq!(space.brk(start + 9 * P), start + P);
 }
 
+#[test]
+fn a_child_has_no_table_for_what_it_does_not_get() {
+    let before = live_frames();
+    {
+        let parent = space();
+        let at = 0x4000_0000;
+        parent.mmap(at, P, RW, Prot::all(), ANON | MapFlags::FIXED, None).unwrap();
+        parent.write_bytes(at, b"mine").unwrap();
+        // MADV_DONTFORK
+        parent.madvise(at, P, Advice::from_raw(10).unwrap()).unwrap();
+        let child = parent.fork().unwrap();
+        assert_eq!(child.page_table_pages(), 1);
+        assert_eq!(child.read_bytes(at, &mut [0]), Err(Errno::EFAULT));
+    }
+    assert_eq!(live_frames(), before);
+}
+
 struct Disk;
 impl crate::mm::Pager for Disk {
     fn read_page(&self, _: u64) -> Result<PageRef> {
@@ -380,14 +400,31 @@ fn placement_honours_flags_and_limits() {
     assert_eq!(space.mmap(0, 9 * P, RW, Prot::all(), ANON, None), Err(Errno::ENOMEM));
 }
 
+/// What a model says of a page.
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    prot: Prot,
+    /// Its first byte.
+    value: u8,
+    /// How fork treats it.
+    advice: VmFlags,
+}
+
 /// Every page of a small window: mapped or not, its protection and its first byte, against a map of
 /// pages.
 #[test]
 fn random_operations_agree_with_a_map_of_pages() {
+    const ADVICE: [(i32, VmFlags, bool); 4] = [
+        (10, VmFlags::DONT_FORK, true),
+        (11, VmFlags::DONT_FORK, false),
+        (18, VmFlags::WIPE_ON_FORK, true),
+        (19, VmFlags::WIPE_ON_FORK, false),
+    ];
     let before = live_frames();
     for seed in 0..6u64 {
-        let mut spaces = vec![(space(), BTreeMap::<usize, (Prot, u8)>::new())];
-        let base = 0x7000_0000;
+        let mut spaces = vec![(space(), BTreeMap::<usize, Page>::new())];
+        // In one table, or in two.
+        let base = 0x7000_0000 - seed as usize % 3 * 15 * P;
         let mut state = seed * 77 + 1;
         for round in 0..1500u32 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
@@ -399,11 +436,12 @@ fn random_operations_agree_with_a_map_of_pages() {
             let alive = spaces.len();
             let (space, model) = &mut spaces[which];
             let pages = first..first + count;
-            match random / 16000 % 8 {
+            match random / 16000 % 11 {
                 0 | 1 => {
                     let flags = ANON | MapFlags::FIXED;
                     space.mmap(start, len, prot, Prot::all(), flags, None).unwrap();
-                    model.extend(pages.map(|page| (page, (prot, 0))));
+                    let fresh = Page { prot, value: 0, advice: VmFlags::empty() };
+                    model.extend(pages.map(|page| (page, fresh)));
                 }
                 2 => {
                     space.munmap(start, len).unwrap();
@@ -411,7 +449,7 @@ fn random_operations_agree_with_a_map_of_pages() {
                 }
                 3 => {
                     let expected = if pages.clone().all(|page| model.contains_key(&page)) {
-                        model.range_mut(pages).for_each(|(_, page)| page.0 = prot);
+                        model.range_mut(pages).for_each(|(_, page)| page.prot = prot);
                         Ok(())
                     } else {
                         Err(Errno::ENOMEM)
@@ -419,25 +457,57 @@ fn random_operations_agree_with_a_map_of_pages() {
                     assert_eq!(space.mprotect(start, len, prot), expected);
                 }
                 4 if alive < 4 => {
-                    let copy = (space.fork().unwrap(), model.clone());
+                    let mut copy = (space.fork().unwrap(), model.clone());
+                    copy.1.retain(|_, page| !page.advice.contains(VmFlags::DONT_FORK));
+                    for page in copy.1.values_mut() {
+                        page.value *= u8::from(!page.advice.contains(VmFlags::WIPE_ON_FORK));
+                    }
                     spaces.push(copy);
                 }
                 5 if alive > 1 => drop(spaces.swap_remove(which)),
                 6 => {
                     for page in pages {
-                        if let Some((_, value)) = model.get_mut(&page) {
+                        if let Some(known) = model.get_mut(&page) {
                             let _ = space.madvise(base + page * P, P, Advice::DontNeed);
-                            *value = 0;
+                            known.value = 0;
                         }
                     }
                 }
+                7 => {
+                    let (number, flag, on) = ADVICE[random / 200_000 % 4];
+                    // What is mapped takes it, though there be holes.
+                    let _ = space.madvise(start, len, Advice::from_raw(number).unwrap());
+                    for (_, page) in model.range_mut(pages) {
+                        page.advice.set(flag, on);
+                    }
+                }
+                8 => {
+                    let to = (first + count + random / 200_000 % 20) % 40;
+                    let target = to..to + count;
+                    if to < pages.end && first < target.end {
+                        continue;
+                    }
+                    let result = space.mremap(start, len, len, 3, base + to * P);
+                    if model.contains_key(&first) {
+                        // Whatever comes of it.
+                        model.retain(|page, _| !target.contains(page));
+                    }
+                    if result.is_ok() {
+                        for page in pages {
+                            // A part of one mapping, which is all there.
+                            let moved = model.remove(&page).unwrap();
+                            model.insert(to + page - first, moved);
+                        }
+                    }
+                }
+                9 => drop(space.pages.lock().age(start, start + len)),
                 _ => {
                     for page in pages {
                         let result = space.write_bytes(base + page * P, &[round as u8]);
                         match model.get_mut(&page) {
-                            Some((prot, value)) if prot.contains(Prot::WRITE) => {
+                            Some(known) if known.prot.contains(Prot::WRITE) => {
                                 assert_eq!(result, Ok(()));
-                                *value = round as u8;
+                                known.value = round as u8;
                             }
                             _ => assert_eq!(result, Err(Errno::EFAULT)),
                         }
@@ -450,21 +520,25 @@ fn random_operations_agree_with_a_map_of_pages() {
                 let mut value = [0];
                 let result = space.read_bytes(base + page * P, &mut value);
                 match model.get(&page) {
-                    Some((prot, expected)) if !prot.is_empty() => {
+                    Some(known) if !known.prot.is_empty() => {
                         assert_eq!(
                             (result, value[0]),
-                            (Ok(()), *expected),
+                            (Ok(()), known.value),
                             "page {page} round {round}"
                         );
                     }
                     _ => assert_eq!(result, Err(Errno::EFAULT)),
                 }
             }
-            let mapped: usize = space.vmas().iter().map(|map| (map.end - map.start) / P).sum();
+            let maps = space.vmas();
+            let mapped: usize = maps.iter().map(|map| (map.end - map.start) / P).sum();
             assert_eq!(mapped, model.len());
-            let joined = space.vmas();
-            let split = joined.windows(2).filter(|w| w[0].end == w[1].start);
-            assert!(split.into_iter().all(|w| w[0].prot != w[1].prot), "neighbours are joined");
+            let mut neighbours = maps.windows(2).filter(|w| w[0].end == w[1].start);
+            let differ = |at: usize| {
+                let [one, two] = [at - 1, at].map(|page| model[&page]);
+                (one.prot, one.advice) != (two.prot, two.advice)
+            };
+            assert!(neighbours.all(|w| differ((w[1].start - base) / P)), "neighbours are joined");
         }
     }
     assert_eq!(live_frames(), before);
