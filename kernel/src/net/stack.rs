@@ -10,15 +10,16 @@ use super::ip::{self, protocol};
 use super::packet::Packet;
 use super::ports::Ports;
 use super::{dhcp6, fragment, groups, icmp, nd, raw, tap, tcp, udp};
+use crate::arch::{MAX_CPUS, cpu};
 use crate::map::{Sorted, Tree, pair};
-use crate::sync::{Once, SpinLock, WaitQueue};
+use crate::sync::{Once, SpinLock, WaitQueue, preempt_disable};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Packets that may wait on loopback before more are dropped.
+/// Packets that may wait on a processor's loopback before more are dropped.
 const LOOPBACK_QUEUE: usize = 4096;
 
 /// What a network device can do for us.
@@ -158,7 +159,8 @@ pub struct Stack {
     entropy: AtomicU64,
     device: Once<Arc<dyn NetDevice>>,
     config: SpinLock<NetConfig>,
-    loopback: SpinLock<VecDeque<Packet>>,
+    /// Packets that stay here, by the processor that sent them.
+    loopback: [SpinLock<VecDeque<Packet>>; MAX_CPUS],
     timers: SpinLock<Timers>,
     kick: AtomicBool,
     mtu: AtomicUsize,
@@ -205,7 +207,7 @@ impl Stack {
             entropy: AtomicU64::new(seed),
             device: Once::new(),
             config: SpinLock::new(NetConfig::default()),
-            loopback: SpinLock::new(VecDeque::new()),
+            loopback: [const { SpinLock::new(VecDeque::new()) }; MAX_CPUS],
             timers: SpinLock::new(Timers { entries: Tree::new(), serial: 0, armed: u64::MAX }),
             kick: AtomicBool::new(false),
             mtu: AtomicUsize::new(1500),
@@ -470,7 +472,10 @@ impl Stack {
         packet.offload.segment = 0;
         self.stats.lo_packets.fetch_add(1, Ordering::Relaxed);
         self.stats.lo_bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
-        let mut queue = self.loopback.lock();
+        // Whoever sends delivers, before it goes on: another processor that took one of the packets
+        // and was kept up would deliver them out of order, and after send(2) has returned.
+        let _here = preempt_disable();
+        let mut queue = self.loopback[cpu::id()].lock();
         if queue.len() < LOOPBACK_QUEUE {
             queue.push_back(packet);
         }
@@ -507,13 +512,15 @@ impl Stack {
         }
     }
 
-    /// Delivers up to `budget` packets that stay here; returns whether there are more.
+    /// Delivers up to `budget` packets that this processor sent and that stay here; returns whether
+    /// there are more. The caller stays on the processor.
     pub fn run_loopback(self: &Arc<Self>, budget: usize) -> bool {
+        let queue = &self.loopback[cpu::id()];
         for _ in 0..budget {
-            let Some(packet) = self.loopback.lock().pop_front() else { return false };
+            let Some(packet) = queue.lock().pop_front() else { return false };
             self.input_ip(packet, true);
         }
-        !self.loopback.lock().is_empty()
+        !queue.lock().is_empty()
     }
 
     /// A frame from eth0.
