@@ -4,7 +4,6 @@ use super::perm::cap;
 use super::pipe::Holder;
 use crate::arch::PAGE_SIZE;
 use crate::errno::Result;
-use crate::net::socket::ifreq;
 use crate::sync::WaitMode;
 use crate::task::signal::{SigInfo, Signal, code, send_to_task};
 use crate::task::{self, Process, Task, current, current_arc, sched};
@@ -115,13 +114,6 @@ pub fn memory_stat() -> MemoryStat {
         anon: frames(rest),
         slab: frames(info.slab),
     }
-}
-
-pub use crate::net::socket::ifreq::Interface;
-
-/// Every network interface.
-pub fn interfaces() -> Vec<Interface> {
-    ifreq::interfaces(crate::net::stack())
 }
 
 /// Thousands of cycles per second of the clock counter.

@@ -7,6 +7,8 @@ use super::pseudo::{Changing, Dir, Emit, Entry, Key, Kind, PseudoFs, Text, entry
 use crate::arch::speculation;
 use crate::drivers::block;
 use crate::errno::{Errno, Result};
+use crate::net::socket::ifreq::{Interface, interfaces};
+use crate::net::stack;
 use crate::say;
 use alloc::format;
 use alloc::sync::Arc;
@@ -335,20 +337,20 @@ static DISK: Entry = dir(
     ]),
 );
 
-fn interface(key: &Key) -> Result<hooks::Interface> {
-    hooks::interfaces().into_iter().nth(key.index as usize).ok_or(Errno::ENODEV)
+fn interface(key: &Key) -> Result<Interface> {
+    interfaces(stack()).into_iter().nth(key.index as usize).ok_or(Errno::ENODEV)
 }
 
 static NET: Dir = Dir {
     entries: &[],
     changing: Some(Changing {
         find: |_, name| {
-            let all = hooks::interfaces();
+            let all = interfaces(stack());
             let index = all.iter().position(|one| one.name.as_bytes() == name)?;
             Some((Key { index: index as u32, ..Key::default() }, &INTERFACE))
         },
         list: |_, from, emit| {
-            for (at, one) in hooks::interfaces().iter().enumerate().skip(from as usize) {
+            for (at, one) in interfaces(stack()).iter().enumerate().skip(from as usize) {
                 if !emit(at as u64 + 1, one.name.as_bytes(), FileType::Directory) {
                     return;
                 }

@@ -160,7 +160,7 @@ fn dev(_key: &Key, out: &mut Text) -> Result<()> {
         " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets \
         errs drop fifo colls carrier compressed\n"
     );
-    for one in crate::fs::hooks::interfaces() {
+    for one in interfaces(stack()) {
         let [rx_bytes, rx_packets, tx_bytes, tx_packets] = one.counters;
         say!(
             out,
@@ -174,7 +174,7 @@ fn dev(_key: &Key, out: &mut Text) -> Result<()> {
 
 /// Packets that each processor took in: they are not told apart, so the first one has them all.
 fn softnet_stat(_key: &Key, out: &mut Text) -> Result<()> {
-    let taken: u64 = crate::fs::hooks::interfaces().iter().map(|one| one.counters[1]).sum();
+    let taken: u64 = interfaces(stack()).iter().map(|one| one.counters[1]).sum();
     for cpu in 0..crate::arch::cpu::count() {
         let taken = if cpu == 0 { taken as u32 } else { 0 };
         say!(out, "{taken:08x}");

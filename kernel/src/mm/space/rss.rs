@@ -91,14 +91,12 @@ impl Pages {
                         rss.sub(entry);
                     }
                 }
-                let base = leaf.base;
-                gather.table(base, leaf.detach());
+                gather.table(leaf);
                 continue;
             }
             if leaf.used() == 0 {
                 // There may be no mapping here any more, by which it would be found in the end.
-                let base = leaf.base;
-                gather.table(base, leaf.detach());
+                gather.table(leaf);
                 continue;
             }
             let range = leaf.range(start, end);
@@ -122,8 +120,7 @@ impl Pages {
                 }
             }
             if leaf.used() == 0 {
-                let base = leaf.base;
-                gather.table(base, leaf.detach());
+                gather.table(leaf);
             }
         }
         Ok(())
@@ -132,25 +129,21 @@ impl Pages {
     /// Removes every last-level table that maps part of `start..end`, with all of its pages. For
     /// the end of a space.
     pub fn clear(&mut self, start: usize, end: usize) {
-        let Pages { table, .. } = self;
-        let mut gather = Gather::new(table.root().pfn());
-        let mut at = start;
-        while let Some(leaf) = table.next_leaf(at, end) {
-            at = leaf.base + TABLE_SPAN;
-            let base = leaf.base;
-            gather.table(base, leaf.detach());
-        }
+        self.detach_tables(start, end, |_| true);
     }
 
     /// Removes the last-level tables that map part of `start..end` and hold nothing.
     pub fn sweep(&mut self, start: usize, end: usize) {
+        self.detach_tables(start, end, |leaf| leaf.used() == 0);
+    }
+
+    fn detach_tables(&mut self, start: usize, end: usize, which: impl Fn(&Leaf<'_>) -> bool) {
         let mut gather = Gather::new(self.table.root().pfn());
         let mut at = start;
         while let Some(leaf) = self.table.next_leaf(at, end) {
             at = leaf.base + TABLE_SPAN;
-            if leaf.used() == 0 {
-                let base = leaf.base;
-                gather.table(base, leaf.detach());
+            if which(&leaf) {
+                gather.table(leaf);
             }
         }
     }
@@ -227,12 +220,13 @@ impl Gather {
         self.cover(addr, crate::arch::PAGE_SIZE);
     }
 
-    /// Adds a detached table.
-    pub fn table(&mut self, base: usize, entry: u64) {
+    /// Takes a table out of its space.
+    pub fn table(&mut self, leaf: Leaf<'_>) {
         if self.table_count == self.tables.len() {
             self.finish();
         }
-        self.tables[self.table_count] = entry;
+        let base = leaf.base;
+        self.tables[self.table_count] = leaf.detach();
         self.table_count += 1;
         self.cover(base, TABLE_SPAN);
     }
