@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod arch;
+pub mod bpf;
 pub mod drivers;
 pub mod errno;
 pub mod event;

@@ -2,6 +2,7 @@
 
 use super::addr::*;
 use super::checksum;
+use super::filter::Sharing;
 use super::ip::{self, protocol};
 use super::packet::Packet;
 use super::tests::{World, receive, send, state};
@@ -15,7 +16,8 @@ use alloc::vec::Vec;
 const SECOND: u64 = 1_000_000_000;
 
 fn socket(world: &World, end: usize, addr: &str) -> Arc<Endpoint> {
-    let endpoint = Endpoint::new(addr.parse().unwrap(), false, 1 << 20, Arc::new(WaitQueue::new()));
+    let (queue, sharing) = (Arc::new(WaitQueue::new()), Sharing::default());
+    let endpoint = Endpoint::new(addr.parse().unwrap(), false, 1 << 20, queue, sharing);
     world.ends[end].0.udp.insert(endpoint.clone());
     endpoint
 }
@@ -63,7 +65,8 @@ fn udp_lite_sums_what_it_is_asked_to() {
         let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let local = SocketAddr::new(any, 53);
         let ordinary = socket(&world, 1, &local.to_string());
-        let server = Endpoint::new(local, false, 1 << 20, Arc::new(WaitQueue::new()));
+        let (queue, sharing) = (Arc::new(WaitQueue::new()), Sharing::default());
+        let server = Endpoint::new(local, false, 1 << 20, queue, sharing);
         world.ends[1].0.udplite.insert(server.clone());
         // What arrives if the byte `at` of the payload is damaged on the way.
         let mut sent = |covered: u16, damage: Option<usize>| {

@@ -15,6 +15,7 @@ pub mod dhcp;
 pub mod dhcp6;
 pub mod edge;
 pub mod errors;
+pub mod filter;
 pub mod fragment;
 pub mod groups;
 pub mod hearers;

@@ -7,6 +7,7 @@ use super::socket::ifreq::{self, Interface};
 use super::socket::options::Common;
 use super::socket::{Caller, Incoming, Outgoing, Socket, wait};
 use super::stack::Stack;
+use crate::bpf::{self, Input, View};
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::put_user;
@@ -154,10 +155,14 @@ impl NetlinkSocket {
             Ok(()) if request.flags & NLM_F_ACK != 0 => reply.error(0),
             Ok(()) => {}
         }
+        let filter = self.common.lock().filter.clone();
         let mut answers = self.answers.lock();
         for chunk in split(&reply.out) {
-            if answers.len() < MAX_WAITING {
-                answers.push_back(chunk.to_vec());
+            let wanted = filter.as_ref().map_or(usize::MAX, |filter| {
+                bpf::run(filter, Input::Packet(View::plain(chunk))) as usize
+            });
+            if wanted > 0 && answers.len() < MAX_WAITING {
+                answers.push_back(chunk[..chunk.len().min(wanted)].to_vec());
             }
         }
         drop(answers);

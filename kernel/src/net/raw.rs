@@ -1,9 +1,11 @@
 //! Raw IP sockets and ping sockets: copies of whole packets (raw(7)).
 
 use super::addr::IpAddr;
+use super::filter::Slot;
 use super::hearers::Hearers;
-use super::ip::Header;
+use super::ip::{Header, protocol};
 use super::packet::Packet;
+use crate::bpf::View;
 use crate::event::Events;
 use crate::sync::{SpinLock, WaitQueue};
 use alloc::collections::VecDeque;
@@ -20,6 +22,8 @@ pub struct Endpoint {
     pub v6: bool,
     /// Readiness.
     pub queue: Arc<WaitQueue>,
+    /// What the socket wants.
+    pub filter: Slot,
     state: SpinLock<State>,
 }
 
@@ -28,12 +32,15 @@ struct State {
     local: Option<IpAddr>,
     peer: Option<IpAddr>,
     received: VecDeque<(IpAddr, Packet)>,
+    /// Types of ICMP that it doesn't hear, a bit each.
+    deaf: [u32; 8],
 }
 
 impl Endpoint {
     /// Hears `protocol` from everywhere.
     pub fn new(protocol: u8, v6: bool, queue: Arc<WaitQueue>) -> Arc<Endpoint> {
-        Arc::new(Endpoint { protocol, v6, queue, state: SpinLock::new(State::default()) })
+        let state = SpinLock::new(State::default());
+        Arc::new(Endpoint { protocol, v6, queue, filter: Slot::default(), state })
     }
     /// Limits it to packets to `addr`.
     pub fn bind(&self, addr: Option<IpAddr>) {
@@ -47,6 +54,14 @@ impl Endpoint {
     pub fn addresses(&self) -> (Option<IpAddr>, Option<IpAddr>) {
         let state = self.state.lock();
         (state.local, state.peer)
+    }
+    /// Types of ICMP that it doesn't hear: `ICMP_FILTER` in one word, `ICMP6_FILTER` in eight.
+    pub fn deaf(&self) -> [u32; 8] {
+        self.state.lock().deaf
+    }
+    /// Changes them.
+    pub fn set_deaf(&self, deaf: [u32; 8]) {
+        self.state.lock().deaf = deaf;
     }
     /// The oldest packet and its sender. IPv4 packets include their IP header, IPv6 ones don't.
     pub fn take(&self) -> Option<(IpAddr, Packet)> {
@@ -79,6 +94,18 @@ impl Table {
         for endpoint in receivers {
             let from = if v6 { header.header_len } else { 0 };
             let bytes = &packet.bytes()[from..header.total_len];
+            let icmp = matches!(header.protocol, protocol::ICMP | protocol::ICMPV6);
+            let kind = packet.bytes().get(header.header_len).copied().unwrap_or(0);
+            let word = endpoint.deaf()[usize::from(kind / 32)];
+            if icmp && word >> (kind % 32) & 1 != 0 {
+                continue;
+            }
+            let wanted =
+                endpoint.filter.wanted(View::ip(&packet.bytes()[..header.total_len], from));
+            if wanted == 0 {
+                continue;
+            }
+            let bytes = &bytes[..bytes.len().min(wanted)];
             let Some(copy) = Packet::from_slice(bytes) else { return };
             let mut state = endpoint.state.lock();
             if state.received.len() < QUEUE {

@@ -1,9 +1,10 @@
 //! Packet sockets' side of the stack: copies of frames as they pass the device (packet(7)).
 
+use super::filter::Slot;
 use super::hearers::Hearers;
+use crate::bpf::View;
 use crate::event::Events;
 use crate::sync::{SpinLock, WaitQueue};
-use crate::task::seccomp::{Input, Insn, run};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -30,6 +31,8 @@ pub struct Seen {
 pub struct Tap {
     /// Readiness.
     pub queue: Arc<WaitQueue>,
+    /// What the socket wants.
+    pub filter: Slot,
     state: SpinLock<State>,
 }
 
@@ -38,7 +41,6 @@ struct State {
     protocol: u16,
     /// Frames start at the network header for it, and its filter sees them so.
     cooked: bool,
-    filter: Option<Arc<[Insn]>>,
     seen: VecDeque<Seen>,
     bytes: usize,
     packets: u32,
@@ -48,16 +50,13 @@ struct State {
 impl Tap {
     /// Hears frames of `protocol`.
     pub fn new(protocol: u16, cooked: bool) -> Arc<Tap> {
-        let state = State {
-            protocol,
-            cooked,
-            filter: None,
-            seen: VecDeque::new(),
-            bytes: 0,
-            packets: 0,
-            drops: 0,
-        };
-        Arc::new(Tap { queue: Arc::new(WaitQueue::new()), state: SpinLock::new(state) })
+        let state =
+            State { protocol, cooked, seen: VecDeque::new(), bytes: 0, packets: 0, drops: 0 };
+        Arc::new(Tap {
+            queue: Arc::new(WaitQueue::new()),
+            filter: Slot::default(),
+            state: SpinLock::new(state),
+        })
     }
 
     /// Changes what it hears; what waits is from before.
@@ -67,10 +66,6 @@ impl Tap {
     /// What it hears.
     pub fn protocol(&self) -> u16 {
         self.state.lock().protocol
-    }
-    /// Replaces the filter; returns whether there was one.
-    pub fn set_filter(&self, filter: Option<Arc<[Insn]>>) -> bool {
-        core::mem::replace(&mut self.state.lock().filter, filter).is_some()
     }
     /// The oldest frame; `keep`: as well for the next call.
     pub fn take(&self, keep: bool) -> Option<Seen> {
@@ -100,11 +95,9 @@ impl Tap {
             return;
         }
         let front = if state.cooked { super::edge::HEADER } else { 0 };
-        let mut wanted = usize::MAX;
-        if let Some(filter) = &state.filter {
-            let input = Input::Packet(&frame[front..], protocol, kind);
-            wanted = run(filter, input) as usize;
-        }
+        let network = super::edge::HEADER;
+        let view = View { bytes: frame, start: front, network, protocol, kind };
+        let wanted = self.filter.wanted(view);
         if wanted == 0 {
             return;
         }

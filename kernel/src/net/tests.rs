@@ -1,4 +1,5 @@
 use super::addr::*;
+use super::filter::Sharing;
 use super::packet::Packet;
 use super::stack::*;
 use super::tcp::{Conn, Listener, State, TcpOptions};
@@ -178,9 +179,9 @@ impl World {
         options: TcpOptions,
     ) -> Arc<Listener> {
         let stack = &self.ends[end].0;
-        let queue = Arc::new(WaitQueue::new());
+        let (queue, sharing) = (Arc::new(WaitQueue::new()), Sharing::default());
         let addr = addr.parse().unwrap();
-        let listener = Listener::new(stack, addr, true, backlog, queue, options);
+        let listener = Listener::new(stack, addr, true, backlog, queue, options, sharing);
         stack.tcp.listen(listener.clone());
         listener
     }
@@ -435,7 +436,8 @@ fn datagrams_reach_the_best_fitting_socket() {
     let stack = world.ends[1].0.clone();
     let endpoint = |addr: &str| {
         let queue = Arc::new(WaitQueue::new());
-        let endpoint = super::udp::Endpoint::new(addr.parse().unwrap(), false, 8192, queue);
+        let (local, sharing) = (addr.parse().unwrap(), Sharing::default());
+        let endpoint = super::udp::Endpoint::new(local, false, 8192, queue, sharing);
         stack.udp.insert(endpoint.clone());
         endpoint
     };
@@ -465,7 +467,8 @@ fn a_closed_port_is_reported_to_a_connected_socket() {
         let stack = world.ends[0].0.clone();
         let queue = Arc::new(WaitQueue::new());
         let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
-        let endpoint = super::udp::Endpoint::new(local, false, 8192, queue);
+        let sharing = Sharing::default();
+        let endpoint = super::udp::Endpoint::new(local, false, 8192, queue, sharing);
         endpoint.connect(local, Some(remote));
         stack.udp.insert(endpoint.clone());
         let packet = Packet::from_slice(b"x").unwrap();

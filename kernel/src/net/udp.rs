@@ -4,10 +4,12 @@
 use super::addr::{IpAddr, SocketAddr};
 use super::checksum;
 use super::errors::{ErrorQueue, Failure, Origin};
+use super::filter::{self, Sharing, Slot};
 use super::ip::{self, Header, protocol};
 use super::packet::Packet;
 use super::stack::Stack;
 use super::{dhcp, dhcp6, icmp};
+use crate::bpf::{Program, View};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::map::{Several, Tree};
@@ -40,6 +42,10 @@ pub struct Datagram {
 pub struct Endpoint {
     /// Readiness.
     pub queue: Arc<WaitQueue>,
+    /// What the socket wants.
+    pub filter: Slot,
+    /// Whom it shares its port with.
+    pub sharing: Sharing,
     state: SpinLock<State>,
 }
 
@@ -59,9 +65,17 @@ struct State {
 
 impl Endpoint {
     /// An end point at `local`.
-    pub fn new(local: SocketAddr, dual: bool, limit: usize, queue: Arc<WaitQueue>) -> Arc<Self> {
+    pub fn new(
+        local: SocketAddr,
+        dual: bool,
+        limit: usize,
+        queue: Arc<WaitQueue>,
+        sharing: Sharing,
+    ) -> Arc<Self> {
         Arc::new(Endpoint {
             queue,
+            filter: Slot::default(),
+            sharing,
             state: SpinLock::new(State {
                 local,
                 dual,
@@ -222,8 +236,23 @@ impl Table {
     }
     /// Adds an end point.
     pub fn insert(&self, endpoint: Arc<Endpoint>) {
-        let port = endpoint.local().port();
-        self.ports.lock().get_or_insert_with(u128::from(port), Box::default).push(endpoint);
+        let local = endpoint.local();
+        let mut ports = self.ports.lock();
+        let list = ports.get_or_insert_with(u128::from(local.port()), Box::default);
+        if let Some(other) = list.iter().find(|other| shares(other, &local, &endpoint.sharing)) {
+            endpoint.sharing.join(&other.sharing);
+        }
+        list.push(endpoint);
+    }
+    /// Replaces the program that chooses among those which share a port.
+    pub fn set_selector(&self, endpoint: &Endpoint, selector: Option<Program>) {
+        let local = endpoint.local();
+        endpoint.sharing.selector.replace(selector);
+        let ports = self.ports.lock();
+        let list = ports.get(u128::from(local.port())).into_iter().flat_map(|list| list.iter());
+        for other in list.filter(|other| shares(other, &local, &endpoint.sharing)) {
+            other.sharing.join(&endpoint.sharing);
+        }
     }
     /// Removes one.
     pub fn remove(&self, endpoint: &Arc<Endpoint>) {
@@ -242,7 +271,13 @@ impl Table {
     }
 
     /// Those that a datagram is for: the best one, or all that fit if it went to a group.
-    fn receivers(&self, from: &SocketAddr, to: &SocketAddr, group: bool) -> Vec<Arc<Endpoint>> {
+    fn receivers(
+        &self,
+        from: &SocketAddr,
+        to: &SocketAddr,
+        group: bool,
+        payload: &[u8],
+    ) -> Vec<Arc<Endpoint>> {
         let ports = self.ports.lock();
         let Some(list) = ports.get(u128::from(to.port())) else { return Vec::new() };
         let scored = |endpoint: &&Arc<Endpoint>| endpoint.score(from, &to.ip()).is_some();
@@ -256,8 +291,12 @@ impl Table {
             .filter(|endpoint| endpoint.score(from, &to.ip()) == Some(best))
             .cloned()
             .collect();
-        // SO_REUSEPORT: the same sender always reaches the same socket.
-        let choice = hash(from) as usize % fitting.len();
+        if fitting.len() == 1 {
+            return fitting;
+        }
+        // Without a program the same sender always reaches the same socket.
+        let selector = fitting[0].sharing.selector.get();
+        let choice = filter::choose(selector, fitting.len(), payload, hash(from));
         fitting.swap(0, choice);
         fitting.truncate(1);
         fitting
@@ -283,6 +322,13 @@ impl Default for Table {
     fn default() -> Self {
         Table::new()
     }
+}
+
+/// Whether a socket at `local` is one of those that share their port with `other`.
+fn shares(other: &Endpoint, local: &SocketAddr, sharing: &Sharing) -> bool {
+    other.sharing.owner.is_some()
+        && other.sharing.owner == sharing.owner
+        && other.local().ip() == local.ip()
 }
 
 fn hash(addr: &SocketAddr) -> u64 {
@@ -336,15 +382,26 @@ pub fn input(stack: &Arc<Stack>, mut packet: Packet, header: &Header, loopback: 
     if !local && !group {
         return;
     }
-    let mut receivers = stack.datagrams(lite).0.receivers(&from, &to, group);
+    let payload = &bytes[HEADER..len];
+    let mut receivers = stack.datagrams(lite).0.receivers(&from, &to, group, payload);
     let Some(last) = receivers.pop() else {
         if !group {
             icmp::unreachable(stack, &packet, header, loopback);
         }
         return;
     };
-    packet.truncate(header.header_len + len);
-    packet.trim_front(header.header_len + HEADER);
+    let front = header.header_len + HEADER;
+    packet.truncate(front + len - HEADER);
+    // How much of the payload a receiver wants.
+    let wanted = |receiver: &Endpoint, packet: &Packet| {
+        let view = View::ip(packet.bytes(), header.header_len);
+        let wanted = receiver.filter.wanted(view);
+        if wanted == 0 {
+            receiver.state.lock().dropped += 1;
+            return None;
+        }
+        Some((packet.len() - front).min(wanted.saturating_sub(HEADER)))
+    };
     let datagram = |packet| Datagram {
         packet,
         from,
@@ -354,11 +411,17 @@ pub fn input(stack: &Arc<Stack>, mut packet: Packet, header: &Header, loopback: 
         at: stack.now(),
     };
     for receiver in receivers {
-        if let Some(copy) = Packet::from_slice(packet.bytes()) {
+        if let Some(len) = wanted(&receiver, &packet)
+            && let Some(copy) = Packet::from_slice(&packet.bytes()[front..front + len])
+        {
             receiver.deliver(datagram(copy), partly);
         }
     }
-    last.deliver(datagram(packet), partly);
+    if let Some(len) = wanted(&last, &packet) {
+        packet.truncate(front + len);
+        packet.trim_front(front);
+        last.deliver(datagram(packet), partly);
+    }
 }
 
 /// How a datagram is sent.

@@ -1,6 +1,7 @@
 //! Sockets: socket(2) and its family.
 
 use super::install_file;
+use crate::bpf;
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::walk::{Resolve, Resolver};
@@ -529,6 +530,13 @@ pub fn setsockopt(fd: i32, level: u32, name: u32, value: usize, len: u32) -> Res
     get_user_slice(value, &mut raw)?;
     if foreign(&**socket, level) {
         return Err(Errno::ENOPROTOOPT);
+    }
+    if level == SOL_SOCKET && matches!(name, SO_ATTACH_FILTER | SO_ATTACH_REUSEPORT_CBPF) {
+        if len != size_of::<[u64; 2]>() {
+            return Err(Errno::EINVAL);
+        }
+        // Sockets get the program itself: they are locked while they take it.
+        raw = bpf::read(get_user(value)?)?;
     }
     socket.set_option(&Caller::current(), level, name, &raw)?;
     Ok(0)

@@ -1,15 +1,15 @@
-//! Seccomp filters (seccomp(2)): classic BPF over the call's number and arguments.
+//! Seccomp filters (seccomp(2)): programs over the call's number and arguments.
 
 use super::signal::{self, SigInfo, Signal};
 use super::thread::Work;
 use super::{Task, creds::cap, current, exit, trace};
 use crate::arch::user::UserContext;
+use crate::bpf::{self, Data, Input, Insn, program_len, run};
 use crate::errno::{Errno, Result};
 use crate::io::get_user_slice;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-const MAX_INSNS: usize = 4096;
 /// Instructions of all filters of a task together.
 const MAX_TOTAL: usize = 32768;
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
@@ -23,19 +23,6 @@ const RET_TRACE: u32 = 0x7ff0_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
 
-/// One `struct sock_filter`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Insn {
-    /// Operation.
-    pub code: u16,
-    /// Jump if true.
-    pub jt: u8,
-    /// Jump if false.
-    pub jf: u8,
-    /// Operand.
-    pub k: u32,
-}
-
 /// A filter and those installed before it.
 pub struct Filter {
     program: Vec<Insn>,
@@ -43,159 +30,6 @@ pub struct Filter {
     total: usize,
     /// It is the program of strict mode, whose end is SIGKILL.
     strict: bool,
-}
-
-/// `struct seccomp_data`: number, architecture, instruction pointer, six arguments.
-pub type Data = [u32; 16];
-
-/// What a program looks at.
-#[derive(Clone, Copy)]
-pub enum Input<'a> {
-    /// A system call.
-    Call(&'a Data),
-    /// A packet, its protocol (an Ethernet type) and its kind (`PACKET_HOST`, ...).
-    Packet(&'a [u8], u16, u8),
-}
-
-impl Input<'_> {
-    fn len(&self) -> u32 {
-        match self {
-            Input::Call(_) => 64,
-            Input::Packet(bytes, ..) => bytes.len() as u32,
-        }
-    }
-
-    /// Loads `size` bytes at `at`; packets are in network order. `None`: they are not there.
-    fn load(&self, at: u32, size: usize) -> Option<u32> {
-        /// Above it lies what is known besides the packet's bytes (`SKF_AD_OFF`).
-        const BESIDES: u32 = 0xffff_f000;
-        match *self {
-            Input::Call(data) => data.get(at as usize / 4).copied(),
-            Input::Packet(_, protocol, kind) if at >= BESIDES => match at - BESIDES {
-                0 => Some(protocol.into()),
-                4 => Some(kind.into()),
-                8 => Some(2),
-                _ => None,
-            },
-            Input::Packet(bytes, ..) => {
-                let at = at as usize;
-                let bytes = bytes.get(at..at.checked_add(size)?)?;
-                Some(bytes.iter().fold(0, |word, &byte| word << 8 | u32::from(byte)))
-            }
-        }
-    }
-}
-
-/// Reads the program that a `struct sock_fprog` points to; `packets`: it looks at packets. EINVAL
-/// if it can't run.
-pub fn read_program(fprog: [u64; 2], packets: bool) -> Result<Vec<Insn>> {
-    let mut raw = alloc::vec![0u64; program_len(fprog)?];
-    get_user_slice(fprog[1] as usize, &mut raw)?;
-    let decode = |word: &u64| Insn {
-        code: *word as u16,
-        jt: (word >> 16) as u8,
-        jf: (word >> 24) as u8,
-        k: (word >> 32) as u32,
-    };
-    let program: Vec<Insn> = raw.iter().map(decode).collect();
-    if validate(&program, packets) { Ok(program) } else { Err(Errno::EINVAL) }
-}
-
-/// Instructions of a `struct sock_fprog`. EINVAL for none and for too many.
-fn program_len(fprog: [u64; 2]) -> Result<usize> {
-    match usize::from(fprog[0] as u16) {
-        len @ 1..=MAX_INSNS => Ok(len),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-/// Whether a program can run: known instructions, jumps forward and inside, loads inside the data
-/// (of a call; what a packet lacks ends the program), a return at the end.
-pub fn validate(program: &[Insn], packets: bool) -> bool {
-    let len = program.len();
-    if len == 0 || len > MAX_INSNS {
-        return false;
-    }
-    let one = |(at, insn): (usize, &Insn)| {
-        let inside = |offset: usize| at + 1 + offset < len;
-        match insn.code {
-            0x20 | 0x28 | 0x30 | 0x40 | 0x48 | 0x50 | 0xb1 if packets => true,
-            0x20 => insn.k < 64 && insn.k % 4 == 0,
-            0x00 | 0x01 | 0x80 | 0x81 | 0x06 | 0x16 | 0x07 | 0x87 => true,
-            0x60 | 0x61 | 0x02 | 0x03 => insn.k < 16,
-            0x04 | 0x0c | 0x14 | 0x1c | 0x24 | 0x2c | 0x44 | 0x4c | 0x54 | 0x5c | 0xa4 | 0xac => {
-                true
-            }
-            0x34 => insn.k != 0,
-            0x64 | 0x74 => insn.k < 32,
-            0x3c | 0x6c | 0x7c | 0x84 => true,
-            0x05 => (insn.k as usize) < len && inside(insn.k as usize),
-            0x15 | 0x1d | 0x25 | 0x2d | 0x35 | 0x3d | 0x45 | 0x4d => {
-                inside(insn.jt.into()) && inside(insn.jf.into())
-            }
-            _ => false,
-        }
-    };
-    program.iter().enumerate().all(one) && matches!(program[len - 1].code, 0x06 | 0x16)
-}
-
-/// Runs a validated program.
-pub fn run(program: &[Insn], input: Input<'_>) -> u32 {
-    let (mut a, mut x, mut pc) = (0u32, 0u32, 0usize);
-    let mut mem = [0u32; 16];
-    while let Some(insn) = program.get(pc) {
-        pc += 1;
-        let k = insn.k;
-        let operand = if insn.code & 0x08 != 0 { x } else { k };
-        let mut jump = |taken: bool| pc += usize::from(if taken { insn.jt } else { insn.jf });
-        match insn.code {
-            0x20 | 0x28 | 0x30 | 0x40 | 0x48 | 0x50 => {
-                let size = [4, 2, 1][usize::from(insn.code >> 3 & 3) % 3];
-                let at = if insn.code & 0x40 != 0 { x.wrapping_add(k) } else { k };
-                match input.load(at, size) {
-                    Some(value) => a = value,
-                    // For a packet: not wanted.
-                    None => return 0,
-                }
-            }
-            0xb1 => match input.load(k, 1) {
-                Some(byte) => x = (byte & 15) * 4,
-                None => return 0,
-            },
-            0x00 => a = k,
-            0x01 => x = k,
-            0x80 => a = input.len(),
-            0x81 => x = input.len(),
-            0x60 => a = mem[k as usize],
-            0x61 => x = mem[k as usize],
-            0x02 => mem[k as usize] = a,
-            0x03 => mem[k as usize] = x,
-            0x04 | 0x0c => a = a.wrapping_add(operand),
-            0x14 | 0x1c => a = a.wrapping_sub(operand),
-            0x24 | 0x2c => a = a.wrapping_mul(operand),
-            0x34 | 0x3c => match a.checked_div(operand) {
-                Some(quotient) => a = quotient,
-                None => return RET_KILL_THREAD,
-            },
-            0x44 | 0x4c => a |= operand,
-            0x54 | 0x5c => a &= operand,
-            0x64 | 0x6c => a = a.checked_shl(operand).unwrap_or(0),
-            0x74 | 0x7c => a = a.checked_shr(operand).unwrap_or(0),
-            0x84 => a = a.wrapping_neg(),
-            0xa4 | 0xac => a ^= operand,
-            0x05 => pc += k as usize,
-            0x15 | 0x1d => jump(a == operand),
-            0x25 | 0x2d => jump(a > operand),
-            0x35 | 0x3d => jump(a >= operand),
-            0x45 | 0x4d => jump(a & operand != 0),
-            0x07 => x = a,
-            0x87 => a = x,
-            0x06 => return k,
-            0x16 => return a,
-            _ => return RET_KILL_PROCESS,
-        }
-    }
-    RET_KILL_PROCESS
 }
 
 /// seccomp(2) and prctl(2) `PR_SET_SECCOMP`.
@@ -240,7 +74,7 @@ fn set_filter(flags: u32, args: usize) -> Result<usize> {
     if !creds.no_new_privs && !creds.capable(cap::SYS_ADMIN) {
         return Err(Errno::EACCES);
     }
-    let program = read_program(fprog, false)?;
+    let program = bpf::decode(&bpf::read(fprog)?, false)?;
     install(program, false)?;
     if flags & TSYNC != 0 {
         let task = current();
@@ -342,6 +176,7 @@ pub fn mode() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bpf::validate;
 
     #[test]
     fn the_strict_program_allows_four_calls() {
@@ -356,48 +191,5 @@ mod tests {
             assert_eq!(verdict(nr), RET_ALLOW);
         }
         assert_eq!((verdict(2), verdict(59)), (RET_KILL_THREAD, RET_KILL_THREAD));
-    }
-
-    #[test]
-    fn programs_that_could_run_astray_are_refused() {
-        let ret = Insn { code: 0x06, jt: 0, jf: 0, k: 0 };
-        for insn in [
-            Insn { code: 0x05, jt: 0, jf: 0, k: 1 },
-            Insn { code: 0x05, jt: 0, jf: 0, k: u32::MAX },
-            Insn { code: 0x15, jt: 1, jf: 0, k: 0 },
-            Insn { code: 0x20, jt: 0, jf: 0, k: 64 },
-            Insn { code: 0x20, jt: 0, jf: 0, k: 2 },
-            Insn { code: 0x02, jt: 0, jf: 0, k: 16 },
-            Insn { code: 0x34, jt: 0, jf: 0, k: 0 },
-            Insn { code: 0x30, jt: 0, jf: 0, k: 0 },
-        ] {
-            assert!(!validate(&[insn, ret], false), "{insn:?}");
-        }
-        assert!(!validate(&[], false) && !validate(&[Insn { code: 0, jt: 0, jf: 0, k: 0 }], false));
-    }
-
-    #[test]
-    fn packets_are_judged_by_their_bytes() {
-        let insn = |code: u16, k: u32, jt: u8, jf: u8| Insn { code, jt, jf, k };
-        // Of UDP in IPv4, the destination port 68, behind options of any length.
-        let program = [
-            insn(0x30, 9, 0, 0),
-            insn(0x15, 17, 0, 4),
-            insn(0xb1, 0, 0, 0),
-            insn(0x48, 2, 0, 0),
-            insn(0x15, 68, 0, 1),
-            insn(0x06, u32::MAX, 0, 0),
-            insn(0x06, 0, 0, 0),
-        ];
-        assert!(validate(&program, true) && !validate(&program, false));
-        let mut packet = [0u8; 40];
-        (packet[0], packet[9], packet[27]) = (0x46, 17, 68);
-        let judge = |packet: &[u8]| run(&program, Input::Packet(packet, 0x800, 0));
-        assert_eq!(judge(&packet), u32::MAX);
-        assert_eq!(judge(&packet[..27]), 0, "too short");
-        packet[0] = 0x45;
-        assert_eq!(judge(&packet), 0);
-        let kind = [insn(0x20, 0xffff_f000, 0, 0), insn(0x16, 0, 0, 0)];
-        assert_eq!(run(&kind, Input::Packet(&[], 0x806, 0)), 0x806);
     }
 }

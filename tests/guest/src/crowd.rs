@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const SPARE: u64 = 64;
 /// Heap that a closed connection may keep for the minute of its TIME_WAIT, in bytes.
 const REMEMBERED: i64 = 512;
+/// What the two ends of an idle connection may cost, in bytes.
+const IDLE: i64 = 64 << 10;
 
 /// Echoes single bytes to whoever connects, until `count` have come and gone. Returns how many were
 /// open at once.
@@ -134,6 +136,9 @@ pub fn main(words: &[String]) -> i32 {
     {
         leaks.push(format!("the heap grew from {before} to {after}"));
     }
+    if cost >= IDLE {
+        leaks.push(format!("{cost} bytes for a connection that is idle"));
+    }
     for line in &leaks {
         println!("leak: {line}");
     }
@@ -147,9 +152,9 @@ pub fn main(words: &[String]) -> i32 {
 
 cases!(many_connections_are_served_at_once);
 
-/// Fewer than [`main`] is asked for in its own test, since this runs on every kind of machine.
+/// Fewer than [`main`] is asked for in its own test, since this runs on every kind of machine. What
+/// they cost is asked there alone: on Linux, others change how much memory is available.
 fn many_connections_are_served_at_once() {
     allow(2 * 300 + SPARE);
-    let cost = crowd(300);
-    assert!(cost < 64 << 10, "{cost} bytes each");
+    crowd(300);
 }

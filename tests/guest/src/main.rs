@@ -34,6 +34,7 @@ mod ends;
 mod events;
 mod exec;
 mod files;
+mod filters;
 mod fuzz;
 mod ipc;
 mod isolation;
@@ -79,6 +80,7 @@ fn main() {
         states::CASES,
         network::CASES,
         datagrams::CASES,
+        filters::CASES,
         terminals::CASES,
         time::CASES,
         traces::CASES,

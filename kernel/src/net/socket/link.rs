@@ -12,7 +12,6 @@ use crate::net::packet::Packet;
 use crate::net::stack::Stack;
 use crate::net::tap::{Seen, Tap};
 use crate::sync::SpinLock;
-use crate::task::seccomp::read_program;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
@@ -149,23 +148,16 @@ impl Socket for LinkSocket {
 
     fn set_option(&self, who: &Caller<'_>, level: u32, name: u32, value: &[u8]) -> Result<()> {
         match (level, name) {
-            (SOL_SOCKET, SO_ATTACH_FILTER) => {
-                let word = |at: usize| value.get(at..).and_then(|bytes| bytes.first_chunk());
-                let (Some(len), Some(program)) = (word(0), word(8)) else {
-                    return Err(Errno::EINVAL);
-                };
-                let fprog = [u64::from_ne_bytes(*len), u64::from_ne_bytes(*program)];
-                self.tap.set_filter(Some(read_program(fprog, true)?.into()));
+            (SOL_SOCKET, _) => {
+                let mut settings = self.settings.lock();
+                if !settings.set(who, name, value)? {
+                    return Err(Errno::ENOPROTOOPT);
+                }
+                if matches!(name, SO_ATTACH_FILTER | SO_DETACH_FILTER) {
+                    self.tap.filter.replace(settings.filter.clone());
+                }
                 Ok(())
             }
-            (SOL_SOCKET, SO_DETACH_FILTER) => {
-                super::options::int(value)?;
-                if self.tap.set_filter(None) { Ok(()) } else { Err(Errno::ENOENT) }
-            }
-            (SOL_SOCKET, _) => match self.settings.lock().set(who, name, value)? {
-                true => Ok(()),
-                false => Err(Errno::ENOPROTOOPT),
-            },
             // Every group and every frame that comes is heard already.
             (LEVEL_PACKET, PACKET_ADD_MEMBERSHIP | PACKET_DROP_MEMBERSHIP) => Ok(()),
             // There are no VLANs to tell of.

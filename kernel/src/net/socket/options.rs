@@ -1,12 +1,13 @@
 //! Options of level `SOL_SOCKET` that every socket keeps (socket(7)).
 
 use super::Caller;
+use crate::bpf::{self, Program};
 use crate::errno::{Errno, Result};
 use alloc::vec::Vec;
 use linux_raw_sys::net::*;
 
 /// Values of the options that are kept for all families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Common {
     /// `SO_REUSEADDR`.
     pub reuse_addr: bool,
@@ -41,6 +42,12 @@ pub struct Common {
     /// `SO_DEBUG`, `SO_DONTROUTE`, `SO_NO_CHECK`, `SO_RXQ_OVFL`, `SO_ZEROCOPY`, ...: kept, one bit
     /// each by option number.
     pub flags: u128,
+    /// `SO_ATTACH_FILTER`.
+    pub filter: Option<Program>,
+    /// `SO_LOCK_FILTER`: it stays as it is.
+    pub filter_locked: bool,
+    /// `SO_INCOMING_CPU`; -1: none.
+    pub incoming_cpu: i32,
 }
 
 /// Which receive timestamps are wanted.
@@ -55,7 +62,7 @@ pub enum Timestamp {
 }
 
 /// Options that are on or off, without an effect that anybody could see here.
-const PLAIN: [u32; 12] = [
+const PLAIN: [u32; 10] = [
     SO_DEBUG,
     SO_DONTROUTE,
     SO_NO_CHECK,
@@ -64,9 +71,7 @@ const PLAIN: [u32; 12] = [
     SO_WIFI_STATUS,
     SO_SELECT_ERR_QUEUE,
     SO_BUSY_POLL,
-    SO_INCOMING_CPU,
     SO_PASSSEC,
-    SO_LOCK_FILTER,
     SO_PREFER_BUSY_POLL,
 ];
 
@@ -96,10 +101,13 @@ impl Common {
             priority: 0,
             mark: 0,
             flags: 0,
+            filter: None,
+            filter_locked: false,
+            incoming_cpu: -1,
         }
     }
 
-    /// Sets one. `Ok(false)`: not kept here.
+    /// Sets one. The value of `SO_ATTACH_FILTER` is the program itself. `Ok(false)`: not kept here.
     pub fn set(&mut self, who: &Caller<'_>, name: u32, value: &[u8]) -> Result<bool> {
         let on = || int(value).map(|value| value != 0);
         match name {
@@ -154,7 +162,20 @@ impl Common {
                 b"" | b"eth0" | b"lo" => {}
                 _ => return Err(Errno::ENODEV),
             },
-            SO_DETACH_FILTER => return Err(Errno::ENOENT),
+            SO_INCOMING_CPU => self.incoming_cpu = int(value)?,
+            SO_ATTACH_FILTER | SO_DETACH_FILTER if self.filter_locked => return Err(Errno::EPERM),
+            SO_ATTACH_FILTER => self.filter = Some(bpf::decode(value, true)?.into()),
+            SO_DETACH_FILTER => {
+                int(value)?;
+                self.filter.take().ok_or(Errno::ENOENT)?;
+            }
+            SO_LOCK_FILTER => {
+                let locked = on()?;
+                if self.filter_locked && !locked {
+                    return Err(Errno::EPERM);
+                }
+                self.filter_locked = locked;
+            }
             name if PLAIN.contains(&name) => {
                 let bit = 1 << name;
                 self.flags = if on()? { self.flags | bit } else { self.flags & !bit };
@@ -190,6 +211,8 @@ impl Common {
             SO_PRIORITY => number(self.priority),
             SO_MARK => number(self.mark),
             SO_INCOMING_NAPI_ID => number(0),
+            SO_INCOMING_CPU => number(self.incoming_cpu as u32),
+            SO_LOCK_FILTER => flag(self.filter_locked),
             SO_BINDTODEVICE => Some(Vec::new()),
             name if PLAIN.contains(&name) => flag(self.flags & 1 << name != 0),
             _ => None,

@@ -41,6 +41,13 @@ impl RawSocket {
         Arc::new(RawSocket { stack: stack.clone(), endpoint, ping, settings })
     }
 
+    /// EOPNOTSUPP unless the socket has filters of ICMP at that level.
+    fn filters_icmp(&self, level: u32) -> Result<()> {
+        let protocol = if level == RAW_LEVEL { protocol::ICMP } else { protocol::ICMPV6 };
+        let has = self.ping.is_none() && self.endpoint.protocol == protocol;
+        if has { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+    }
+
     fn take(&self) -> Option<(IpAddr, Packet)> {
         loop {
             let (from, mut packet) = self.endpoint.take()?;
@@ -178,10 +185,23 @@ impl Socket for RawSocket {
         let mut settings = self.settings.lock();
         let v6 = self.endpoint.v6;
         match level {
-            SOL_SOCKET if settings.0.set(who, name, value)? => Ok(()),
+            SOL_SOCKET if settings.0.set(who, name, value)? => {
+                if matches!(name, SO_ATTACH_FILTER | SO_DETACH_FILTER) {
+                    self.endpoint.filter.replace(settings.0.filter.clone());
+                }
+                Ok(())
+            }
             LEVEL_IP | LEVEL_IPV6 => settings.1.set(&self.stack, v6, level, name, value),
-            // Filters only spare wake-ups; programs check what they get.
-            RAW_LEVEL | ICMPV6_LEVEL if name == ICMP_FILTER => Ok(()),
+            RAW_LEVEL | ICMPV6_LEVEL if name == ICMP_FILTER => {
+                self.filters_icmp(level)?;
+                let mut deaf = self.endpoint.deaf();
+                // What is not given of it stays.
+                for (word, given) in deaf.iter_mut().zip(value.chunks_exact(4)) {
+                    *word = given.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
+                }
+                self.endpoint.set_deaf(deaf);
+                Ok(())
+            }
             _ => Err(Errno::ENOPROTOOPT),
         }
     }
@@ -196,6 +216,12 @@ impl Socket for RawSocket {
             (SOL_SOCKET, SO_ERROR | SO_ACCEPTCONN) => number(0),
             (SOL_SOCKET, _) => settings.0.get(name).ok_or(Errno::ENOPROTOOPT),
             (LEVEL_IP | LEVEL_IPV6, _) => settings.1.get(&self.stack, level, name),
+            (RAW_LEVEL | ICMPV6_LEVEL, ICMP_FILTER) => {
+                self.filters_icmp(level)?;
+                let words = self.endpoint.deaf();
+                let words = &words[..if level == RAW_LEVEL { 1 } else { 8 }];
+                Ok(words.iter().flat_map(|word| word.to_ne_bytes()).collect())
+            }
             _ => Err(Errno::ENOPROTOOPT),
         }
     }

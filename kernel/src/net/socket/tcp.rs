@@ -10,6 +10,7 @@ use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::put_user;
 use crate::net::addr::{Address, SocketAddr};
+use crate::net::filter::Sharing;
 use crate::net::ports::Bound;
 use crate::net::stack::Stack;
 use crate::net::tcp::{Conn, Found, Key, Listener, REUSE_AFTER, State};
@@ -152,7 +153,7 @@ impl TcpSocket {
             Some(_) => return Err(Errno::EADDRNOTAVAIL),
             None => {
                 // Connections may share a local port as long as their peers differ.
-                let mut common = settings.common;
+                let mut common = settings.common.clone();
                 common.reuse_addr = true;
                 let request = inet::request(&common, source, false, who.cred.uid, true);
                 let ports = &self.stack.tcp_ports;
@@ -169,6 +170,7 @@ impl TcpSocket {
         };
         let queue = self.queue.clone();
         let conn = Conn::connect(&self.stack, local, to, route, queue, settings.tcp);
+        conn.filter.replace(settings.common.filter);
         self.stack.tcp.insert(&conn).map_err(|_| undo(Errno::EADDRNOTAVAIL))?;
         let mut role = self.role.lock();
         if !matches!(*role, Role::Idle { .. }) {
@@ -255,7 +257,10 @@ impl Socket for TcpSocket {
         options.keep_alive = settings.common.keep_alive;
         (options.ttl, options.tos) = (settings.ip.ttl, settings.ip.tos);
         let queue = self.queue.clone();
-        let listener = Listener::new(&self.stack, addr, dual, backlog, queue, options);
+        let owner = settings.common.reuse_port.then_some(who.cred.uid);
+        let sharing = Sharing::new(owner, settings.selector);
+        let listener = Listener::new(&self.stack, addr, dual, backlog, queue, options, sharing);
+        listener.filter.replace(settings.common.filter);
         let mut role = self.role.lock();
         if !matches!(*role, Role::Idle { .. }) {
             return Err(Errno::EINVAL);

@@ -4,11 +4,13 @@ use super::ancillary::{self, UDP_SEGMENT, Wishes};
 use super::inet::{self, IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP, LEVEL_UDPLITE};
 use super::options::Common;
 use super::{Caller, Control, Incoming, Outgoing, Shutdown, Socket, wait};
+use crate::bpf::Program;
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::put_user;
 use crate::net::addr::{Address, IpAddr, SocketAddr};
 use crate::net::errors::{Failure, Origin};
+use crate::net::filter::{self, Sharing};
 use crate::net::packet::Packet;
 use crate::net::ports::Bound;
 use crate::net::stack::Stack;
@@ -77,6 +79,8 @@ struct Settings {
     /// Bytes of a datagram that its checksum covers; 0: all.
     send_coverage: u16,
     receive_coverage: Option<u16>,
+    /// `SO_ATTACH_REUSEPORT_CBPF`, for when it is bound.
+    selector: Option<Program>,
 }
 
 impl UdpSocket {
@@ -92,6 +96,7 @@ impl UdpSocket {
             stamp: None,
             send_coverage: 0,
             receive_coverage: None,
+            selector: None,
         };
         Arc::new(UdpSocket {
             stack: stack.clone(),
@@ -138,7 +143,10 @@ impl UdpSocket {
         let (any_addr, any_port) = (addr.ip().is_unspecified(), addr.port() == 0);
         let addr = SocketAddr::new(addr.ip(), bound.port);
         let limit = settings.common.receive_buffer as usize;
-        let endpoint = Endpoint::new(addr, dual, limit, self.queue.clone());
+        let owner = settings.common.reuse_port.then_some(who.cred.uid);
+        let sharing = Sharing::new(owner, settings.selector);
+        let endpoint = Endpoint::new(addr, dual, limit, self.queue.clone(), sharing);
+        endpoint.filter.replace(settings.common.filter);
         endpoint.want_failures(settings.ip.keeps_failures());
         endpoint.set_coverage(settings.receive_coverage);
         let mut binding = self.binding.lock();
@@ -151,6 +159,20 @@ impl UdpSocket {
         drop(binding);
         table.insert(endpoint.clone());
         Ok(endpoint)
+    }
+
+    /// `SO_ATTACH_REUSEPORT_CBPF` and `SO_DETACH_REUSEPORT_BPF`.
+    fn set_selector(&self, name: u32, value: &[u8]) -> Result<()> {
+        let Some(endpoint) = self.endpoint() else {
+            let mut settings = self.settings.lock();
+            let (shares, has) = (settings.common.reuse_port, settings.selector.is_some());
+            settings.selector = filter::selector(name, value, shares, has)?;
+            return Ok(());
+        };
+        let Sharing { owner, selector } = &endpoint.sharing;
+        let new = filter::selector(name, value, owner.is_some(), selector.get().is_some())?;
+        self.stack.datagrams(self.lite).0.set_selector(&endpoint, new);
+        Ok(())
     }
 
     /// Ends the association, and with it what bind(2) didn't choose of our address.
@@ -479,14 +501,23 @@ impl Socket for UdpSocket {
     fn set_option(&self, who: &Caller<'_>, level: u32, name: u32, value: &[u8]) -> Result<()> {
         let mut settings = self.settings.lock();
         match level {
+            SOL_SOCKET if matches!(name, SO_ATTACH_REUSEPORT_CBPF | SO_DETACH_REUSEPORT_BPF) => {
+                drop(settings);
+                self.set_selector(name, value)
+            }
             SOL_SOCKET => {
                 if !settings.common.set(who, name, value)? {
                     return Err(Errno::ENOPROTOOPT);
                 }
                 let limit = settings.common.receive_buffer as usize;
+                let filter = settings.common.filter.clone();
                 drop(settings);
-                if let (SO_RCVBUF | SO_RCVBUFFORCE, Some(endpoint)) = (name, self.endpoint()) {
-                    endpoint.set_limit(limit);
+                match (name, self.endpoint()) {
+                    (SO_RCVBUF | SO_RCVBUFFORCE, Some(endpoint)) => endpoint.set_limit(limit),
+                    (SO_ATTACH_FILTER | SO_DETACH_FILTER, Some(endpoint)) => {
+                        endpoint.filter.replace(filter);
+                    }
+                    _ => {}
                 }
                 Ok(())
             }

@@ -11,6 +11,7 @@ use super::tcb::{LastSegment, NEVER, State, Tcb};
 use crate::errno::Errno;
 use crate::event::Events;
 use crate::net::addr::SocketAddr;
+use crate::net::filter::Slot;
 use crate::net::stack::{Route, Stack, Timeout};
 use crate::sync::{SpinGuard, SpinLock, WaitQueue};
 use alloc::sync::{Arc, Weak};
@@ -43,6 +44,8 @@ pub struct Conn {
     armed: AtomicU64,
     /// It waits for the end of its handshake with a listener.
     pub half_open: AtomicBool,
+    /// Which segments the socket wants.
+    pub filter: Slot,
 }
 
 /// The lock's contents.
@@ -178,6 +181,7 @@ impl Conn {
             inner: SpinLock::new(inner),
             armed: AtomicU64::new(NEVER),
             half_open: AtomicBool::new(parent.is_some()),
+            filter: Slot::new(parent.and_then(|listener| listener.filter.get())),
         })
     }
 

@@ -7,6 +7,7 @@ use super::table::Key;
 use super::{Reply, cookie};
 use crate::event::Events;
 use crate::net::addr::SocketAddr;
+use crate::net::filter::{Sharing, Slot};
 use crate::net::stack::{Route, Stack};
 use crate::sync::{SpinLock, WaitQueue};
 use alloc::collections::VecDeque;
@@ -34,6 +35,10 @@ pub struct Listener {
     inner: SpinLock<Inner>,
     /// What accepted connections inherit.
     pub options: SpinLock<TcpOptions>,
+    /// Which segments it wants.
+    pub filter: Slot,
+    /// Whom it shares its port with.
+    pub sharing: Sharing,
 }
 
 #[derive(Default)]
@@ -64,6 +69,7 @@ impl Listener {
         backlog: usize,
         queue: Arc<WaitQueue>,
         options: TcpOptions,
+        sharing: Sharing,
     ) -> Arc<Listener> {
         Arc::new(Listener {
             local,
@@ -73,6 +79,8 @@ impl Listener {
             backlog: AtomicUsize::new(backlog.min(MAX_BACKLOG)),
             inner: SpinLock::new(Inner::default()),
             options: SpinLock::new(options),
+            filter: Slot::default(),
+            sharing,
         })
     }
 
@@ -100,6 +108,12 @@ impl Listener {
             (false, true) if self.dual => Some(1),
             _ => None,
         }
+    }
+
+    /// Whether both are among those that share one port.
+    pub fn shares(&self, other: &Listener) -> bool {
+        let owner = self.sharing.owner;
+        owner.is_some() && owner == other.sharing.owner && self.local.ip() == other.local.ip()
     }
 
     /// The stack it listens in.

@@ -41,6 +41,7 @@ use super::checksum;
 use super::ip::{self, Header, protocol};
 use super::packet::Packet;
 use super::stack::{Route, Stack};
+use crate::bpf::View;
 use alloc::sync::Arc;
 use segment::{ACK, HEADER, RST, SYN, Segment, before};
 
@@ -56,13 +57,14 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
             return;
         }
     }
-    let Some(segment) = Segment::parse(bytes) else { return };
+    let Some(mut segment) = Segment::parse(bytes) else { return };
+    let view = View::ip(&packet.bytes()[..header.total_len], header.header_len);
     let remote = SocketAddr::new(header.src, u16::from_be_bytes([bytes[0], bytes[1]]));
     let local = SocketAddr::new(header.dst, u16::from_be_bytes([bytes[2], bytes[3]]));
     let key = Key::new(local, remote);
     let found = stack.tcp.find(&key);
     if let Found::Conn(conn) = &found
-        && !conn.input(&segment)
+        && !(segment.keep(conn.filter.wanted(view), bytes) && conn.input(&segment))
     {
         return;
     }
@@ -95,8 +97,11 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
     }
     let kind = segment.flags & (SYN | ACK | RST);
     if matches!(kind, SYN | ACK)
-        && let Some(listener) = stack.tcp.listener(local, &key)
+        && let Some(listener) = stack.tcp.listener(local, &key, segment.payload)
     {
+        if !segment.keep(listener.filter.wanted(view), bytes) {
+            return;
+        }
         if kind == SYN {
             return listener.syn(local, remote, route, &segment);
         }

@@ -83,6 +83,14 @@ impl<'a> Segment<'a> {
         Some(segment)
     }
 
+    /// Keeps what a filter wants, in bytes from the header on, of the segment that was read from
+    /// `whole`. Returns whether it wants it at all.
+    pub fn keep(&mut self, wanted: usize, whole: &[u8]) -> bool {
+        let header = whole.len() - self.payload.len();
+        self.payload = &self.payload[..self.payload.len().min(wanted.saturating_sub(header))];
+        wanted > 0
+    }
+
     fn options(&mut self, mut rest: &[u8]) {
         while let [kind, tail @ ..] = rest {
             match kind {

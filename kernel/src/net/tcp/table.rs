@@ -4,9 +4,11 @@
 use super::conn::Conn;
 use super::listener::Listener;
 use super::tcb::LastSegment;
+use crate::bpf::Program;
 use crate::errno::{Errno, Result};
 use crate::map::{Several, Tree};
 use crate::net::addr::{IpAddr, SocketAddr};
+use crate::net::filter::choose;
 use crate::sync::SpinLock;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -262,7 +264,23 @@ impl Table {
     /// Adds a listener.
     pub fn listen(&self, listener: Arc<Listener>) {
         let port = u128::from(listener.local.port());
-        self.listeners.lock().get_or_insert_with(port, Box::default).push(listener);
+        let mut listeners = self.listeners.lock();
+        let list = listeners.get_or_insert_with(port, Box::default);
+        if let Some(other) = list.iter().find(|other| other.shares(&listener)) {
+            listener.sharing.join(&other.sharing);
+        }
+        list.push(listener);
+    }
+
+    /// Replaces the program that chooses among those which share a port.
+    pub fn set_selector(&self, listener: &Listener, selector: Option<Program>) {
+        listener.sharing.selector.replace(selector);
+        let listeners = self.listeners.lock();
+        let port = u128::from(listener.local.port());
+        let list = listeners.get(port).into_iter().flat_map(|list| list.iter());
+        for other in list.filter(|other| other.shares(listener)) {
+            other.sharing.join(&listener.sharing);
+        }
     }
 
     /// Removes a listener.
@@ -278,14 +296,19 @@ impl Table {
     }
 
     /// The listener for a SYN: the most specific address first; among those that share it by
-    /// `SO_REUSEPORT` one chosen by the peer's address, always the same.
-    pub fn listener(&self, local: SocketAddr, key: &Key) -> Option<Arc<Listener>> {
+    /// `SO_REUSEPORT` one chosen by their program, which sees the `payload`, or by the peer's
+    /// address, always the same.
+    pub fn listener(&self, local: SocketAddr, key: &Key, payload: &[u8]) -> Option<Arc<Listener>> {
         let listeners = self.listeners.lock();
         let list = listeners.get(u128::from(local.port()))?;
         let best = list.iter().filter_map(|listener| listener.score(&local)).max()?;
         let mut among = list.iter().filter(|listener| listener.score(&local) == Some(best));
         let count = among.clone().count();
-        let choice = if count > 1 { key.hash(!self.secret) as usize % count } else { 0 };
+        let mut choice = 0;
+        if count > 1 {
+            let selector = among.clone().next()?.sharing.selector.get();
+            choice = choose(selector, count, payload, key.hash(!self.secret));
+        }
         among.nth(choice).cloned()
     }
 }

@@ -191,7 +191,8 @@ impl UnixSocket {
                 continue;
             }
             let server = UnixSocket::new(self.kind);
-            *server.common.lock() = *listener.common.lock();
+            let inherited = listener.common.lock().clone();
+            *server.common.lock() = inherited;
             {
                 let mut state = server.state.lock();
                 state.name = name;

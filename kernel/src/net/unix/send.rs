@@ -1,6 +1,7 @@
 //! Sending.
 
 use super::{MAX_DATAGRAMS, Message, Role, UnixSocket};
+use crate::bpf::{self, Input, View};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::net::addr::{Address, UnixName};
@@ -92,7 +93,15 @@ impl UnixSocket {
             if total > limit {
                 return Err(Errno::EMSGSIZE);
             }
-            let data = read_piece(message, total)?;
+            let mut data = read_piece(message, total)?;
+            if let Some(filter) = target.common.lock().filter.clone() {
+                let wanted = bpf::run(&filter, Input::Packet(View::plain(&data))) as usize;
+                // Tossed, but the sender hears nothing of it.
+                if wanted == 0 {
+                    return Ok(total);
+                }
+                data.truncate(wanted);
+            }
             let queued = Message { data, taken: 0, from: name, cred, rights };
             self.deliver(&target, queued, nonblock, timeout)?;
             return Ok(total);

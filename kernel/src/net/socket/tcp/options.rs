@@ -4,7 +4,9 @@ use super::super::inet::{IpOptions, LEVEL_IP, LEVEL_IPV6, LEVEL_TCP};
 use super::super::options::{Common, MIN_RECEIVE, int};
 use super::super::{Caller, Socket};
 use super::{Role, TcpSocket};
+use crate::bpf::Program;
 use crate::errno::{Errno, Result};
+use crate::net::filter::{self, Sharing};
 use crate::net::tcp::{MAX_BUFFER, MIN_BUFFER, TcpOptions};
 use alloc::vec::Vec;
 use linux_raw_sys::net::*;
@@ -20,6 +22,8 @@ pub(super) struct Settings {
     /// `TCP_INQ`: recvmsg(2) tells how much is left.
     pub(super) tells_rest: bool,
     pub(super) fast_open_connect: bool,
+    /// `SO_ATTACH_REUSEPORT_CBPF`, for when it listens.
+    pub(super) selector: Option<Program>,
     /// Values of [`PLAIN`].
     pub(super) plain: [u32; 3],
 }
@@ -43,6 +47,7 @@ impl Settings {
             linger2: 60,
             tells_rest: false,
             fast_open_connect: false,
+            selector: None,
             plain: [0; 3],
         }
     }
@@ -53,6 +58,10 @@ impl TcpSocket {
     pub(super) fn set(&self, who: &Caller<'_>, level: u32, name: u32, value: &[u8]) -> Result<()> {
         let mut settings = self.settings.lock();
         match level {
+            SOL_SOCKET if matches!(name, SO_ATTACH_REUSEPORT_CBPF | SO_DETACH_REUSEPORT_BPF) => {
+                drop(settings);
+                return self.set_selector(name, value);
+            }
             SOL_SOCKET => {
                 if !settings.common.set(who, name, value)? {
                     return Err(Errno::ENOPROTOOPT);
@@ -64,6 +73,16 @@ impl TcpSocket {
                     }
                     SO_SNDBUF | SO_SNDBUFFORCE => {
                         settings.tcp.send_buffer = buffer(settings.common.send_buffer);
+                    }
+                    SO_ATTACH_FILTER | SO_DETACH_FILTER => {
+                        let filter = settings.common.filter.clone();
+                        drop(settings);
+                        match &*self.role.lock() {
+                            Role::Listening { listener, .. } => listener.filter.replace(filter),
+                            Role::Connected { conn, .. } => conn.filter.replace(filter),
+                            Role::Idle { .. } => {}
+                        }
+                        return Ok(());
                     }
                     SO_KEEPALIVE => {}
                     _ => return Ok(()),
@@ -146,6 +165,21 @@ impl TcpSocket {
         }
         drop(settings);
         self.apply();
+        Ok(())
+    }
+
+    /// `SO_ATTACH_REUSEPORT_CBPF` and `SO_DETACH_REUSEPORT_BPF`.
+    fn set_selector(&self, name: u32, value: &[u8]) -> Result<()> {
+        let role = self.role.lock().clone();
+        let Role::Listening { listener, .. } = role else {
+            let mut settings = self.settings.lock();
+            let (shares, has) = (settings.common.reuse_port, settings.selector.is_some());
+            settings.selector = filter::selector(name, value, shares, has)?;
+            return Ok(());
+        };
+        let Sharing { owner, selector } = &listener.sharing;
+        let new = filter::selector(name, value, owner.is_some(), selector.get().is_some())?;
+        self.stack.tcp.set_selector(&listener, new);
         Ok(())
     }
 
