@@ -207,11 +207,6 @@ pub fn state(process: &Process, task: Option<&Task>) -> char {
     }
 }
 
-/// Nice value of a thread.
-pub fn nice(task: Option<&Task>) -> i32 {
-    task.map_or(0, |task| task.sched.nice())
-}
-
 /// Whether writing to a file leaves its set-user-ID and set-group-ID bits (`CAP_FSETID`).
 pub fn keeps_set_ids() -> bool {
     // Tests run without tasks.

@@ -77,7 +77,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn file_type(&self) -> FileType {
+    pub fn file_type(&self) -> FileType {
         match self {
             Kind::Dir(_) => FileType::Directory,
             Kind::Link(_) | Kind::Magic(..) => FileType::Symlink,
@@ -144,7 +144,9 @@ pub struct PseudoFs {
     /// Length that stat(2) shows for files (0 in proc, a page in sysfs).
     pub shown_size: u64,
     /// Who owns an entry: user and group.
-    pub owner: fn(&Key) -> (u32, u32),
+    pub owner: fn(&Key, &Entry) -> (u32, u32),
+    /// Whether the caller may enter a directory whatever its mode says.
+    pub opens: fn(&Key, &Entry) -> bool,
     /// Whether an entry still stands for something.
     pub alive: fn(&Key) -> bool,
     dev: u64,
@@ -159,7 +161,8 @@ impl PseudoFs {
             magic,
             root,
             shown_size,
-            owner: |_| (0, 0),
+            owner: |_, _| (0, 0),
+            opens: |_, _| false,
             alive: |_| true,
             dev: anonymous_dev(),
             mounted: Time::now(),
@@ -240,8 +243,12 @@ impl Inode for PseudoInode {
     }
 
     fn access(&self) -> Access {
-        let (uid, gid) = (self.fs.owner)(&self.key);
-        Access { mode: self.entry.kind.file_type().mode() | self.entry.mode, uid, gid }
+        let (uid, gid) = (self.fs.owner)(&self.key, self.entry);
+        let mut mode = self.entry.kind.file_type().mode() | self.entry.mode;
+        if (self.fs.opens)(&self.key, self.entry) {
+            mode |= 0o555;
+        }
+        Access { mode, uid, gid }
     }
 
     fn change(&self, change: &Change) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::event::pidfd::PidFd;
 use crate::fs::procfs;
 use crate::sync::Once;
-use crate::task::creds::cap;
+use crate::task::inspect::{Identity, may_inspect};
 use crate::task::signal::{SigInfo, code, send};
 use crate::task::{Process, Task, current, find_process, find_task};
 use alloc::sync::Arc;
@@ -65,15 +65,8 @@ pub fn send_signal(fd: i32, number: i32, info: usize, flags: u32) -> Result<usiz
 /// Whether the caller may look into another process (ptrace(2), "Ptrace access mode checking").
 /// EPERM if not.
 pub fn check_inspect(target: &Task) -> Result<()> {
-    let caller = current();
-    if Arc::ptr_eq(caller.process(), target.process()) || caller.capable(cap::SYS_PTRACE) {
-        return Ok(());
-    }
-    let (mine, theirs) = (caller.creds(), target.creds());
-    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == mine.uid)
-        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == mine.gid)
-        && theirs.permitted.within(mine.permitted);
-    if same && target.process().dumpable() == 1 { Ok(()) } else { Err(Errno::EPERM) }
+    let may = may_inspect(target.process(), &target.creds(), Identity::Real);
+    if may { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 fn main_thread(process: &Process) -> Result<Arc<Task>> {

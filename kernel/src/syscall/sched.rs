@@ -200,7 +200,15 @@ pub(super) fn tasks(which: u32, who: i32) -> Result<Vec<Arc<Task>>> {
 
 /// getpriority(2): 20 minus the nice value, 1 to 40.
 pub fn getpriority(which: u32, who: i32) -> Result<usize> {
-    let best = tasks(which, who)?.iter().map(|task| task.sched.nice()).min().unwrap_or(0);
+    let best = match tasks(which, who) {
+        Ok(tasks) => tasks.iter().map(|task| task.sched.nice()).min().unwrap_or(0),
+        // It may have ended, but not been waited for.
+        Err(Errno::ESRCH) if which == PRIO_PROCESS => {
+            let process = pid::find_process(who).ok_or(Errno::ESRCH)?;
+            process.remains().ok_or(Errno::ESRCH)?.nice
+        }
+        Err(error) => return Err(error),
+    };
     Ok((20 - best) as usize)
 }
 

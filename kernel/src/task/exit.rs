@@ -3,7 +3,7 @@
 use super::process::{Report, Stop};
 use super::signal::{self, ActionFlags, SIG_IGN, SigInfo, Signal, code, send};
 use super::thread::Work;
-use super::{Process, Task, current, current_arc, family, sched};
+use super::{Process, Remains, Task, current, current_arc, family, sched};
 use crate::event::Events;
 use crate::sync::Once;
 use alloc::sync::Arc;
@@ -52,8 +52,12 @@ pub fn exit_thread(status: i32) -> ! {
     let process = task.process().clone();
     task.exit_status.store(status, Ordering::Relaxed);
     release_resources(&task);
-    process.last_uid.store(task.with_creds(|creds| creds.uid), Ordering::Relaxed);
     let is_leader = task.tid() == process.pid();
+    let remains = Remains::of(&task);
+    let mut slot = process.remains.lock();
+    let old = if is_leader || slot.is_none() { slot.replace(remains) } else { Some(remains) };
+    drop(slot);
+    drop(old);
     let number = task.pid_ref.lock().take();
     if let Some(number) = number.filter(|_| !is_leader) {
         number.unbind_task();

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod family;
 pub mod fork;
 pub mod futex;
+pub mod inspect;
 mod login;
 pub mod oom;
 mod own;
@@ -33,7 +34,7 @@ pub mod wait;
 pub use creds::Creds;
 pub use login::Login;
 pub use pid::{find_process, find_task};
-pub use process::Process;
+pub use process::{Process, Remains};
 pub use thread::{Task, Work, current, current_arc};
 
 /// Calls `f` for every process in order of its number, zombies included.

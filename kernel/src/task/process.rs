@@ -4,7 +4,8 @@ use super::login::Login;
 use super::pid::PidRef;
 use super::rlimit::{Rlimit, Rlimits};
 use super::signal::{Actions, Pending, SigSet};
-use super::{Task, family::Links};
+use super::thread::Comm;
+use super::{Creds, Task, family::Links};
 use crate::errno::Result;
 use crate::fs::Path;
 use crate::live::{Kind, Live};
@@ -44,7 +45,7 @@ pub struct Process {
     /// Its parent isn't the one that made it.
     pub(super) adopted: AtomicBool,
     pub(super) reaped: AtomicBool,
-    pub(super) last_uid: AtomicU32,
+    pub(super) remains: SpinLock<Option<Remains>>,
     /// CPU time of threads that ended, and of children that were waited for.
     pub(super) spent: SpinLock<Spent>,
     /// Monotonic start time in nanoseconds.
@@ -75,6 +76,25 @@ pub struct Process {
     pub(super) tracees: SpinLock<super::trace::Tracees>,
     /// Contexts of asynchronous I/O.
     pub aio: SpinLock<Vec<Arc<crate::event::aio::Context>>>,
+}
+
+/// What others may still see of a thread that has ended, for as long as its process was not waited
+/// for.
+#[derive(Clone)]
+pub struct Remains {
+    /// Its name.
+    pub comm: Comm,
+    /// Its identity.
+    pub creds: Arc<Creds>,
+    /// Its nice value.
+    pub nice: i32,
+}
+
+impl Remains {
+    /// Of a thread, ended or not.
+    pub fn of(task: &Task) -> Remains {
+        Remains { comm: task.comm(), creds: task.creds(), nice: task.sched.nice() }
+    }
 }
 
 /// Process group and session.
@@ -218,7 +238,7 @@ impl Process {
             traced_to_the_end: AtomicBool::new(false),
             zombie: AtomicBool::new(false),
             reaped: AtomicBool::new(false),
-            last_uid: AtomicU32::new(0),
+            remains: SpinLock::new(None),
             spent: SpinLock::default(),
             start_ns: AtomicU64::new(crate::arch::clock::now_ns()),
             subreaper: AtomicBool::new(false),
@@ -279,6 +299,10 @@ impl Process {
     pub fn main_thread(&self) -> Option<Arc<Task>> {
         self.signal.lock().threads.first().cloned()
     }
+    /// What is known of its leader, or of another thread, once that has ended.
+    pub fn remains(&self) -> Option<Remains> {
+        self.remains.lock().clone()
+    }
     /// Whether it has ended and waits to be reaped.
     pub fn is_zombie(&self) -> bool {
         self.zombie.load(Ordering::Acquire)
@@ -331,11 +355,11 @@ impl Process {
         let [.., start, end] = &self.arg_area;
         (start.load(Ordering::Relaxed), end.load(Ordering::Relaxed))
     }
-    /// Real user ID of its main thread, kept for when it has ended.
+    /// Real user ID of its main thread.
     pub fn uid(&self) -> u32 {
         match self.main_thread() {
             Some(thread) => thread.with_creds(|creds| creds.uid),
-            None => self.last_uid.load(Ordering::Relaxed),
+            None => self.remains().map_or(0, |remains| remains.creds.uid),
         }
     }
     /// `PR_SET_DUMPABLE`

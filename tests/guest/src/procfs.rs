@@ -1,7 +1,7 @@
 //! /proc, /sys and /dev as programs read them.
 
-use crate::harness::pipe;
 use crate::harness::*;
+use crate::harness::{self, pipe};
 use libc::*;
 use std::fs::{read, read_dir, read_link, read_to_string};
 
@@ -18,6 +18,8 @@ cases![
     what_was_moved_is_counted,
     who_logged_in_is_said_once,
     scores_follow_their_bias,
+    the_dead_are_shown_until_they_are_waited_for,
+    those_who_must_not_be_dumped_are_not_looked_into,
 ];
 
 fn self_describes_this_process() {
@@ -296,5 +298,89 @@ fn scores_follow_their_bias() {
         // Back to what it was, but not below that.
         bias("0").unwrap();
         assert_eq!(bias("-1").unwrap_err().raw_os_error(), Some(EACCES));
+    });
+}
+
+fn the_dead_are_shown_until_they_are_waited_for() {
+    unsafe {
+        let pid = child(|| {
+            prctl(PR_SET_NAME, c"a (dead) one".as_ptr());
+            ok(setpriority(PRIO_PROCESS, 0, 7));
+            ok(setresgid(11, 12, 13));
+            ok(setresuid(21, 22, 23));
+            0
+        });
+        let mut info: siginfo_t = std::mem::zeroed();
+        ok(waitid(P_PID, pid as u32, &mut info, WEXITED | WNOWAIT));
+        let at = |name: &str| format!("/proc/{pid}/{name}");
+        for dir in ["", &format!("task/{pid}/")] {
+            let text = |name: &str| read_to_string(at(&format!("{dir}{name}"))).unwrap();
+            assert_eq!(text("comm"), "a (dead) one\n");
+            let stat = text("stat");
+            assert!(stat.starts_with(&format!("{pid} (a (dead) one) Z {} ", getpid())), "{stat}");
+            let rest: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+            assert_eq!((rest[15], rest[16], rest[17]), ("27", "7", "1"), "{stat}");
+            assert_eq!(text("cmdline"), "");
+            assert_eq!(text("maps"), "");
+            let status = text("status");
+            for line in [
+                "Name:\ta (dead) one",
+                "State:\tZ (zombie)",
+                &format!("Pid:\t{pid}"),
+                "Uid:\t21\t22\t23\t22",
+                "Gid:\t11\t12\t13\t12",
+                "FDSize:\t0",
+                "Threads:\t1",
+            ] {
+                assert!(status.lines().any(|other| other == line), "{line}: {status}");
+            }
+            assert!(!status.contains("VmSize") && !status.contains("Umask"), "{status}");
+        }
+        let meta = std::fs::metadata(at("")).unwrap();
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!((meta.uid(), meta.gid()), (22, 12));
+        let threads: Vec<_> =
+            read_dir(at("task")).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(threads, [std::ffi::OsString::from(pid.to_string())]);
+        assert_eq!(read_link(at("exe")).unwrap_err().raw_os_error(), Some(ENOENT));
+        assert_eq!(getpriority(PRIO_PROCESS, pid as u32), 7);
+        wait_for(pid);
+        assert!(!std::path::Path::new(&at("")).exists());
+    }
+}
+
+fn those_who_must_not_be_dumped_are_not_looked_into() {
+    use std::os::unix::fs::MetadataExt;
+    child_passes(|| unsafe {
+        ok(setresgid(11, 11, 11));
+        ok(setresuid(21, 21, 21));
+        // Whoever changes identity isn't dumped, and what is not for all belongs to root.
+        let owner = |path: &str| std::fs::metadata(path).unwrap().uid();
+        let all = ["/proc/self/", "/proc/self/task", "/proc/self/stat", "/proc/self/fd"];
+        assert_eq!(all.map(owner), [21, 21, 0, 0]);
+        // One's own descriptors can be used all the same.
+        let (reader, writer) = pipe();
+        std::fs::write(format!("/proc/self/fd/{writer}"), "x").unwrap();
+        assert_eq!(harness::read(reader, 1), b"x");
+        assert!(read_dir("/proc/self/fd").unwrap().count() >= 5);
+        assert_eq!(std::fs::read("/proc/self/environ").unwrap_err().raw_os_error(), Some(EACCES));
+        let parent = getpid();
+        let secret = |name: &str| {
+            std::fs::read(format!("/proc/{parent}/{name}")).map_err(|error| error.raw_os_error())
+        };
+        let look = |allowed: bool| {
+            child_passes(|| {
+                assert_eq!(secret("environ").is_ok(), allowed);
+                assert_eq!(read_dir(format!("/proc/{parent}/fd")).is_ok(), allowed);
+                assert_eq!(read_link(format!("/proc/{parent}/exe")).is_ok(), allowed);
+                assert!(secret("stat").is_ok());
+            });
+        };
+        look(false);
+        ok(prctl(PR_SET_DUMPABLE, 1));
+        assert_eq!(all.map(owner), [21; 4]);
+        look(true);
+        ok(prctl(PR_SET_DUMPABLE, 0));
+        look(false);
     });
 }

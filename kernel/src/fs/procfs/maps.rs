@@ -17,7 +17,7 @@ const AREA_MAX: usize = 2 << 20;
 
 /// The memory of the process, if the caller may look at it. `None` for zombies and kernel threads.
 fn space(key: &Key) -> Result<Option<Arc<AddressSpace>>> {
-    Ok(check_access(key)?.mm())
+    Ok(check_access(key)?.and_then(|task| task.mm()))
 }
 
 /// Sizes of the process's memory; all zero if it has none.

@@ -26,6 +26,7 @@ const PROC_MAGIC: u64 = 0x9fa0;
 pub fn filesystem() -> Arc<dyn FileSystem> {
     let mut fs = PseudoFs::new("proc", PROC_MAGIC, &ROOT, 0);
     fs.owner = process::owner;
+    fs.opens = process::opens;
     fs.alive = process::alive;
     fs.share()
 }

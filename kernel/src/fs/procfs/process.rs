@@ -10,9 +10,10 @@ use crate::fs::pseudo::{
     Changing, Dir, Emit, Entry, Key, Kind, Text, entry, entry_of, parse_number,
 };
 use crate::fs::walk::name_of;
-use crate::fs::{File, FileType, Path, hooks};
+use crate::fs::{File, FileType, FsContext, Path, hooks};
 use crate::say;
-use crate::task::{self, Login, Process, Task, current};
+use crate::task::inspect::{Identity, may_inspect};
+use crate::task::{self, Login, Process, Remains, Task, current};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -32,6 +33,16 @@ pub fn process(key: &Key) -> Result<Arc<Process>> {
     task::find_process(key.pid).ok_or(GONE)
 }
 
+/// What is known of the thread an entry is about, even if it has ended and its process was not
+/// waited for.
+fn known(key: &Key) -> Result<Remains> {
+    match find(key) {
+        Ok(task) => Ok(Remains::of(&task)),
+        Err(error) if key.tid != 0 && key.tid != key.pid => Err(error),
+        Err(error) => process(key)?.remains().ok_or(error),
+    }
+}
+
 /// The process whose directory an inode is, if it is one.
 pub fn of_directory(inode: &Arc<dyn Inode>) -> Option<Arc<Process>> {
     let (key, entry) = entry_of(inode)?;
@@ -44,52 +55,57 @@ pub fn alive(key: &Key) -> bool {
     match key {
         Key { pid: 0, .. } => true,
         Key { tid: 0, .. } => task::find_process(key.pid).is_some(),
+        Key { pid, tid, .. } if pid == tid => task::find_process(*pid).is_some(),
         Key { tid, .. } => task::find_task(*tid).is_some(),
     }
 }
 
-/// Owner of an entry: of processes, their effective IDs.
-pub fn owner(key: &Key) -> (u32, u32) {
+/// Owner of an entry: of processes, their effective IDs. Those that are not to be looked into keep
+/// what not everybody may enter from their own user, too.
+pub fn owner(key: &Key, entry: &Entry) -> (u32, u32) {
     if key.pid == 0 {
         return (0, 0);
     }
-    find(key).map_or((0, 0), |task| {
-        let creds = task.creds();
-        (creds.euid, creds.egid)
-    })
+    let (Ok(Remains { creds, .. }), Ok(process)) = (known(key), process(key)) else {
+        return (0, 0);
+    };
+    let open = entry.kind.file_type() == FileType::Directory && entry.mode == 0o555;
+    let shown = open || process.dumpable() == 1 && !process.is_zombie();
+    if shown { (creds.euid, creds.egid) } else { (0, 0) }
 }
 
-/// Fails with EACCES unless the caller may look into the process (ptrace(2), "access mode
-/// checking").
-pub fn check_access(key: &Key) -> Result<Arc<Task>> {
-    let task = find(key)?;
-    if task.pid() == current().pid() {
-        return Ok(task);
-    }
-    let (mine, theirs) = (current().creds(), task.creds());
-    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == mine.fsuid)
-        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == mine.fsgid);
-    if same || mine.capable(task::creds::cap::SYS_PTRACE) || mine.capable(cap::DAC_OVERRIDE) {
-        return Ok(task);
-    }
-    Err(Errno::EACCES)
+/// Whether the caller may enter a directory whatever its mode says: its own descriptors.
+pub fn opens(key: &Key, entry: &Entry) -> bool {
+    key.pid != 0 && matches!(entry.name, "fd" | "fdinfo") && key.pid == current().pid()
+}
+
+/// The thread, unless it has ended. EACCES if the caller may not look into the process.
+pub fn check_access(key: &Key) -> Result<Option<Arc<Task>>> {
+    let theirs = known(key)?.creds;
+    let may = may_inspect(&*process(key)?, &theirs, Identity::Filesystem);
+    if may { Ok(find(key).ok()) } else { Err(Errno::EACCES) }
+}
+
+/// An entry that the owner alone may read.
+const fn private(name: &'static str, kind: Kind) -> Entry {
+    Entry { name, mode: 0o400, kind }
 }
 
 macro_rules! common {
     ($($more:expr),* $(,)?) => {
         &[
             entry("attr", Kind::Dir(&super::EMPTY)),
-            entry("auxv", Kind::Text(maps::auxv)),
+            private("auxv", Kind::Text(maps::auxv)),
             entry("cgroup", Kind::Const("0::/\n")),
             entry("cmdline", Kind::Text(maps::cmdline)),
             entry("comm", Kind::Setting(comm, set_comm)),
             entry("cwd", Kind::Magic(cwd_text, cwd)),
-            entry("environ", Kind::Text(maps::environ)),
+            private("environ", Kind::Text(maps::environ)),
             entry("exe", Kind::Magic(exe_text, exe)),
             FD,
             FDINFO,
             entry("gid_map", Kind::Const("         0          0 4294967295\n")),
-            entry("io", Kind::Text(io)),
+            private("io", Kind::Text(io)),
             entry("limits", Kind::Text(limits)),
             entry("loginuid", Kind::Setting(loginuid, set_loginuid)),
             entry("maps", Kind::Text(maps::maps)),
@@ -102,7 +118,7 @@ macro_rules! common {
             entry("oom_adj", Kind::Const("0\n")),
             entry("oom_score", Kind::Text(oom_score)),
             entry("oom_score_adj", Kind::Setting(oom_score_adj, set_oom_score_adj)),
-            entry("personality", Kind::Text(personality)),
+            private("personality", Kind::Text(personality)),
             entry("projid_map", Kind::Const("         0          0 4294967295\n")),
             entry("root", Kind::Magic(root_text, root)),
             entry("sched", Kind::Const("")),
@@ -155,13 +171,17 @@ static THREAD: Entry =
 
 fn find_thread(key: &Key, name: &[u8]) -> Option<(Key, &'static Entry)> {
     let tid = number(name)?;
-    let task = task::find_task(tid).filter(|task| task.pid() == key.pid)?;
-    Some((Key { tid: task.tid(), ..*key }, &THREAD))
+    let lives = task::find_task(tid).is_some_and(|task| task.pid() == key.pid);
+    // The leader is there until its process is waited for.
+    (lives || tid == key.pid).then_some((Key { tid, ..*key }, &THREAD))
 }
 
 fn list_threads(key: &Key, from: u64, emit: Emit<'_>) {
     let Ok(process) = process(key) else { return };
     let mut tids: Vec<i32> = process.threads().iter().map(|task| task.tid()).collect();
+    if !tids.contains(&key.pid) {
+        tids.push(key.pid);
+    }
     sort::plain(&mut tids);
     for tid in tids {
         let next = tid as u64 + 1;
@@ -215,12 +235,13 @@ fn open_fd(key: &Key, name: &[u8]) -> Option<Key> {
 }
 
 fn file_of(key: &Key) -> Result<Arc<File>> {
-    let task = check_access(key)?;
-    task.try_files().ok_or(GONE)?.get_any(key.index as i32).map_err(|_| Errno::ENOENT)
+    let files = check_access(key)?.and_then(|task| task.try_files()).ok_or(GONE)?;
+    files.get_any(key.index as i32).map_err(|_| Errno::ENOENT)
 }
 
 fn list_fds(key: &Key, from: u64, kind: FileType, emit: Emit<'_>) {
-    let Some(files) = check_access(key).ok().and_then(|task| task.try_files()) else { return };
+    let task = check_access(key).ok().flatten();
+    let Some(files) = task.and_then(|task| task.try_files()) else { return };
     let mut from = from as usize;
     let mut fds = [0; 64];
     loop {
@@ -277,8 +298,13 @@ fn visible(path: &Path) -> Result<Vec<u8>> {
     Ok(name_of(path, &current().fs().root()))
 }
 
+/// Where the process is. ENOENT if it has ended.
+fn places(key: &Key) -> Result<Arc<FsContext>> {
+    check_access(key)?.and_then(|task| task.try_fs()).ok_or(Errno::ENOENT)
+}
+
 fn cwd(key: &Key) -> Result<Path> {
-    Ok(check_access(key)?.try_fs().ok_or(Errno::ENOENT)?.cwd())
+    Ok(places(key)?.cwd())
 }
 
 fn cwd_text(key: &Key) -> Result<Vec<u8>> {
@@ -286,7 +312,7 @@ fn cwd_text(key: &Key) -> Result<Vec<u8>> {
 }
 
 fn root(key: &Key) -> Result<Path> {
-    Ok(check_access(key)?.try_fs().ok_or(Errno::ENOENT)?.root())
+    Ok(places(key)?.root())
 }
 
 fn root_text(key: &Key) -> Result<Vec<u8>> {
@@ -316,7 +342,7 @@ static NS: Dir = Dir::fixed(&[
 // Texts.
 
 fn comm(key: &Key, out: &mut Text) -> Result<()> {
-    out.bytes(find(key)?.comm().bytes());
+    out.bytes(known(key)?.comm.bytes());
     say!(out, "\n");
     Ok(())
 }
@@ -477,9 +503,8 @@ fn stat(key: &Key, out: &mut Text) -> Result<()> {
     let task = find(key).ok();
     let id = if key.tid != 0 { key.tid } else { process.pid() };
     say!(out, "{id} (");
-    if let Some(task) = &task {
-        out.bytes(task.comm().bytes());
-    }
+    let Remains { comm, nice, .. } = known(key)?;
+    out.bytes(comm.bytes());
     let state = hooks::state(&process, task.as_deref());
     let terminal = process.terminal();
     let (tty, foreground) =
@@ -504,7 +529,6 @@ fn stat(key: &Key, out: &mut Text) -> Result<()> {
         [usage.user_ns, usage.system_ns, children.user_ns, children.system_ns].map(ticks);
     let start = ticks(process.start_ns.load(Relaxed));
     let size = maps::sizes(key);
-    let nice = hooks::nice(task.as_deref());
     say!(out, "{user} {system} {child_user} {child_system} {} {nice} ", 20 + nice);
     say!(out, "{} 0 {start} {} ", process.threads().len().max(1), size.virtual_size);
     say!(out, "{} 18446744073709551615 ", size.resident / PAGE_SIZE);
@@ -521,15 +545,18 @@ fn stat(key: &Key, out: &mut Text) -> Result<()> {
 
 fn status(key: &Key, out: &mut Text) -> Result<()> {
     let process = process(key)?;
-    let task = find(key)?;
-    let creds = task.creds();
-    let state = hooks::state(&process, Some(&task));
+    let Remains { comm, creds, .. } = known(key)?;
+    let task = find(key).ok();
+    let id = if key.tid != 0 { key.tid } else { process.pid() };
+    let state = hooks::state(&process, task.as_deref());
     say!(out, "Name:\t");
-    out.bytes(task.comm().bytes());
-    let umask = task.try_fs().map_or(0, |fs| fs.umask());
+    out.bytes(comm.bytes());
+    if let Some(fs) = task.as_ref().and_then(|task| task.try_fs()) {
+        say!(out, "\nUmask:\t{:04o}", fs.umask());
+    }
     say!(
         out,
-        "\nUmask:\t{umask:04o}\nState:\t{state} ({})\n",
+        "\nState:\t{state} ({})\n",
         match state {
             'R' => "running",
             'S' => "sleeping",
@@ -539,17 +566,56 @@ fn status(key: &Key, out: &mut Text) -> Result<()> {
             _ => "unknown",
         }
     );
-    say!(out, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\n", process.pid(), task.tid());
-    let tracer = crate::task::trace::tracer_of(&task);
+    say!(out, "Tgid:\t{}\nNgid:\t0\nPid:\t{id}\n", process.pid());
+    let tracer = task.as_deref().map_or(0, crate::task::trace::tracer_of);
     say!(out, "PPid:\t{}\nTracerPid:\t{tracer}\n", process.ppid());
     say!(out, "Uid:\t{}\t{}\t{}\t{}\n", creds.uid, creds.euid, creds.suid, creds.fsuid);
     say!(out, "Gid:\t{}\t{}\t{}\t{}\n", creds.gid, creds.egid, creds.sgid, creds.fsgid);
-    say!(out, "FDSize:\t{}\nGroups:\t", task.try_files().map_or(0, |files| files.capacity()));
+    let files = task.as_ref().and_then(|task| task.try_files());
+    say!(out, "FDSize:\t{}\nGroups:\t", files.map_or(0, |files| files.capacity()));
     for group in creds.groups.iter() {
         say!(out, "{group} ");
     }
     let (pid, group, session) = (process.pid(), process.pgid(), process.sid());
-    say!(out, "\nNStgid:\t{pid}\nNSpid:\t{}\nNSpgid:\t{group}\nNSsid:\t{session}\n", task.tid());
+    say!(out, "\nNStgid:\t{pid}\nNSpid:\t{id}\nNSpgid:\t{group}\nNSsid:\t{session}\n");
+    if task.as_ref().is_some_and(|task| task.mm().is_some()) {
+        memory(key, out);
+    }
+    say!(out, "Threads:\t{}\n", process.threads().len().max(1));
+    let (shared, ignored, caught) = process.signal_summary();
+    let (pending, blocked) = task.as_ref().map(|task| task.signal_sets()).unwrap_or_default();
+    say!(out, "SigQ:\t0/{}\n", process.rlimit(linux_raw_sys::general::RLIMIT_SIGPENDING));
+    say!(
+        out,
+        "SigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\n",
+        pending.0,
+        shared.0,
+        blocked.0
+    );
+    say!(out, "SigIgn:\t{:016x}\nSigCgt:\t{:016x}\n", ignored.0, caught.0);
+    say!(out, "CapInh:\t{:016x}\nCapPrm:\t{:016x}\n", creds.inheritable.0, creds.permitted.0);
+    say!(out, "CapEff:\t{:016x}\nCapBnd:\t{:016x}\n", creds.effective.0, creds.bounding.0);
+    say!(out, "CapAmb:\t{:016x}\nNoNewPrivs:\t{}\n", creds.ambient.0, u8::from(creds.no_new_privs));
+    let filters = task.as_deref().map_or(0, crate::task::seccomp::filters);
+    let mode = if filters > 0 { 2 } else { 0 };
+    say!(out, "Seccomp:\t{mode}\nSeccomp_filters:\t{filters}\n");
+    say!(out, "Speculation_Store_Bypass:\tnot vulnerable\n");
+    let cpus = crate::arch::cpu::count();
+    let mask = u64::MAX >> (64 - cpus.clamp(1, 64));
+    say!(out, "Cpus_allowed:\t{mask:x}\nCpus_allowed_list:\t");
+    match cpus {
+        1 => say!(out, "0\n"),
+        cpus => say!(out, "0-{}\n", cpus - 1),
+    }
+    say!(out, "Mems_allowed:\t1\nMems_allowed_list:\t0\n");
+    let usage = process.usage();
+    say!(out, "voluntary_ctxt_switches:\t{}\n", usage.voluntary);
+    say!(out, "nonvoluntary_ctxt_switches:\t{}\n", usage.involuntary);
+    Ok(())
+}
+
+/// The part of a status that is about memory.
+fn memory(key: &Key, out: &mut Text) {
     let size = maps::sizes(key);
     let kib = |bytes: usize| bytes / 1024;
     for (name, value) in [
@@ -572,35 +638,5 @@ fn status(key: &Key, out: &mut Text) -> Result<()> {
     ] {
         say!(out, "{name}:\t{value:8} kB\n");
     }
-    say!(out, "CoreDumping:\t0\nTHP_enabled:\t0\nThreads:\t{}\n", process.threads().len());
-    let (shared, ignored, caught) = process.signal_summary();
-    let (pending, blocked) = task.signal_sets();
-    say!(out, "SigQ:\t0/{}\n", process.rlimit(linux_raw_sys::general::RLIMIT_SIGPENDING));
-    say!(
-        out,
-        "SigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\n",
-        pending.0,
-        shared.0,
-        blocked.0
-    );
-    say!(out, "SigIgn:\t{:016x}\nSigCgt:\t{:016x}\n", ignored.0, caught.0);
-    say!(out, "CapInh:\t{:016x}\nCapPrm:\t{:016x}\n", creds.inheritable.0, creds.permitted.0);
-    say!(out, "CapEff:\t{:016x}\nCapBnd:\t{:016x}\n", creds.effective.0, creds.bounding.0);
-    say!(out, "CapAmb:\t{:016x}\nNoNewPrivs:\t{}\n", creds.ambient.0, u8::from(creds.no_new_privs));
-    let filters = crate::task::seccomp::filters(&task);
-    let mode = if filters > 0 { 2 } else { 0 };
-    say!(out, "Seccomp:\t{mode}\nSeccomp_filters:\t{filters}\n");
-    say!(out, "Speculation_Store_Bypass:\tnot vulnerable\n");
-    let cpus = crate::arch::cpu::count();
-    let mask = u64::MAX >> (64 - cpus.clamp(1, 64));
-    say!(out, "Cpus_allowed:\t{mask:x}\nCpus_allowed_list:\t");
-    match cpus {
-        1 => say!(out, "0\n"),
-        cpus => say!(out, "0-{}\n", cpus - 1),
-    }
-    say!(out, "Mems_allowed:\t1\nMems_allowed_list:\t0\n");
-    let usage = process.usage();
-    say!(out, "voluntary_ctxt_switches:\t{}\n", usage.voluntary);
-    say!(out, "nonvoluntary_ctxt_switches:\t{}\n", usage.involuntary);
-    Ok(())
+    say!(out, "CoreDumping:\t0\nTHP_enabled:\t0\n");
 }
