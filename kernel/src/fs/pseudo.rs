@@ -428,10 +428,24 @@ impl FileOps for PseudoFile {
     }
 }
 
-/// A number written to a setting. EINVAL if it isn't one.
+/// A number written to a setting, as C has them: `0x10` and `020` are 16. EINVAL if it isn't one.
 pub fn parse_number(bytes: &[u8]) -> Result<i64> {
-    let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
-    text.trim().parse().map_err(|_| Errno::EINVAL)
+    let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?.trim();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (digits, radix) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
+        [b'0', _, ..] => (&digits[1..], 8),
+        _ => (digits, 10),
+    };
+    // One sign is enough.
+    if digits.starts_with(['+', '-']) {
+        return Err(Errno::EINVAL);
+    }
+    let text = alloc::format!("{sign}{digits}");
+    i64::from_str_radix(&text, radix).map_err(|_| Errno::EINVAL)
 }
 
 /// The number in a name like `cpu3`; names with leading zeros aren't such.
@@ -441,4 +455,28 @@ pub fn numbered(prefix: &str, name: &[u8]) -> Option<u32> {
         return None;
     }
     core::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_as_in_c() {
+        for (text, value) in [
+            ("0", 0),
+            ("17\n", 17),
+            (" -17 ", -17),
+            ("+5", 5),
+            ("0x33", 0x33),
+            ("-0X1f", -0x1f),
+            ("020", 16),
+            ("-9223372036854775808", i64::MIN),
+        ] {
+            assert_eq!(parse_number(text.as_bytes()), Ok(value), "{text}");
+        }
+        for text in ["", "-", "0x", "08", "1 2", "--1", "+-1", "0x+1", "9223372036854775808"] {
+            assert_eq!(parse_number(text.as_bytes()), Err(Errno::EINVAL), "{text}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::pidfd::check_inspect;
 use crate::errno::{Errno, Result};
 use crate::io::{get_user, put_user, put_user_slice};
 use crate::task::signal::{SigInfo, SigSet, Signal, code, send_to_process, send_to_task};
-use crate::task::trace::{self, Kind, ORIG_RAX, Registers, Resume, option};
+use crate::task::trace::{self, Kind, LEGACY, ORIG_RAX, Registers, Resume, SPARE, option};
 use crate::task::{Task, current, current_arc, find_task};
 use alloc::sync::Arc;
 use linux_raw_sys::ptrace::*;
@@ -13,10 +13,6 @@ const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const NT_PRSTATUS: usize = 1;
 const NT_PRFPREG: usize = 2;
 const NT_X86_XSTATE: usize = 0x202;
-/// `struct user_fpregs_struct`: the legacy part of an XSAVE area.
-const LEGACY: usize = 512;
-/// Where the legacy part leaves room: what signal frames and register sets say of themselves.
-const SPARE: core::ops::Range<usize> = 464..LEGACY;
 const REGISTERS: usize = size_of::<Registers>();
 
 /// ptrace(2)
@@ -202,17 +198,10 @@ fn register_set(task: &Task, set: bool, iov: usize) -> Result<()> {
 fn float_set(task: &Task, kind: usize, set: bool, base: usize, len: usize) -> Result<usize> {
     let mut area = trace::with_stopped(task, |stop, _, _| Ok(stop.fpu.clone()))?;
     let whole = kind == NT_X86_XSTATE;
-    // A signal frame ends with a word that marks its end.
-    let size = if whole { area.len().saturating_sub(4) } else { LEGACY };
-    if area.len() < LEGACY || size < LEGACY {
-        return Err(Errno::ENODEV);
-    }
-    let (mut spare, mut view) = ([0; 48], area[..size].to_vec());
+    let mut view = trace::float_registers(&area, whole).ok_or(Errno::ENODEV)?;
+    let size = view.len();
+    let mut spare = [0; 48];
     spare.copy_from_slice(&area[SPARE]);
-    view[SPARE].fill(0);
-    if whole {
-        view[SPARE.start..][..8].copy_from_slice(&spare[8..16]);
-    }
     let len = len.min(size);
     if !set {
         put_user_slice(base, &view[..len])?;

@@ -48,6 +48,7 @@ fn tell_tracer(status: i32) {
 /// Ends the current thread. `status` counts if it is the last one and nobody has said otherwise.
 pub fn exit_thread(status: i32) -> ! {
     tell_tracer(status);
+    super::coredump::join();
     let task = current_arc();
     let process = task.process().clone();
     task.exit_status.store(status, Ordering::Relaxed);

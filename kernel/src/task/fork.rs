@@ -212,6 +212,7 @@ fn new_process(parent: &Task, pid: &PidRef, flags: u64, exit_signal: u32) -> Arc
         to.store(from.load(Relaxed), Relaxed);
     }
     process.dumpable.store(from.dumpable.load(Relaxed), Relaxed);
+    process.core_filter.store(from.core_filter.load(Relaxed), Relaxed);
     process.personality.store(from.personality.load(Relaxed), Relaxed);
     process.oom_score_adj.store(from.oom_score_adj.load(Relaxed), Relaxed);
     process.oom_score_adj_min.store(from.oom_score_adj_min.load(Relaxed), Relaxed);

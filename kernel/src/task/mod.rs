@@ -6,6 +6,7 @@
 //! queues. The family tree ([`family`]) is a `SpinLock` and comes before all of them.
 
 pub mod acct;
+pub mod coredump;
 pub mod creds;
 pub mod exec;
 pub mod exit;

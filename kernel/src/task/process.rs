@@ -46,6 +46,10 @@ pub struct Process {
     pub(super) adopted: AtomicBool,
     pub(super) reaped: AtomicBool,
     pub(super) remains: SpinLock<Option<Remains>>,
+    /// Its core file, while that is written and then.
+    pub(super) core: SpinLock<Option<Arc<super::coredump::Dump>>>,
+    /// `/proc/PID/coredump_filter`
+    pub core_filter: AtomicU32,
     /// CPU time of threads that ended, and of children that were waited for.
     pub(super) spent: SpinLock<Spent>,
     /// Monotonic start time in nanoseconds.
@@ -239,6 +243,8 @@ impl Process {
             zombie: AtomicBool::new(false),
             reaped: AtomicBool::new(false),
             remains: SpinLock::new(None),
+            core: SpinLock::new(None),
+            core_filter: AtomicU32::new(super::coredump::DEFAULT_FILTER),
             spent: SpinLock::default(),
             start_ns: AtomicU64::new(crate::arch::clock::now_ns()),
             subreaper: AtomicBool::new(false),
@@ -302,6 +308,10 @@ impl Process {
     /// What is known of its leader, or of another thread, once that has ended.
     pub fn remains(&self) -> Option<Remains> {
         self.remains.lock().clone()
+    }
+    /// Whether its core file is being written, or was.
+    pub fn dumps_core(&self) -> bool {
+        self.core.lock().is_some()
     }
     /// Whether it has ended and waits to be reaped.
     pub fn is_zombie(&self) -> bool {

@@ -341,7 +341,7 @@ fn stop(
     let tracer = {
         let mut slot = task.trace.lock();
         let trace = slot.by.as_mut()?;
-        let registers = copy_out(context);
+        let registers = registers(context);
         trace.stop = Some(Stop {
             kind,
             code,
@@ -505,16 +505,17 @@ pub(super) fn on_exec(context: &mut UserContext, former: i32) {
 const CS: usize = 0x33;
 const SS: usize = 0x2b;
 
-fn copy_out(c: &UserContext) -> Registers {
+/// The registers of a context.
+pub fn registers(c: &UserContext) -> Registers {
     [
         c.r15, c.r14, c.r13, c.r12, c.rbp, c.rbx, c.r11, c.r10, c.r9, c.r8, c.rax, c.rcx, c.rdx,
         c.rsi, c.rdi, c.orig_rax, c.rip, CS, c.rflags, c.rsp, SS, c.fs_base, c.gs_base, 0, 0, 0, 0,
     ]
 }
 
-fn copy_in(c: &mut UserContext, registers: &Registers) {
-    let before = copy_out(c);
-    if before == *registers {
+fn copy_in(c: &mut UserContext, new: &Registers) {
+    let before = registers(c);
+    if before == *new {
         return;
     }
     let fields = [
@@ -536,13 +537,35 @@ fn copy_in(c: &mut UserContext, registers: &Registers) {
         &mut c.orig_rax,
         &mut c.rip,
     ];
-    for (field, value) in fields.into_iter().zip(registers) {
+    for (field, value) in fields.into_iter().zip(new) {
         *field = *value;
     }
-    debug_assert_eq!(registers[RIP], c.rip);
-    c.rsp = registers[19];
-    (c.fs_base, c.gs_base) = (registers[21], registers[22]);
-    c.set_user_flags(registers[FLAGS]);
+    debug_assert_eq!(new[RIP], c.rip);
+    c.rsp = new[19];
+    (c.fs_base, c.gs_base) = (new[21], new[22]);
+    c.set_user_flags(new[FLAGS]);
+}
+
+/// Bytes of the legacy floating-point registers (`struct user_fpregs_struct`).
+pub const LEGACY: usize = 512;
+/// Where they leave room: what signal frames and register sets say of themselves.
+pub const SPARE: core::ops::Range<usize> = 464..LEGACY;
+
+/// Floating-point registers from a signal frame's area: the legacy ones, or all there are, in the
+/// standard form of XSAVE with the features' bits in the spare bytes. `None` if they are not there.
+pub fn float_registers(area: &[u8], all: bool) -> Option<Vec<u8>> {
+    // A signal frame ends with a word that marks its end.
+    let size = if all { area.len().saturating_sub(4) } else { LEGACY };
+    if area.len() < LEGACY || size < LEGACY {
+        return None;
+    }
+    let mut view = area[..size].to_vec();
+    view[SPARE].fill(0);
+    if all {
+        let bits = SPARE.start + 8..SPARE.start + 16;
+        view[SPARE.start..][..8].copy_from_slice(&area[bits]);
+    }
+    Some(view)
 }
 
 /// Whether registers from a tracer can be loaded: no address above user memory where the CPU would

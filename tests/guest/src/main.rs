@@ -25,6 +25,7 @@ mod harness;
 
 mod bulk;
 mod conformance;
+mod cores;
 mod cpus;
 mod creds;
 mod crowd;
@@ -90,6 +91,7 @@ fn main() {
         runtimes::CASES,
         crowd::CASES,
         bulk::CASES,
+        cores::CASES,
         cpus::CASES,
         edges::CASES,
         ends::CASES,

@@ -10,10 +10,8 @@ use crate::fs::{File, FileOps, Inode, anon};
 use crate::io::{IoDst, IoSrc};
 use crate::mm::{AddressSpace, MapInfo, Prot, Smaps, Stats, VmFlags};
 use crate::say;
+use crate::task::exec::area;
 use alloc::sync::Arc;
-
-/// Longest arguments or environment that are shown.
-const AREA_MAX: usize = 2 << 20;
 
 /// The memory of the process, if the caller may look at it. `None` for zombies and kernel threads.
 fn space(key: &Key) -> Result<Option<Arc<AddressSpace>>> {
@@ -170,81 +168,24 @@ pub fn smaps_rollup(key: &Key, out: &mut Text) -> Result<()> {
     Ok(())
 }
 
-/// Copies a range of the process's memory, as far as it is there.
-fn area(out: &mut Text, space: &AddressSpace, start: usize, end: usize) {
-    let len = end.saturating_sub(start).min(AREA_MAX);
-    let mut done = 0;
-    let mut piece = [0; 512];
-    while done < len {
-        let n = piece.len().min(len - done);
-        if space.peek(start + done, &mut piece[..n]).is_err() {
-            return;
-        }
-        out.bytes(&piece[..n]);
-        done += n;
-    }
-}
-
 pub fn cmdline(key: &Key, out: &mut Text) -> Result<()> {
     let process = process(key)?;
-    let Some(space) = find(key).ok().and_then(|task| task.mm()) else { return Ok(()) };
-    let (start, end) = process.arg_range();
-    area(out, &space, start, end);
-    // A program that wrote a longer title over its arguments (setproctitle) goes on into its
-    // environment.
-    if out.0.last().is_some_and(|&last| last != 0) {
-        let (start, end) = process.env_range();
-        area(out, &space, start, end);
-        if let Some(stop) = out.0.iter().position(|&byte| byte == 0) {
-            out.0.truncate(stop + 1);
-        }
+    if let Some(space) = find(key).ok().and_then(|task| task.mm()) {
+        out.bytes(&area::arguments(&process, &space));
     }
     Ok(())
 }
 
 pub fn environ(key: &Key, out: &mut Text) -> Result<()> {
-    let Some(space) = space(key)? else { return Ok(()) };
-    let (start, end) = process(key)?.env_range();
-    area(out, &space, start, end);
+    if let Some(space) = space(key)? {
+        out.bytes(&area::environment(&*process(key)?, &space));
+    }
     Ok(())
 }
 
-/// The auxiliary vector. It stands on the stack behind the environment's pointers, which stand
-/// behind the arguments' pointers, the first of which points to where the arguments' text starts.
 pub fn auxv(key: &Key, out: &mut Text) -> Result<()> {
-    const WORD: usize = size_of::<usize>();
-    // The pointers to arguments and environment and the vector itself, for all but absurdly many
-    // arguments.
-    const WINDOW: usize = 64 * 1024;
-    let Some(space) = space(key)? else { return Ok(()) };
-    let (text, _) = process(key)?.arg_range();
-    let end = text & !(WORD - 1);
-    let mut stack = Text::default();
-    let window = WINDOW.min(end);
-    // The stack's lowest pages may not be there; what counts is right below the text.
-    let start = (0..=window / PAGE_SIZE).map(|pages| end - pages * PAGE_SIZE);
-    let start = start.take_while(|&at| space.peek(at, &mut [0]).is_ok()).last().unwrap_or(end);
-    area(&mut stack, &space, start, end);
-    let words: alloc::vec::Vec<usize> = stack
-        .0
-        .chunks_exact(WORD)
-        // Chunks have exactly eight bytes, so the default is never used.
-        .map(|word| usize::from_ne_bytes(word.try_into().unwrap_or_default()))
-        .collect();
-    let first = (1..words.len()).find(|&at| {
-        let count = words[at - 1];
-        words[at] == text && count > 0 && words.get(at.saturating_add(count)) == Some(&0)
-    });
-    let Some(first) = first else { return Ok(()) };
-    let environment = first + words[first - 1] + 1;
-    let vector = words[environment..].iter().position(|&word| word == 0);
-    let vector = vector.map_or(words.len(), |nulls| environment + nulls + 1);
-    for pair in words[vector.min(words.len())..].chunks_exact(2) {
-        out.bytes(&pair[0].to_ne_bytes());
-        out.bytes(&pair[1].to_ne_bytes());
-        if pair[0] == 0 {
-            break;
-        }
+    if let Some(space) = space(key)? {
+        out.bytes(&area::auxiliary_vector(&*process(key)?, &space));
     }
     Ok(())
 }

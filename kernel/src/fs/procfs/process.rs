@@ -13,7 +13,7 @@ use crate::fs::walk::name_of;
 use crate::fs::{File, FileType, FsContext, Path, hooks};
 use crate::say;
 use crate::task::inspect::{Identity, may_inspect};
-use crate::task::{self, Login, Process, Remains, Task, current};
+use crate::task::{self, Login, Process, Remains, Task, coredump, current};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -140,17 +140,7 @@ macro_rules! common {
 pub static PROCESS: Entry = entry(
     "process",
     Kind::Dir(&Dir::fixed(common![
-        entry(
-            "coredump_filter",
-            Kind::Setting(
-                |_, out| {
-                    say!(out, "00000033\n");
-                    Ok(())
-                },
-                // No core files are written, so there is nothing to filter.
-                |_, _| Ok(()),
-            )
-        ),
+        entry("coredump_filter", Kind::Setting(core_filter, set_core_filter)),
         entry(
             "task",
             Kind::Dir(&Dir {
@@ -355,6 +345,20 @@ fn set_comm(key: &Key, bytes: &[u8]) -> Result<()> {
     }
     let end = bytes.iter().position(|&byte| byte == 0 || byte == b'\n').unwrap_or(bytes.len());
     task.set_comm(&bytes[..end]);
+    Ok(())
+}
+
+fn core_filter(key: &Key, out: &mut Text) -> Result<()> {
+    // Those that have ended have no memory of which it could say something.
+    if find(key).is_ok_and(|task| task.mm().is_some()) {
+        say!(out, "{:08x}\n", process(key)?.core_filter.load(Relaxed));
+    }
+    Ok(())
+}
+
+fn set_core_filter(key: &Key, bytes: &[u8]) -> Result<()> {
+    let value = u32::try_from(parse_number(bytes)?).map_err(|_| Errno::EINVAL)?;
+    process(key)?.core_filter.store(value & coredump::KNOWN_FILTER, Relaxed);
     Ok(())
 }
 
@@ -638,5 +642,6 @@ fn memory(key: &Key, out: &mut Text) {
     ] {
         say!(out, "{name}:\t{value:8} kB\n");
     }
-    say!(out, "CoreDumping:\t0\nTHP_enabled:\t0\n");
+    let dumping = process(key).is_ok_and(|process| process.dumps_core());
+    say!(out, "CoreDumping:\t{}\nTHP_enabled:\t0\n", u8::from(dumping));
 }

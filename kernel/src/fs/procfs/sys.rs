@@ -8,6 +8,7 @@ use crate::fs::{leases, mount, pipe};
 use crate::ipc::{keys, msg, sem};
 use crate::net::socket::inet;
 use crate::say;
+use crate::task::coredump::pattern;
 use crate::task::{pid, rlimit};
 use crate::uts;
 use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -153,14 +154,28 @@ fn show_name(name: &uts::Name, out: &mut Text) -> Result<()> {
 
 /// What was written, up to the end of its first line; names are cut to what fits.
 fn first_line(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().position(|byte| matches!(byte, b'\n' | 0)).unwrap_or(bytes.len());
-    &bytes[..end.min(uts::MAX)]
+    let line = line(bytes);
+    &line[..line.len().min(uts::MAX)]
+}
+
+fn line(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| matches!(byte, b'\n' | 0)).next().unwrap_or_default()
 }
 
 static KERNEL: Dir = Dir::fixed(&[
     text("cap_last_cap", "40\n"),
-    text("core_pattern", "core\n"),
-    text("core_uses_pid", "0\n"),
+    entry(
+        "core_pattern",
+        Kind::Setting(
+            |_, out| {
+                out.bytes(&pattern::get());
+                say!(out, "\n");
+                Ok(())
+            },
+            |_, bytes| pattern::set(line(bytes)),
+        ),
+    ),
+    number!("core_uses_pid", pattern::USES_PID),
     text("dmesg_restrict", "1\n"),
     entry(
         "domainname",

@@ -73,6 +73,30 @@ impl AddressSpace {
         })
     }
 
+    /// Where in `addr..end`, parts of which may never have been touched, pages can be first.
+    pub fn next_resident(&self, addr: usize, end: usize) -> usize {
+        let pages = self.pages.lock();
+        pages.table.next_leaf(addr, end).map_or(end, |leaf| leaf.base.max(addr))
+    }
+
+    /// Reads the page at `addr`, which is mapped, for a core file. `false`: it was never touched, and
+    /// would read as zeros.
+    pub fn resident_page(&self, addr: usize, out: &mut [u8; PAGE_SIZE]) -> Result<bool> {
+        let (page, anonymous) = {
+            let maps = self.maps.read();
+            let anonymous = maps.find(addr).is_none_or(|vma| vma.backing.is_none());
+            (pagetable::share(self.pages.lock().table.get(addr)), anonymous)
+        };
+        match page {
+            Some(page) => page.read(0, out),
+            None if anonymous => return Ok(false),
+            // Beyond a file's end there is nothing.
+            None if self.peek(addr, out).is_err() => return Ok(false),
+            None => {}
+        }
+        Ok(true)
+    }
+
     /// The page at `addr`, present and (if asked) writable, kept by the reference.
     pub fn page_at(&self, addr: usize, write: bool) -> Result<PageRef> {
         self.page(addr, if write { Access::write() } else { Access::read() })

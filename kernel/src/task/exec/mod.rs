@@ -3,6 +3,7 @@
 //! [`prepare`] does everything that can fail, without touching the calling task; [`commit`] then
 //! replaces its program.
 
+pub mod area;
 pub mod elf;
 mod load;
 pub mod privilege;

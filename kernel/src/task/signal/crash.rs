@@ -1,5 +1,5 @@
-//! What the console says about a program that crashed: instead of a core file, enough to find the
-//! place in its binaries.
+//! What the console says about a program that crashed: without a core file, enough to find the place
+//! in its binaries.
 
 use super::{SigInfo, SigSet, Signal, code};
 use crate::arch::user::UserContext;

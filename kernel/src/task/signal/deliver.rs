@@ -2,7 +2,7 @@
 
 use super::super::process::{GroupSignals, Report, Stop};
 use super::super::thread::Work;
-use super::super::{current, exit, family, sched, trace};
+use super::super::{coredump, current, exit, family, sched, trace};
 use super::crash::report;
 use super::{Action, ActionFlags, DefaultAction, SIG_DFL, SIG_IGN, SigInfo, Signal, frame};
 use crate::arch::user::UserContext;
@@ -86,7 +86,7 @@ pub(in crate::task) fn deliver(context: &mut UserContext) {
             DefaultAction::Core => {
                 drop(group);
                 report(context, signal, &info);
-                exit::exit_group(signal.number().into());
+                exit::exit_group(coredump::dump(context, signal, &info));
             }
         }
     }
@@ -110,8 +110,9 @@ fn handle(context: &mut UserContext, signal: Signal, action: &Action, info: &Sig
             super::send::force(Signal::SEGV, SigInfo::kernel(Signal::SEGV));
             return false;
         }
-        report(context, Signal::SEGV, &SigInfo::kernel(Signal::SEGV));
-        exit::exit_group(Signal::SEGV.number().into());
+        let info = SigInfo::kernel(Signal::SEGV);
+        report(context, Signal::SEGV, &info);
+        exit::exit_group(coredump::dump(context, Signal::SEGV, &info));
     }
     let mut state = task.signal.lock();
     if altstack.flags & super::SS_AUTODISARM != 0 {

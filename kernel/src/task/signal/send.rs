@@ -180,6 +180,10 @@ pub(in crate::task) fn alert(task: &Arc<Task>) {
 /// Ends every thread of the process with a wait status.
 pub(in crate::task) fn kill_group(group: &mut GroupSignals, status: i32) {
     if group.group_exit.is_some() {
+        // Nothing is left to do, unless one is writing a core file.
+        if status == i32::from(Signal::KILL.number()) {
+            group.threads.iter().for_each(doom);
+        }
         return;
     }
     group.group_exit = Some(status);
