@@ -56,6 +56,59 @@ pub fn emergency(message: fmt::Arguments<'_>) {
     let _ = Console.write_fmt(message);
 }
 
+/// How often a message is printed that programs cause: ten times in five seconds, as Linux has it for
+/// those. What a crowd of crashing programs says would otherwise bury everything else.
+pub struct Limit(IrqLock<Window>);
+
+struct Window {
+    since: u64,
+    printed: u32,
+    missed: u32,
+}
+
+impl Limit {
+    const SPAN: u64 = 5_000_000_000;
+    const MOST: u32 = 10;
+
+    /// Nothing was printed yet.
+    pub const fn new() -> Limit {
+        Limit(IrqLock::new(Window { since: 0, printed: 0, missed: 0 }))
+    }
+
+    /// Whether a message may be printed at `now`, in nanoseconds: with how many were not since the
+    /// last one.
+    pub fn pass(&self, now: u64) -> Option<u32> {
+        let mut window = self.0.lock();
+        if now.saturating_sub(window.since) >= Self::SPAN {
+            (window.since, window.printed) = (now, 0);
+        }
+        if window.printed >= Self::MOST {
+            window.missed = window.missed.saturating_add(1);
+            return None;
+        }
+        window.printed += 1;
+        Some(core::mem::take(&mut window.missed))
+    }
+
+    /// As [`pass`](Limit::pass), now; says first how many `what` were left out.
+    pub fn allows(&self, what: &str) -> bool {
+        match self.pass(crate::time::now_ns()) {
+            Some(0) => true,
+            Some(missed) => {
+                crate::error!("{missed} more {what} were not printed");
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Limit::new()
+    }
+}
+
 struct Console;
 
 impl Write for Console {
@@ -86,4 +139,19 @@ macro_rules! debug {
             $crate::log::print(format_args!($($arg)*));
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_counts_what_it_keeps_back() {
+        let limit = Limit::new();
+        let passed = (0..25).filter(|_| limit.pass(7_000_000_000).is_some()).count();
+        assert_eq!(passed, 10);
+        assert_eq!(limit.pass(11_999_999_999), None);
+        assert_eq!(limit.pass(12_000_000_000), Some(16));
+        assert_eq!(limit.pass(12_000_000_001), Some(0));
+    }
 }

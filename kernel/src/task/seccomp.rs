@@ -7,6 +7,7 @@ use crate::arch::user::UserContext;
 use crate::bpf::{self, Data, Input, Insn, program_len, run};
 use crate::errno::{Errno, Result};
 use crate::io::get_user_slice;
+use crate::log::Limit;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -147,11 +148,11 @@ fn apply(context: &mut UserContext, verdict: u32, nr: u32) -> Option<Result<usiz
         }
         RET_KILL_THREAD => exit::exit_thread(Signal::SYS.number().into()),
         _ => {
-            crate::error!(
-                "{}[{}]: system call {nr} refused by seccomp",
-                current().comm(),
-                current().pid()
-            );
+            static LIMIT: Limit = Limit::new();
+            if LIMIT.allows("calls refused by seccomp") {
+                let (comm, pid) = (current().comm(), current().pid());
+                crate::error!("{comm}[{pid}]: system call {nr} refused by seccomp");
+            }
             exit::exit_group(Signal::SYS.number().into())
         }
     }

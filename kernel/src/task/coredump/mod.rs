@@ -19,6 +19,7 @@ use crate::event::Events;
 use crate::fs::walk::{Resolve, Resolver};
 use crate::fs::{File, mount, ops, walk};
 use crate::io::IoSrc;
+use crate::log::Limit;
 use crate::mm::{AddressSpace, MapInfo, Prot, VmFlags};
 use crate::sync::{SpinLock, WaitQueue};
 use crate::time::realtime_ns;
@@ -87,6 +88,10 @@ pub(super) fn dump(context: &mut UserContext, signal: Signal, info: &SigInfo) ->
 
 /// Tells on the console what became of it: the file's name, and its length or what was wrong.
 fn say(process: &Process, name: Option<&[u8]>, result: Result<u64>) {
+    static LIMIT: Limit = Limit::new();
+    if !LIMIT.allows("core files") {
+        return;
+    }
     let (comm, pid) = (current().comm(), process.pid());
     let name = name.map(<[u8]>::escape_ascii);
     match (name, result) {

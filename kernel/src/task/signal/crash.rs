@@ -5,6 +5,7 @@ use super::{SigInfo, SigSet, Signal, code};
 use crate::arch::user::UserContext;
 use crate::error;
 use crate::io::get_user;
+use crate::log::Limit;
 use crate::mm::AddressSpace;
 use crate::say;
 use crate::task::current_arc;
@@ -17,6 +18,10 @@ const FRAMES: usize = 10;
 /// Prints signal and place, registers, callers as far as frame pointers lead, and where the files
 /// they lie in are mapped.
 pub(super) fn report(context: &UserContext, signal: Signal, info: &SigInfo) {
+    static LIMIT: Limit = Limit::new();
+    if !LIMIT.allows("crashes") {
+        return;
+    }
     let task = current_arc();
     let (comm, pid, name) = (task.comm(), task.pid(), signal.name());
     let Some(mm) = task.mm() else { return };
