@@ -24,6 +24,7 @@ pub mod net;
 pub mod random;
 #[cfg(guest)]
 pub mod selftest;
+pub mod setting;
 pub mod sync;
 pub mod syscall;
 pub mod task;

@@ -291,5 +291,7 @@ pub fn record_json(record: &Record) -> serde_json::Value {
         },
         "healthcheck": record.healthcheck.as_ref().map(|check| texts(&check.argv)),
         "check_root": record.check_root,
+        "ulimits": record.limits.iter().map(crate::config::limit_text).collect::<Vec<_>>(),
+        "sysctls": record.settings.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
     })
 }

@@ -39,6 +39,21 @@ pub enum Error {
     /// Bad `--add-host`.
     #[error("`{0}` is not a name and an address")]
     AddHost(String),
+    /// Bad `--ulimit`.
+    #[error("`{0}` is not a limit")]
+    Limit(String),
+    /// No such resource.
+    #[error("`{0}` is not a resource that has a limit")]
+    UnknownLimit(String),
+    /// `nofile` above what tables of descriptors hold.
+    #[error("{0} open files are more than a process can have")]
+    TooManyFiles(u64),
+    /// Bad `--sysctl`.
+    #[error("`{0}` is not a setting and its value")]
+    Setting(String),
+    /// No such setting, or it can't be changed.
+    #[error("the guest's kernel has no setting `{0}` that can be changed")]
+    UnknownSetting(String),
     /// Bad STOPSIGNAL.
     #[error("`{0}` is not a signal")]
     Signal(String),
@@ -128,6 +143,19 @@ impl Error {
             Error::AddressWithoutNetwork => "leave `--network none` or `--ip` away",
             Error::Gateway(_) => "give an `--ip` whose network it is in",
             Error::AddHost(_) => "write it as NAME:ADDRESS",
+            Error::Limit(_) => {
+                "write it as NAME=SOFT[:HARD], such as nofile=1024:2048; -1 is no limit, and the soft \
+                 limit is not above the hard one"
+            }
+            Error::UnknownLimit(_) => {
+                "as, core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, \
+                 rtprio, rttime, sigpending and stack are"
+            }
+            Error::TooManyFiles(_) => "1048576 is the most",
+            Error::Setting(_) => "write it as NAME=VALUE, such as net.core.somaxconn=1024",
+            Error::UnknownSetting(_) => {
+                "leave it out; ARCHITECTURE.md says where the list of those is that it has"
+            }
             Error::Signal(_) => {
                 "use a name such as SIGQUIT or SIGRTMIN+3, or a number up to 64; \
                  `--stop-signal` overrides the image's"

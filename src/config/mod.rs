@@ -12,6 +12,7 @@ mod docker;
 mod env;
 mod error;
 mod health;
+mod limits;
 mod network;
 mod ports;
 mod program;
@@ -23,11 +24,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use dock2uni_format::record::{Port, Record, Root, Syscalls};
+use dock2uni_format::record::{Limit, Port, Record, Root, Syscalls, V6};
 
 pub use env::{from_option as env_from_option, parse_file as parse_env_file};
 pub use error::Error;
 pub use health::{HealthOverrides, duration};
+pub use limits::{limit, limit_text, setting};
 pub use network::{Interface, Network, add_host, described as described_network};
 pub use ports::{Publish, PublishError};
 pub use signal::{name as signal_name, parse as parse_signal};
@@ -66,6 +68,10 @@ pub struct Overrides {
     pub check_root: bool,
     /// `--ip`, `--gateway`, `--dns`, `--add-host` and the like.
     pub network: Network,
+    /// `--ulimit`.
+    pub limits: Vec<Limit>,
+    /// `--sysctl`: names and values.
+    pub settings: Vec<(String, String)>,
 }
 
 /// What is known about one file of the image, symbolic links followed.
@@ -132,6 +138,12 @@ pub fn plan(
     exposed.extend_from_slice(&overrides.ports);
     ports::sort(&mut exposed);
 
+    let mut net = network::plan(&overrides.network)?;
+    let (settings, no_v6) = limits::split(&overrides.settings);
+    if no_v6 {
+        net.v6 = V6::None;
+    }
+
     Ok(Record {
         argv,
         env,
@@ -146,7 +158,7 @@ pub fn plan(
         volumes: volumes(&image.volumes)?,
         healthcheck: health::parse(image.healthcheck.as_ref(), &overrides.health, &image.shell)?,
         labels: image.labels.into_iter().collect(),
-        net: network::plan(&overrides.network)?,
+        net,
         root: Root::Here,
         tty: overrides.tty,
         mounts: Vec::new(),
@@ -154,7 +166,19 @@ pub fn plan(
         syscalls: overrides.syscalls.clone(),
         check_root: overrides.check_root,
         variables: Vec::new(),
+        limits: limits(&overrides.limits),
+        settings,
     })
+}
+
+/// The last of each resource counts.
+fn limits(given: &[Limit]) -> Vec<Limit> {
+    let mut limits: Vec<Limit> = Vec::new();
+    for limit in given {
+        limits.retain(|other| other.resource != limit.resource);
+        limits.push(*limit);
+    }
+    limits
 }
 
 fn workdir(

@@ -162,6 +162,7 @@ fn workload(container: &Value, image: &Value, socket: &str) -> Workload {
         workload.health = health(&config["Healthcheck"]);
     }
     host(container, &mut workload);
+    limits(&container["HostConfig"], &mut workload);
     workload.mounts = container["Mounts"].as_array().into_iter().flatten().map(mount).collect();
     for mount in workload.mounts.clone() {
         if mount.kind == MountKind::Host && mount.source.ends_with(".sock") {
@@ -172,6 +173,22 @@ fn workload(container: &Value, image: &Value, socket: &str) -> Workload {
         }
     }
     workload
+}
+
+/// Limits and settings; what the guest's kernel hasn't is noted.
+fn limits(host: &Value, workload: &mut Workload) {
+    for limit in host["Ulimits"].as_array().into_iter().flatten() {
+        let name = limit["Name"].as_str().unwrap_or_default();
+        let [soft, hard] = ["Soft", "Hard"].map(|key| limit[key].to_string());
+        if let Err(error) = workload.limit(name, &soft, &hard) {
+            workload.note(Severity::Warning, format!("not carried over: {error}"));
+        }
+    }
+    for (name, value) in host["Sysctls"].as_object().into_iter().flatten() {
+        if let Err(error) = workload.setting(name, value.as_str().unwrap_or_default()) {
+            workload.note(Severity::Warning, format!("not carried over: {error}"));
+        }
+    }
 }
 
 /// What concerns the host.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{HealthOverrides, Overrides};
+use crate::config::{self, HealthOverrides, Overrides};
 use dock2uni_format::record::{Port, Proto};
 
 /// One container that a source asks to be run.
@@ -38,6 +38,12 @@ pub struct Workload {
     /// Names that only it knows, with their addresses; [`HOST_GATEWAY`] is the machine that it runs on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<(String, String)>,
+    /// Limits of resources, as [`crate::config::limit`] reads them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<String>,
+    /// Settings of its kernel, as [`crate::config::setting`] reads them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<String>,
     /// Signal that asks it to stop.
     pub stop_signal: Option<String>,
     /// Seconds that it may take to stop.
@@ -489,6 +495,8 @@ impl Workload {
             user: None,
             hostname: None,
             hosts: Vec::new(),
+            ulimits: Vec::new(),
+            sysctls: Vec::new(),
             stop_signal: None,
             stop_grace: None,
             ports: Vec::new(),
@@ -517,6 +525,31 @@ impl Workload {
             Some((name.clone(), address))
         });
         all.collect()
+    }
+
+    /// Adds a limit; what it says is wrong with one that can't be.
+    ///
+    /// # Errors
+    /// If there is no such limit.
+    pub fn limit(&mut self, name: &str, soft: &str, hard: &str) -> Result<(), config::Error> {
+        let text = config::limit_text(&config::limit(&format!("{name}={soft}:{hard}"))?);
+        self.ulimits.push(text);
+        Ok(())
+    }
+
+    /// Adds a setting of the kernel, or a note if the guest's has none of that name.
+    ///
+    /// # Errors
+    /// If it can't be a setting.
+    pub fn setting(&mut self, name: &str, value: &str) -> Result<(), config::Error> {
+        match config::setting(&format!("{name}={value}")) {
+            Ok((name, value)) => self.sysctls.push(format!("{name}={value}")),
+            Err(error @ config::Error::UnknownSetting(_)) => {
+                self.note(Severity::Warning, format!("not carried over: {error}"));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Adds a note.
@@ -551,6 +584,9 @@ impl Workload {
             stop_timeout: self.stop_grace,
             ports: self.exposed(),
             health: self.health_overrides(),
+            // They were checked when they were read.
+            limits: self.ulimits.iter().filter_map(|text| config::limit(text).ok()).collect(),
+            settings: self.sysctls.iter().filter_map(|text| config::setting(text).ok()).collect(),
             ..Overrides::default()
         }
     }

@@ -3,6 +3,7 @@
 //! - [`record`]: the boot record, which tells the kernel what to run and how.
 //! - [`ksyms`]: the kernel's symbol table, for backtraces.
 //! - [`relocs`]: where the kernel holds addresses of itself, so that it can move.
+//! - [`settings`]: which of its settings a record may change.
 //! - [`status`]: what the kernel tells the host while it runs.
 //! - [`syscalls`]: their names, in traces of the one and reports of the other.
 //! - [`erofs`]: the on-disk structures of the read-only root filesystem.
@@ -22,6 +23,7 @@ pub mod ksyms;
 pub mod lz4;
 pub mod record;
 pub mod relocs;
+pub mod settings;
 pub mod status;
 pub mod syscalls;
 pub mod verity;

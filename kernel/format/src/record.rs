@@ -22,7 +22,7 @@ pub const BLOCK: usize = 4096;
 /// First bytes of the footer block.
 pub const MAGIC: [u8; 8] = *b"d2uboot\0";
 /// Raised whenever [`Record`] or [`Footer`] changes shape.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Largest encoded record that a reader accepts, in bytes.
 pub const MAX_RECORD: usize = 1 << 20;
 
@@ -67,6 +67,21 @@ pub struct Record {
     pub check_root: bool,
     /// Variables whose values only the machine that runs it knows.
     pub variables: Vec<Variable>,
+    /// Resource limits of its processes, in place of those that containers have.
+    pub limits: Vec<Limit>,
+    /// Settings of the kernel ([`crate::settings`]) and their values, as written to /proc/sys.
+    pub settings: Vec<(String, String)>,
+}
+
+/// A resource limit (getrlimit(2)); `u64::MAX` is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// `RLIMIT_*`
+    pub resource: u8,
+    /// What the kernel enforces.
+    pub soft: u64,
+    /// How far it may be raised.
+    pub hard: u64,
 }
 
 /// A variable whose value is a file that the host shows.

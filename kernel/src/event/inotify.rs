@@ -7,6 +7,7 @@ use crate::fs::notify::{self, Watcher};
 use crate::fs::{File, FileOps, Inode};
 use crate::io::{IoDst, put_user};
 use crate::map::Sorted;
+use crate::setting::Setting;
 use crate::sync::{SpinLock, WaitMode, WaitQueue};
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -15,7 +16,13 @@ use alloc::vec::Vec;
 use linux_raw_sys::general::*;
 
 /// Most events that wait to be read (`fs.inotify.max_queued_events`).
-const MAX_QUEUED: usize = 16_384;
+pub static MAX_QUEUED: Setting = Setting::new(16_384, 0, i32::MAX as i64);
+/// Instances of one user, and watches of all these (`max_user_instances`, `max_user_watches`).
+pub static MAX_INSTANCES: Setting = Setting::new(128, 0, i32::MAX as i64);
+/// See [`MAX_INSTANCES`].
+pub static MAX_WATCHES: Setting = Setting::new(65_536, 0, i32::MAX as i64);
+/// Instances and watches of each user that has some.
+static USED: SpinLock<Sorted<u32, [usize; 2]>> = SpinLock::new(Sorted::new());
 /// Length of `struct inotify_event` without a name.
 const HEADER: usize = 16;
 
@@ -52,23 +59,51 @@ struct Watches {
     last: i32,
 }
 
+/// Counts one more instance (0) or watch (1) of a user, unless there are `most`.
+fn charge(user: u32, which: usize, most: &Setting) -> bool {
+    let mut used = USED.lock();
+    let mut counts = used.get(&user).copied().unwrap_or_default();
+    if counts[which] >= most.size() {
+        return false;
+    }
+    counts[which] += 1;
+    used.insert(user, counts);
+    true
+}
+
+fn discharge(user: u32, which: usize, count: usize) {
+    let mut used = USED.lock();
+    if let Some(counts) = used.get_mut(&user) {
+        counts[which] = counts[which].saturating_sub(count);
+        if *counts == [0; 2] {
+            used.remove(&user);
+        }
+    }
+}
+
 /// A queue of events and the watches that fill it.
 pub struct Inotify {
     this: Weak<Inotify>,
+    /// Whose it is.
+    user: u32,
     records: SpinLock<VecDeque<Record>>,
     watches: SpinLock<Watches>,
     queue: Arc<WaitQueue>,
 }
 
 impl Inotify {
-    /// An instance without watches.
-    pub fn new() -> Arc<Inotify> {
-        Arc::new_cyclic(|this| Inotify {
+    /// An instance of a user, without watches. EMFILE if the user has as many as may be.
+    pub fn new(user: u32) -> Result<Arc<Inotify>> {
+        if !charge(user, 0, &MAX_INSTANCES) {
+            return Err(Errno::EMFILE);
+        }
+        Ok(Arc::new_cyclic(|this| Inotify {
             this: this.clone(),
+            user,
             records: SpinLock::default(),
             watches: SpinLock::default(),
             queue: Arc::default(),
-        })
+        }))
     }
 
     /// Watches an inode, or changes what is watched of it (inotify_add_watch(2)). Returns the
@@ -82,7 +117,13 @@ impl Inotify {
                 Some(_) if mask & IN_MASK_CREATE != 0 => return Err(Errno::EEXIST),
                 Some((&number, &(_, old))) if mask & IN_MASK_ADD != 0 => (number, mask | old),
                 Some((&number, _)) => (number, mask),
-                None => (watches.last.checked_add(1).ok_or(Errno::ENOSPC)?, mask),
+                None => {
+                    let number = watches.last.checked_add(1).ok_or(Errno::ENOSPC)?;
+                    if !charge(self.user, 1, &MAX_WATCHES) {
+                        return Err(Errno::ENOSPC);
+                    }
+                    (number, mask)
+                }
             };
             watches.last = watches.last.max(number);
             watches.by_number.insert(number, (inode.clone(), mask));
@@ -97,6 +138,7 @@ impl Inotify {
     pub fn remove(&self, number: i32) -> Result<()> {
         let watch = self.watches.lock().by_number.remove(&number);
         let (inode, _) = watch.ok_or(Errno::EINVAL)?;
+        discharge(self.user, 1, 1);
         notify::unwatch(&inode, self, number);
         self.push(Record { watch: number, mask: IN_IGNORED, cookie: 0, name: Vec::new() });
         Ok(())
@@ -104,7 +146,7 @@ impl Inotify {
 
     fn push(&self, record: Record) {
         let mut records = self.records.lock();
-        if records.len() >= MAX_QUEUED {
+        if records.len() >= MAX_QUEUED.size() {
             let overflow = Record { watch: -1, mask: IN_Q_OVERFLOW, cookie: 0, name: Vec::new() };
             if records.back() != Some(&overflow) {
                 records.push_back(overflow);
@@ -145,6 +187,8 @@ impl Drop for Inotify {
         for (&number, (inode, _)) in watches.iter() {
             notify::unwatch(inode, self, number);
         }
+        discharge(self.user, 1, watches.len());
+        discharge(self.user, 0, 1);
     }
 }
 

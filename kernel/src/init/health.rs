@@ -135,6 +135,7 @@ fn launch(record: &Record, check: &Healthcheck) -> Result<(Arc<File>, Arc<Proces
         fs: crate::fs::boot::first_context(record)?,
         files,
         terminal: None,
+        rlimits: program::rlimits(record)?,
     })?;
     Ok((reader, process))
 }

@@ -87,6 +87,11 @@ fn start_main(boot: &BootInfo) -> Result<(), String> {
     if crate::uts::HOST.set(record.hostname.as_bytes()).is_err() {
         error!("the host name `{}` is too long; the name is localhost", record.hostname);
     }
+    for (name, value) in &record.settings {
+        crate::fs::procfs::set_sysctl(name, value).map_err(|error| {
+            alloc::format!("the setting {name}={value} can't be made ({error:?})")
+        })?;
+    }
     stop::listen(&record).map_err(|error| alloc::format!("no memory to start ({error:?})"))?;
     let record = Arc::new(record);
     program::start(&record)?;

@@ -7,11 +7,12 @@ use crate::fs::{FdTable, File, boot, ops, perm};
 use crate::syscall::lock;
 use crate::task::Creds;
 use crate::task::exec::{Main, spawn_main};
+use crate::task::rlimit::{Rlimit, Rlimits};
 use crate::task::session::Terminal;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use dock2uni_format::record::{Record, Syscalls};
+use dock2uni_format::record::{Limit, Record, Syscalls};
 use linux_raw_sys::general::{O_NOCTTY, O_RDONLY, O_RDWR, O_WRONLY};
 
 /// Starts the program. The error is for the user.
@@ -47,7 +48,9 @@ fn spawn(record: &Record) -> Result<()> {
         Syscalls::Record => lock::record(),
         Syscalls::Only(calls) => lock::lock(calls),
     }
-    spawn_main(Main { argv: &record.argv, envp: &record.env, creds, fs, files, terminal })?;
+    let rlimits = rlimits(record)?;
+    let (argv, envp) = (&record.argv, &record.env);
+    spawn_main(Main { argv, envp, creds, fs, files, terminal, rlimits })?;
     Ok(())
 }
 
@@ -58,6 +61,15 @@ pub(super) fn creds(record: &Record) -> Creds {
         0 if user.gid == 0 && user.groups.is_empty() => Creds::root(),
         _ => Creds::for_user(user.uid, user.gid, user.groups.clone()),
     }
+}
+
+/// The limits that containers have, and what the record has in their place.
+pub(super) fn rlimits(record: &Record) -> Result<Rlimits> {
+    let mut limits = Rlimits::default();
+    for Limit { resource, soft, hard } in record.limits.iter().copied() {
+        limits.set(resource.into(), Rlimit { soft, hard }, true)?;
+    }
+    Ok(limits)
 }
 
 /// Opens a file on the kernel's behalf.

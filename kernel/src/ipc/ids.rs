@@ -3,6 +3,7 @@
 use super::{CREAT, Caller, EXCL, PRIVATE, Perm, READ};
 use crate::errno::{Errno, Result};
 use crate::map::Sorted;
+use crate::setting::Setting;
 use crate::sync::Mutex;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -11,7 +12,7 @@ use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 /// Slots whose ids differ by this number share an index, as in Linux (`IPCMNI`).
 const MAX_IDS: i32 = 32768;
 /// Most objects of a kind (`SEMMNI`, `MSGMNI`).
-pub const LIMIT: usize = 32000;
+const LIMIT: i64 = 32000;
 
 /// What has permissions.
 pub trait Object {
@@ -35,6 +36,8 @@ pub struct Ids<T> {
     /// The id that the next object is to get, if it is to be had; -1 for any (`kernel.msg_next_id` and
     /// others).
     pub next: AtomicI64,
+    /// Most that there may be (`kernel.msgmni` and others).
+    pub limit: Setting,
 }
 
 fn id_of(slot: i32, sequence: i32) -> i32 {
@@ -51,7 +54,7 @@ impl<T: Object> Ids<T> {
     /// None yet.
     pub const fn new() -> Ids<T> {
         let table = Mutex::new(Table { slots: Sorted::new(), next_sequence: 0 });
-        Ids { table, next: AtomicI64::new(-1) }
+        Ids { table, next: AtomicI64::new(-1), limit: Setting::new(LIMIT, 0, MAX_IDS as i64) }
     }
 
     /// Finds or makes the object of a key (semget(2), msgget(2)); its id. `found` checks an object
@@ -81,7 +84,7 @@ impl<T: Object> Ids<T> {
             return Err(Errno::ENOENT);
         }
         let object = Arc::new(make(Perm::new(key, flags, caller))?);
-        if table.slots.len() >= LIMIT {
+        if table.slots.len() >= self.limit.size() {
             return Err(Errno::ENOSPC);
         }
         // Lowest free slot. Sequence numbers make ids of removed objects invalid.

@@ -12,6 +12,7 @@ use crate::fs::{File, FileOps, Inode, perm};
 use crate::io::IoDst;
 use crate::map::Sorted;
 use crate::net::socket;
+use crate::setting::Setting;
 use crate::sync::{Mutex, SpinLock, WaitError, WaitMode, WaitQueue};
 use crate::task::signal::{SigInfo, Signal, code, send_to_process};
 use crate::task::{Creds, Process, current};
@@ -25,15 +26,19 @@ use linux_raw_sys::general::{
 
 /// Priorities are below this (`MQ_PRIO_MAX`).
 pub const PRIORITIES: u32 = 32768;
-/// Messages in a queue, unless asked for otherwise; without privileges also the most.
-const DEFAULT_MESSAGES: usize = 10;
+/// Messages in a queue, unless asked for otherwise (`fs.mqueue.msg_default`).
+pub static DEFAULT_MESSAGES: Setting = Setting::new(10, 1, HARD_MESSAGES as i64);
 /// The most with `CAP_SYS_RESOURCE` (`HARD_MSGMAX`).
-const MAX_MESSAGES: usize = 65536;
-/// Length of a message, likewise.
-const DEFAULT_LEN: usize = 8192;
-const MAX_LEN: usize = 16 << 20;
-/// Queues that exist at once, for the unprivileged.
-const MAX_QUEUES: usize = 256;
+const HARD_MESSAGES: usize = 65536;
+/// Length of a message, likewise (`fs.mqueue.msgsize_default`).
+pub static DEFAULT_LEN: Setting = Setting::new(8192, 128, HARD_LEN as i64);
+const HARD_LEN: usize = 16 << 20;
+/// The most without privileges (`fs.mqueue.msgsize_max`, `fs.mqueue.msg_max`).
+pub static MAX_LEN: Setting = Setting::new(8192, 128, HARD_LEN as i64);
+/// See [`MAX_LEN`].
+pub static MAX_MESSAGES: Setting = Setting::new(10, 1, HARD_MESSAGES as i64);
+/// Queues that exist at once, for the unprivileged (`fs.mqueue.queues_max`).
+pub static MAX_QUEUES: Setting = Setting::new(256, 0, i32::MAX as i64);
 /// What a message is said to need besides its text (getrlimit(2), `RLIMIT_MSGQUEUE`).
 const OVERHEAD: usize = 96;
 const NAME_MAX: usize = 255;
@@ -145,7 +150,7 @@ pub fn open(
         }
         None if flags & O_CREAT == 0 => return Err(Errno::ENOENT),
         None => {
-            if names.len() >= MAX_QUEUES && !creds.capable(CAP_SYS_RESOURCE) {
+            if names.len() >= MAX_QUEUES.size() && !creds.capable(CAP_SYS_RESOURCE) {
                 return Err(Errno::ENOSPC);
             }
             let queue = Queue::new(mode, size, creds)?;
@@ -174,10 +179,13 @@ pub fn unlink(name: &[u8], creds: &Creds) -> Result<()> {
 impl Queue {
     fn new(mode: u32, size: Option<(i64, i64)>, creds: &Creds) -> Result<Arc<Queue>> {
         let (max_messages, max_len) = match size {
-            None => (DEFAULT_MESSAGES, DEFAULT_LEN),
+            None => (
+                DEFAULT_MESSAGES.size().min(MAX_MESSAGES.size()),
+                DEFAULT_LEN.size().min(MAX_LEN.size()),
+            ),
             Some((messages, len)) => {
                 let privileged = creds.capable(CAP_SYS_RESOURCE);
-                let limits = [(DEFAULT_MESSAGES, DEFAULT_LEN), (MAX_MESSAGES, MAX_LEN)];
+                let limits = [(MAX_MESSAGES.size(), MAX_LEN.size()), (HARD_MESSAGES, HARD_LEN)];
                 let (most, longest) = limits[usize::from(privileged)];
                 let within = |value: i64, limit: usize| {
                     usize::try_from(value).ok().filter(|value| (1..=limit).contains(value))

@@ -3,14 +3,15 @@
 use super::{Caller, Ids, NOWAIT, Object, Perm, READ, WRITE, now};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
+use crate::setting::Setting;
 use crate::sync::{SpinLock, WaitMode, WaitQueue};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 /// Longest message (`MSGMAX`).
-pub const MAX_LEN: usize = 8192;
+pub static MAX_LEN: Setting = Setting::new(8192, 0, i32::MAX as i64);
 /// Bytes that a queue holds unless told otherwise (`MSGMNB`).
-pub const MAX_BYTES: usize = 16384;
+pub static MAX_BYTES: Setting = Setting::new(16384, 0, i32::MAX as i64);
 /// `MSG_NOERROR`
 pub const NOERROR: u32 = 0o10000;
 /// `MSG_EXCEPT`
@@ -73,7 +74,7 @@ pub fn get(key: i32, flags: u32, caller: &Caller<'_>) -> Result<i32> {
                 perm,
                 messages: VecDeque::new(),
                 bytes: 0,
-                limit: MAX_BYTES,
+                limit: MAX_BYTES.size(),
                 times: [0, 0, now()],
                 pids: [0; 2],
                 removed: false,
@@ -228,8 +229,8 @@ mod tests {
         assert_eq!(take(-2, 0), Err(Errno::ENOMSG));
         assert!(matches!(queue.receive(2, 0, NOWAIT, &me), Err(Errno::E2BIG)));
         assert_eq!(queue.receive(2, 0, NOWAIT | NOERROR, &me).unwrap().text, b"th");
-        queue.send(text(1, &[0; MAX_LEN]), NOWAIT, &me).unwrap();
-        queue.send(text(1, &[0; MAX_LEN]), NOWAIT, &me).unwrap();
+        queue.send(text(1, &[0; 8192]), NOWAIT, &me).unwrap();
+        queue.send(text(1, &[0; 8192]), NOWAIT, &me).unwrap();
         assert_eq!(queue.send(text(1, b"x"), NOWAIT, &me), Err(Errno::EAGAIN));
         remove(id, &me).unwrap();
         assert_eq!(queue.send(text(1, b"x"), NOWAIT, &me), Err(Errno::EIDRM));

@@ -4,17 +4,18 @@ use super::{Caller, Ids, NOWAIT, Object, Perm, READ, WRITE, now};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::map::Sorted;
+use crate::setting::Setting;
 use crate::sync::{SpinLock, WaitError, WaitMode, WaitQueue};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Most semaphores in a set (`SEMMSL`).
-pub const MAX_IN_SET: usize = 32000;
+pub static MAX_IN_SET: Setting = Setting::new(32000, 0, 65535);
 /// Most semaphores in all (`SEMMNS`).
-pub const MAX_IN_ALL: usize = 1_024_000_000;
+pub static MAX_IN_ALL: Setting = Setting::new(1_024_000_000, 0, i32::MAX as i64);
 /// Most operations of one call (`SEMOPM`).
-pub const MAX_OPS: usize = 500;
+pub static MAX_OPS: Setting = Setting::new(500, 0, 65535);
 /// Largest value (`SEMVMX`).
 pub const MAX_VALUE: i32 = 32767;
 /// `SEM_UNDO`
@@ -79,7 +80,8 @@ impl Object for Set {
 
 /// semget(2)
 pub fn get(key: i32, count: i32, flags: u32, caller: &Caller<'_>) -> Result<i32> {
-    let count = usize::try_from(count).ok().filter(|&n| n <= MAX_IN_SET).ok_or(Errno::EINVAL)?;
+    let count =
+        usize::try_from(count).ok().filter(|&n| n <= MAX_IN_SET.size()).ok_or(Errno::EINVAL)?;
     let found = |set: &Set| match set.state.lock().sems.len() {
         present if count > present => Err(Errno::EINVAL),
         _ => Ok(()),

@@ -1,6 +1,7 @@
 //! Memory: physical frames, the kernel heap, page caches and address spaces.
 
 mod cache;
+pub mod commit;
 pub mod frame;
 pub mod heap;
 pub mod oom;
@@ -15,8 +16,8 @@ mod tlb;
 pub use cache::{PageCache, Pager, Quota, Seals, cached_frames};
 pub use frame::{Block, PageRef, init};
 pub use space::{
-    AddressSpace, Advice, FaultError, FileMapping, FutexKey, Layout, MapFlags, MapInfo, Prot, Rss,
-    Smaps, Stats, VmFlags,
+    AddressSpace, Advice, FaultError, FileMapping, FutexKey, Layout, MAX_MAPS, MapFlags, MapInfo,
+    Prot, Rss, Smaps, Stats, VmFlags,
 };
 pub use stat::{MemInfo, meminfo};
 

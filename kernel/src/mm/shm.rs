@@ -10,13 +10,19 @@ use crate::fs::File;
 use crate::fs::memfs::MemFs;
 use crate::ipc::{Caller, PRIVATE};
 use crate::map::Sorted;
+use crate::setting::Setting;
 use crate::sync::Mutex;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use linux_raw_sys::general::O_RDWR;
 
-/// Most segments.
-const MAX_SEGMENTS: usize = 4096;
+/// Most segments (`kernel.shmmni`).
+pub static MAX_SEGMENTS: Setting = Setting::new(4096, 0, MAX_IDS as i64);
+/// Most bytes of one (`kernel.shmmax`), and pages of all (`kernel.shmall`): Linux has a little more,
+/// which no machine has.
+pub static MAX_BYTES: Setting = Setting::new(i64::MAX, 0, i64::MAX);
+/// See [`MAX_BYTES`].
+pub static MAX_PAGES: Setting = Setting::new(i64::MAX, 0, i64::MAX);
 /// Slots whose ids differ by this number share an index, as in Linux.
 const MAX_IDS: i32 = 32768;
 
@@ -141,11 +147,15 @@ pub fn get(
     if key != PRIVATE && !create {
         return Err(Errno::ENOENT);
     }
-    if size == 0 || size > isize::MAX as usize {
+    if size == 0 || size > MAX_BYTES.size() {
         return Err(Errno::EINVAL);
     }
     let memory = super::frame::total_frames() * PAGE_SIZE;
-    if table.len() >= MAX_SEGMENTS {
+    let pages = size.div_ceil(PAGE_SIZE);
+    if pages + TOTAL.load(Ordering::Relaxed) / PAGE_SIZE > MAX_PAGES.size() {
+        return Err(Errno::ENOSPC);
+    }
+    if table.len() >= MAX_SEGMENTS.size() {
         return Err(Errno::ENOSPC);
     }
     if size > memory {

@@ -4,6 +4,7 @@ use super::checksum;
 use super::ip::{self, Header, protocol};
 use super::packet::Packet;
 use super::report::{Teller, Trouble, report};
+use super::settings;
 use super::stack::Stack;
 use crate::errno::Errno;
 use alloc::sync::Arc;
@@ -23,6 +24,7 @@ pub fn input(stack: &Arc<Stack>, packet: &Packet, header: &Header, loopback: boo
     }
     let teller = Teller { addr: Some(header.src), icmp: [bytes[0], bytes[1]] };
     match bytes[0] {
+        ECHO if settings::SILENT.get() != 0 => {}
         ECHO if bytes.len() <= MAX_ECHO && stack.is_local(&header.dst) => {
             let Some(route) = stack.route_back(&header.src, loopback) else { return };
             let Some(mut reply) = Packet::from_slice(bytes) else { return };

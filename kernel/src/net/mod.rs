@@ -29,6 +29,7 @@ pub mod raw;
 pub mod report;
 #[cfg(guest)]
 pub mod selftest;
+pub mod settings;
 pub mod socket;
 pub mod stack;
 pub mod tap;

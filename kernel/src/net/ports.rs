@@ -1,14 +1,12 @@
 //! Local ports of one protocol: who may bind what, and ephemeral ports.
 
 use super::addr::IpAddr;
+use super::settings;
 use crate::errno::{Errno, Result};
 use crate::map::{Several, Tree};
 use crate::sync::SpinLock;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
-
-/// Ephemeral ports (net.ipv4.ip_local_port_range).
-pub const EPHEMERAL: core::ops::RangeInclusive<u16> = 32768..=60999;
 
 /// What a socket asks for.
 #[derive(Clone, Copy, Debug)]
@@ -91,18 +89,19 @@ impl Ports {
         request: Request,
         mut usable: impl FnMut(u16) -> bool,
     ) -> Result<Bound> {
-        let count = u32::from(EPHEMERAL.end() - EPHEMERAL.start()) + 1;
+        let range = settings::ports();
+        let count = u32::from(range.end() - range.start()) + 1;
         let first = (random % u64::from(count)) as u32;
         // Ports bound to port zero aren't shared, whatever the options say.
         let alone = Request { reuse_addr: false, reuse_port: false, ..request };
         for step in 0..count {
-            let port = EPHEMERAL.start() + ((first + step) % count) as u16;
+            let port = range.start() + ((first + step) % count) as u16;
             let taken = self
                 .bindings
                 .lock()
                 .get(u128::from(port))
                 .is_some_and(|list| list.iter().any(|old| conflict(old, &alone, false)));
-            if taken || !usable(port) {
+            if taken || settings::is_reserved(port) || !usable(port) {
                 continue;
             }
             if let Ok(bound) = self.bind(port, request) {
@@ -204,7 +203,7 @@ mod tests {
     #[test]
     fn ephemeral_ports_run_out_only_when_all_are_taken() {
         let ports = Ports::new();
-        let count = usize::from(EPHEMERAL.end() - EPHEMERAL.start()) + 1;
+        let count = settings::ports().count();
         let mut all: Vec<u16> = (0..count)
             .map(|at| ports.bind_any(at as u64 * 7, request("0.0.0.0"), |_| true).unwrap().port)
             .collect();

@@ -12,7 +12,8 @@ pub fn inotify_init1(flags: u32) -> Result<usize> {
     if flags & !(IN_NONBLOCK | IN_CLOEXEC) != 0 {
         return Err(Errno::EINVAL);
     }
-    let file = File::anonymous(Inotify::new(), O_RDONLY | flags & IN_NONBLOCK);
+    let inotify = Inotify::new(current().creds().uid)?;
+    let file = File::anonymous(inotify, O_RDONLY | flags & IN_NONBLOCK);
     super::install_file(file, flags & IN_CLOEXEC != 0)
 }
 

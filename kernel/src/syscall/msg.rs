@@ -22,7 +22,7 @@ pub fn msgget(key: i32, flags: u32) -> Result<usize> {
 
 /// msgsnd(2): a `long`, then the text.
 pub fn msgsnd(id: i32, from: usize, len: usize, flags: u32) -> Result<usize> {
-    if len > msg::MAX_LEN || id < 0 {
+    if len > msg::MAX_LEN.size() || id < 0 {
         return Err(Errno::EINVAL);
     }
     let kind: i64 = get_user(from)?;
@@ -64,6 +64,8 @@ fn stat(id: i32, state: &State) -> [u64; 15] {
 /// `struct msginfo`; returns the highest slot in use.
 fn info(to: usize, used: bool) -> Result<usize> {
     let mut out = [0u32; 8];
+    let [most, bytes, longest] =
+        [&QUEUES.limit, &msg::MAX_BYTES, &msg::MAX_LEN].map(|setting| setting.get() as u32);
     if used {
         for (_, queue) in QUEUES.list() {
             let state = queue.state.lock();
@@ -73,12 +75,10 @@ fn info(to: usize, used: bool) -> Result<usize> {
         }
     } else {
         // msgpool (KiB), msgmap, msgtql and msgseg, as Linux makes them up.
-        let most = ids::LIMIT as u32;
-        (out[0], out[1], out[6]) = (most * msg::MAX_BYTES as u32 / 1024, msg::MAX_BYTES as u32, 0);
-        out[6] = msg::MAX_BYTES as u32;
+        (out[0], out[1], out[6]) = (most.wrapping_mul(bytes) / 1024, bytes, bytes);
     }
-    (out[2], out[3]) = (msg::MAX_LEN as u32, msg::MAX_BYTES as u32);
-    (out[4], out[5]) = (ids::LIMIT as u32, 16);
+    (out[2], out[3]) = (longest, bytes);
+    (out[4], out[5]) = (most, 16);
     // msgtql is an int, msgseg the unsigned short after it.
     out[7] = 0xffff;
     put_user(to, &out)?;
@@ -116,7 +116,7 @@ pub fn msgctl(id: i32, command: u32, arg: usize) -> Result<usize> {
             let limit = words[11] as usize;
             let queue = QUEUES.find(id)?;
             with_caller(|caller| queue.state.lock().perm.check_owner(caller))?;
-            if limit > msg::MAX_BYTES && !current().capable(CAP_SYS_RESOURCE) {
+            if limit > msg::MAX_BYTES.size() && !current().capable(CAP_SYS_RESOURCE) {
                 return Err(Errno::EPERM);
             }
             queue.set(uid, gid, mode, Some(limit));

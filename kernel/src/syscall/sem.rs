@@ -5,6 +5,7 @@ use crate::errno::{Errno, Result};
 use crate::io::{get_user, get_user_slice, put_user, put_user_slice};
 use crate::ipc::sem::{self, Op, SETS, Set, State};
 use crate::ipc::{READ, ids, with_caller};
+use crate::setting::Setting;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -33,7 +34,7 @@ pub fn semtimedop(id: i32, ops: usize, count: usize, timeout: usize) -> Result<u
     if count == 0 || id < 0 {
         return Err(Errno::EINVAL);
     }
-    if count > sem::MAX_OPS {
+    if count > sem::MAX_OPS.size() {
         return Err(Errno::E2BIG);
     }
     let mut raw = vec![[0u16; 3]; count];
@@ -71,23 +72,23 @@ fn look<R>(set: &Set, f: impl FnOnce(&State) -> Result<R>) -> Result<R> {
 
 /// `struct seminfo`; returns the highest slot in use.
 fn info(to: usize, used: bool) -> Result<usize> {
-    let limit = |value: usize| value as u32;
-    let (mut sets, mut all) = (20, limit(sem::MAX_IN_ALL));
+    let limit = |setting: &Setting| setting.get() as u32;
+    let (mut sets, mut all) = (20, limit(&sem::MAX_IN_ALL));
     if used {
         let list = SETS.list();
         sets = list.len() as u32;
         all = list.iter().map(|(_, set)| set.state.lock().sems.len() as u32).sum();
     }
-    let most = limit(ids::LIMIT);
+    let most = limit(&SETS.limit);
     // semmap, semmni, semmns, semmnu, semmsl, semopm, semume, semusz, semvmx, semaem.
     let out = [
-        limit(sem::MAX_IN_ALL),
+        limit(&sem::MAX_IN_ALL),
         most,
-        limit(sem::MAX_IN_ALL),
-        limit(sem::MAX_IN_ALL),
-        limit(sem::MAX_IN_SET),
-        limit(sem::MAX_OPS),
-        limit(sem::MAX_OPS),
+        limit(&sem::MAX_IN_ALL),
+        limit(&sem::MAX_IN_ALL),
+        limit(&sem::MAX_IN_SET),
+        limit(&sem::MAX_OPS),
+        limit(&sem::MAX_OPS),
         sets,
         sem::MAX_VALUE as u32,
         if used { all } else { sem::MAX_VALUE as u32 },

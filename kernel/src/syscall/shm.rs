@@ -133,10 +133,10 @@ pub fn shmctl(id: i32, command: u32, buf: usize) -> Result<usize> {
         }
         IPC_INFO => {
             let (_, _, highest) = shm::totals();
-            // Both as /proc/sys/kernel has them: bytes of one segment, pages of all.
-            let most = u64::MAX - (1 << 24);
+            let [bytes, segments, pages] = [&shm::MAX_BYTES, &shm::MAX_SEGMENTS, &shm::MAX_PAGES]
+                .map(|setting| setting.get() as u64);
             // shmmax, shmmin, shmmni, shmseg, shmall and four words of padding.
-            let info: [u64; 9] = [most, 1, 4096, 4096, most, 0, 0, 0, 0];
+            let info: [u64; 9] = [bytes, 1, segments, segments, pages, 0, 0, 0, 0];
             put_user(buf, &info)?;
             Ok(highest as usize)
         }

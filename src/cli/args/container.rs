@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use dock2uni_format::record::Syscalls;
+use dock2uni_format::record::{Limit, Syscalls};
 
 use super::AUTO;
 use crate::cli::Failure;
@@ -47,6 +47,12 @@ pub struct ContainerArgs {
     /// Seconds that it may take to stop
     #[arg(long, value_name = "SECONDS")]
     pub stop_timeout: Option<u32>,
+    /// Limit a resource of the application's processes, such as nofile=1024:2048 or core=-1
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = config::limit)]
+    pub ulimit: Vec<Limit>,
+    /// Change a setting of the guest's kernel, such as net.core.somaxconn=1024
+    #[arg(long, value_name = "NAME=VALUE", value_parser = config::setting)]
+    pub sysctl: Vec<(String, String)>,
     /// Pass standard input on
     #[arg(short, long)]
     pub interactive: bool,
@@ -206,6 +212,8 @@ impl ContainerArgs {
             health: self.health.overrides(),
             network: self.network.overrides(),
             check_root: self.check_root,
+            limits: self.ulimit.clone(),
+            settings: self.sysctl.clone(),
             syscalls: match &self.lock_syscalls {
                 Some(path) if path != Path::new(AUTO) => Syscalls::Only(syscalls::read(path)?),
                 _ => Syscalls::All,

@@ -56,8 +56,6 @@ const DROPPED: &[(&str, &str)] = &[
     ("security_opt", "security options: the VM is the boundary"),
     ("shm_size", "the size of /dev/shm: it is bounded by the VM's memory"),
     ("storage_opt", "storage options: give the root more memory or mount a volume"),
-    ("sysctls", "sysctls: the guest's kernel has its own"),
-    ("ulimits", "ulimits: the guest's defaults apply"),
     ("userns_mode", "user namespaces: the VM is the boundary"),
 ];
 
@@ -67,8 +65,8 @@ const UNDERSTOOD: &str = "annotations attach build cap_drop command configs cont
     develop domainname entrypoint env_file environment expose extends extra_hosts healthcheck hostname \
     image ipc label_file labels links mem_limit mem_reservation mem_swappiness memswap_limit \
     network_mode networks pid platform ports privileged profiles pull_policy pull_refresh_after \
-    restart scale secrets stdin_open stop_grace_period stop_signal tmpfs tty user uts volumes \
-    working_dir";
+    restart scale secrets stdin_open stop_grace_period stop_signal sysctls tmpfs tty ulimits user \
+    uts volumes working_dir";
 
 /// Every enabled service as a workload, in the order of their names.
 pub fn workloads(project: &Project, options: &Options) -> Result<Vec<Workload>, Error> {
@@ -148,6 +146,7 @@ fn workload(name: &str, service: &Service, project: &Project) -> Result<Workload
     workload.user = yaml::opt_text(value, "user", &place)?;
     workload.hostname = yaml::opt_text(value, "hostname", &place)?;
     workload.hosts = hosts(value, &place)?;
+    limits(value, &place, &mut workload)?;
     workload.stop_signal = yaml::opt_text(value, "stop_signal", &place)?;
     workload.stop_grace = span(value, "stop_grace_period", &place)?;
     ports(value, &place, &mut workload)?;
@@ -233,6 +232,43 @@ fn hosts(value: &Value, place: &Place<'_>) -> Result<Vec<(String, String)>, Erro
         }
     }
     Ok(found)
+}
+
+/// `ulimits` and `sysctls`.
+fn limits(value: &Value, place: &Place<'_>, workload: &mut Workload) -> Result<(), Error> {
+    let scalar = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    for (name, limit) in value.get("ulimits").and_then(Value::as_object).into_iter().flatten() {
+        let place = place.key("ulimits").key(name);
+        let [soft, hard] = match limit {
+            Value::Object(pair) => ["soft", "hard"].map(|key| pair.get(key).map(scalar)),
+            both => [Some(scalar(both)), Some(scalar(both))],
+        };
+        let (Some(soft), Some(hard)) = (soft, hard) else {
+            return Err(place.error("it has no `soft` and `hard`"));
+        };
+        workload.limit(name, &soft, &hard).map_err(|error| place.error(error.to_string()))?;
+    }
+    let place = place.key("sysctls");
+    let settings: Vec<(String, String)> = match value.get("sysctls") {
+        Some(Value::Object(map)) => {
+            map.iter().map(|(name, value)| (name.clone(), scalar(value))).collect()
+        }
+        _ => {
+            let texts = yaml::texts(value, "sysctls", &place)?;
+            let pair = |text: &String| {
+                let (name, value) = text.split_once('=').unwrap_or((text, ""));
+                (name.to_owned(), value.to_owned())
+            };
+            texts.iter().map(pair).collect()
+        }
+    };
+    for (name, value) in settings {
+        workload.setting(&name, &value).map_err(|error| place.error(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// `env_file`s in their order, then `environment`.

@@ -176,6 +176,14 @@ fn container(
     let grace = pod.get("terminationGracePeriodSeconds").and_then(Value::as_u64);
     workload.stop_grace = Some(grace.and_then(|grace| grace.try_into().ok()).unwrap_or(30));
     workload.hostname = yaml::opt_text(pod, "hostname", &owner.place.key("spec"))?;
+    let context = pod.get("securityContext").unwrap_or(&Value::Null);
+    let at = owner.place.key("spec").key("securityContext");
+    for item in yaml::list(context, "sysctls", &at)? {
+        let place = at.key("sysctls");
+        let [name, value] = ["name", "value"].map(|key| yaml::opt_text(item, key, &place));
+        let (name, value) = (name?.unwrap_or_default(), value?.unwrap_or_default());
+        workload.setting(&name, &value).map_err(|error| place.error(error.to_string()))?;
+    }
     for alias in yaml::list(pod, "hostAliases", &owner.place.key("spec"))? {
         let place = owner.place.key("spec").key("hostAliases");
         let address = yaml::opt_text(alias, "ip", &place)?.unwrap_or_default();

@@ -378,7 +378,7 @@ impl Walk<'_> {
         };
         let asks = ["[", "test"].contains(&name.as_str()) && !self.functions.contains_key(&name);
         if asks && argv.len() == words.len() {
-            let tails: Vec<_> = words.iter().map(|word| expand::tail(word)).collect();
+            let tails: Vec<_> = words.iter().map(expand::tail).collect();
             return test::single(self, &argv, &tails, state);
         }
         self.invoke(&name, argv, whole, state, beside)

@@ -50,6 +50,7 @@ mod pressure;
 mod process;
 mod procfs;
 mod runtimes;
+mod settings;
 mod share;
 mod signals;
 mod soak;
@@ -87,6 +88,7 @@ fn main() {
         traces::CASES,
         creds::CASES,
         procfs::CASES,
+        settings::CASES,
         share::CASES,
         runtimes::CASES,
         crowd::CASES,

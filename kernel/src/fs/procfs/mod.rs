@@ -12,7 +12,7 @@ mod system;
 use super::FileType;
 use super::inode::FileSystem;
 use super::pseudo::{Changing, Dir, Emit, Entry, Key, Kind, PseudoFs, entry};
-use crate::errno::Errno;
+use crate::errno::{Errno, Result};
 use crate::task::current;
 use alloc::format;
 use alloc::sync::Arc;
@@ -108,3 +108,56 @@ fn list_processes(_key: &Key, from: u64, emit: Emit<'_>) {
 
 /// The error of an entry whose process has ended.
 const GONE: Errno = Errno::ESRCH;
+
+/// Changes a setting by the name that sysctl(8) has for it. ENOENT if there is none that can be changed.
+pub fn set_sysctl(name: &str, value: &str) -> Result<()> {
+    match sysctl(name).map(|entry| &entry.kind) {
+        Some(Kind::Setting(_, set)) => set(&Key::default(), value.as_bytes()),
+        _ => Err(Errno::ENOENT),
+    }
+}
+
+/// The file below /proc/sys that a name is for.
+fn sysctl(name: &str) -> Option<&'static Entry> {
+    let mut dir = &sys::ROOT;
+    let (parents, last) = name.rsplit_once('.').unwrap_or(("", name));
+    let find = |dir: &'static Dir, name: &str| dir.entries.iter().find(|entry| entry.name == name);
+    for part in parents.split('.').filter(|part| !part.is_empty()) {
+        match &find(dir, part)?.kind {
+            Kind::Dir(inner) => dir = inner,
+            _ => return None,
+        }
+    }
+    find(dir, last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+    use dock2uni_format::settings::SETTABLE;
+
+    /// The names of what can be written, in any order.
+    fn settable(dir: &'static Dir, prefix: &str, out: &mut Vec<String>) {
+        for entry in dir.entries {
+            let name = alloc::format!("{prefix}{}", entry.name);
+            match &entry.kind {
+                Kind::Dir(inner) => settable(inner, &alloc::format!("{name}."), out),
+                Kind::Setting(..) => out.push(name),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_converter_knows_what_can_be_set() {
+        let mut names = Vec::new();
+        settable(&sys::ROOT, "", &mut names);
+        names.sort();
+        assert_eq!(names, SETTABLE);
+        assert!(SETTABLE.iter().all(|name| sysctl(name).is_some()));
+        assert_eq!(set_sysctl("kernel.ostype", "x"), Err(Errno::ENOENT));
+        assert_eq!(set_sysctl("net.core", "1"), Err(Errno::ENOENT));
+    }
+}

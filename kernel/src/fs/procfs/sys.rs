@@ -2,15 +2,19 @@
 //! can be written.
 
 use super::system::RELEASE;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
+use crate::event::inotify;
 use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
 use crate::fs::{leases, mount, pipe};
-use crate::ipc::{keys, msg, sem};
-use crate::net::socket::inet;
+use crate::ipc::{keys, mqueue, msg, sem};
+use crate::mm::{MAX_MAPS, commit, shm};
+use crate::net::settings;
 use crate::say;
+use crate::setting;
 use crate::task::coredump::pattern;
 use crate::task::{pid, rlimit};
 use crate::uts;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 const fn dir(name: &'static str, entries: &'static Dir) -> Entry {
@@ -44,7 +48,38 @@ macro_rules! number {
     };
 }
 
-static OVERCOMMIT: AtomicI64 = AtomicI64::new(0);
+/// A number within bounds.
+macro_rules! setting {
+    ($name:literal, $setting:expr) => {
+        settings!($name, $setting)
+    };
+}
+
+/// Several numbers within bounds, in one line.
+macro_rules! settings {
+    ($name:literal, $($setting:expr),+) => {
+        entry(
+            $name,
+            Kind::Setting(
+                |_, out| show_numbers(out, &[$($setting.get()),+]),
+                |_, bytes| setting::set_all(&[$(&$setting),+], &numbers(bytes)?),
+            ),
+        )
+    };
+}
+
+fn show_numbers(out: &mut Text, values: &[i64]) -> Result<()> {
+    for (at, value) in values.iter().enumerate() {
+        say!(out, "{}{value}", if at == 0 { "" } else { "\t" });
+    }
+    say!(out, "\n");
+    Ok(())
+}
+
+/// The numbers of a line. EINVAL if something else is there.
+fn numbers(bytes: &[u8]) -> Result<Vec<i64>> {
+    bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(parse_number).collect()
+}
 
 pub static ROOT: Dir = Dir::fixed(&[
     dir("abi", &Dir::fixed(&[])),
@@ -65,9 +100,9 @@ static FS: Dir = Dir::fixed(&[
     dir(
         "inotify",
         &Dir::fixed(&[
-            text("max_queued_events", "16384\n"),
-            number!("max_user_instances", 128),
-            number!("max_user_watches", 65536),
+            setting!("max_queued_events", inotify::MAX_QUEUED),
+            setting!("max_user_instances", inotify::MAX_INSTANCES),
+            setting!("max_user_watches", inotify::MAX_WATCHES),
         ]),
     ),
     text("inode-nr", "1024\t0\n"),
@@ -83,11 +118,11 @@ static FS: Dir = Dir::fixed(&[
     dir(
         "mqueue",
         &Dir::fixed(&[
-            text("msg_default", "10\n"),
-            text("msg_max", "10\n"),
-            text("msgsize_default", "8192\n"),
-            text("msgsize_max", "8192\n"),
-            text("queues_max", "256\n"),
+            setting!("msg_default", mqueue::DEFAULT_MESSAGES),
+            setting!("msg_max", mqueue::MAX_MESSAGES),
+            setting!("msgsize_default", mqueue::DEFAULT_LEN),
+            setting!("msgsize_max", mqueue::MAX_LEN),
+            setting!("queues_max", mqueue::MAX_QUEUES),
         ]),
     ),
     entry(
@@ -204,10 +239,10 @@ static KERNEL: Dir = Dir::fixed(&[
         ]),
     ),
     text("kptr_restrict", "1\n"),
-    text("msgmax", "8192\n"),
-    text("msgmnb", "16384\n"),
+    setting!("msgmax", msg::MAX_LEN),
+    setting!("msgmnb", msg::MAX_BYTES),
     number!("msg_next_id", msg::QUEUES.next),
-    text("msgmni", "32000\n"),
+    setting!("msgmni", msg::QUEUES.limit),
     text("ngroups_max", "65536\n"),
     text("numa_balancing", "0\n"),
     entry(
@@ -258,10 +293,10 @@ static KERNEL: Dir = Dir::fixed(&[
         )]),
     ),
     number!("sem_next_id", sem::SETS.next),
-    text("sem", "32000\t1024000000\t500\t32000\n"),
-    text("shmall", "18446744073692774399\n"),
-    text("shmmax", "18446744073692774399\n"),
-    text("shmmni", "4096\n"),
+    settings!("sem", sem::MAX_IN_SET, sem::MAX_IN_ALL, sem::MAX_OPS, sem::SETS.limit),
+    setting!("shmall", shm::MAX_PAGES),
+    setting!("shmmax", shm::MAX_BYTES),
+    setting!("shmmni", shm::MAX_SEGMENTS),
     text("tainted", "0\n"),
     text("threads-max", "65536\n"),
     entry("version", Kind::Const("#1 SMP PREEMPT_DYNAMIC\n")),
@@ -311,27 +346,15 @@ static VM: Dir = Dir::fixed(&[
     entry("drop_caches", Kind::Setting(|_, out| drop_caches::show(out), drop_caches::set)),
     text("hugetlb_shm_group", "0\n"),
     text("legacy_va_layout", "0\n"),
-    number!("max_map_count", 65530),
+    setting!("max_map_count", MAX_MAPS),
     number!("min_free_kbytes", 1024),
     text("mmap_min_addr", "65536\n"),
     text("nr_hugepages", "0\n"),
     text("nr_overcommit_hugepages", "0\n"),
     text("oom_kill_allocating_task", "0\n"),
-    entry(
-        "overcommit_memory",
-        Kind::Setting(
-            |_, out| {
-                say!(out, "{}\n", OVERCOMMIT.load(Relaxed));
-                Ok(())
-            },
-            |_, bytes| match parse_number(bytes)? {
-                mode @ 0..=2 => Ok(OVERCOMMIT.store(mode, Relaxed)),
-                _ => Err(crate::Errno::EINVAL),
-            },
-        ),
-    ),
-    text("overcommit_kbytes", "0\n"),
-    text("overcommit_ratio", "50\n"),
+    setting!("overcommit_kbytes", commit::KIBIBYTES),
+    setting!("overcommit_memory", commit::MODE),
+    setting!("overcommit_ratio", commit::RATIO),
     text("panic_on_oom", "0\n"),
     number!("swappiness", 60),
     number!("vfs_cache_pressure", 100),
@@ -345,43 +368,79 @@ static NET: Dir = Dir::fixed(&[
             text("default_qdisc", "pfifo_fast\n"),
             number!("netdev_max_backlog", 1000),
             number!("optmem_max", 20480),
-            number!("rmem_default", 212_992),
-            number!("rmem_max", 212_992),
-            number!("somaxconn", 4096),
-            number!("wmem_default", 212_992),
-            number!("wmem_max", 212_992),
+            setting!("rmem_default", settings::BUFFERS[0]),
+            setting!("rmem_max", settings::MAX_BUFFERS[0]),
+            setting!("somaxconn", settings::SOMAXCONN),
+            setting!("wmem_default", settings::BUFFERS[1]),
+            setting!("wmem_max", settings::MAX_BUFFERS[1]),
         ]),
     ),
     dir(
         "ipv4",
         &Dir::fixed(&[
-            text("icmp_echo_ignore_all", "0\n"),
+            setting!("icmp_echo_ignore_all", settings::SILENT),
             number!("ip_forward", 0),
-            text("ip_local_port_range", "32768\t60999\n"),
-            text("ip_local_reserved_ports", "\n"),
-            number!("ip_nonlocal_bind", 0),
-            // As Docker sets it: a container's processes may bind to any port.
-            number!("ip_unprivileged_port_start", inet::FIRST_FREE_PORT),
-            text("ping_group_range", "0\t2147483647\n"),
+            entry(
+                "ip_local_port_range",
+                Kind::Setting(
+                    |_, out| {
+                        let ports = settings::ports();
+                        show_numbers(out, &[(*ports.start()).into(), (*ports.end()).into()])
+                    },
+                    |_, bytes| settings::set_ports(&numbers(bytes)?),
+                ),
+            ),
+            entry(
+                "ip_local_reserved_ports",
+                Kind::Setting(
+                    |_, out| {
+                        say!(out, "{}\n", settings::reserved());
+                        Ok(())
+                    },
+                    |_, bytes| {
+                        let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+                        settings::set_reserved(text)
+                    },
+                ),
+            ),
+            setting!("ip_nonlocal_bind", settings::NONLOCAL_BIND),
+            setting!("ip_unprivileged_port_start", settings::FIRST_FREE_PORT),
+            entry(
+                "ping_group_range",
+                Kind::Setting(
+                    |_, out| show_numbers(out, &settings::ping_groups()),
+                    |_, bytes| settings::set_ping_groups(&numbers(bytes)?),
+                ),
+            ),
             text("tcp_available_congestion_control", "cubic\n"),
             text("tcp_congestion_control", "cubic\n"),
             number!("tcp_fastopen", 0),
-            number!("tcp_fin_timeout", 60),
-            number!("tcp_keepalive_intvl", 75),
-            number!("tcp_keepalive_probes", 9),
-            number!("tcp_keepalive_time", 7200),
-            number!("tcp_max_syn_backlog", 4096),
-            number!("tcp_max_tw_buckets", 65536),
+            setting!("tcp_fin_timeout", settings::FIN_TIMEOUT),
+            setting!("tcp_keepalive_intvl", settings::KEEP_ALIVE[1]),
+            setting!("tcp_keepalive_probes", settings::KEEP_ALIVE[2]),
+            setting!("tcp_keepalive_time", settings::KEEP_ALIVE[0]),
+            setting!("tcp_max_syn_backlog", settings::SYN_BACKLOG),
+            setting!("tcp_max_tw_buckets", settings::TIME_WAITS),
             text("tcp_mem", "46704\t62274\t93408\n"),
-            text("tcp_rmem", "4096\t131072\t6291456\n"),
+            settings!(
+                "tcp_rmem",
+                settings::TCP_RECEIVE[0],
+                settings::TCP_RECEIVE[1],
+                settings::TCP_RECEIVE[2]
+            ),
             text("tcp_sack", "1\n"),
             number!("tcp_slow_start_after_idle", 1),
-            number!("tcp_syn_retries", 6),
-            number!("tcp_syncookies", 1),
+            setting!("tcp_syn_retries", settings::SYN_RETRIES),
+            setting!("tcp_syncookies", settings::COOKIES),
             text("tcp_timestamps", "1\n"),
             number!("tcp_tw_reuse", 2),
             text("tcp_window_scaling", "1\n"),
-            text("tcp_wmem", "4096\t16384\t4194304\n"),
+            settings!(
+                "tcp_wmem",
+                settings::TCP_SEND[0],
+                settings::TCP_SEND[1],
+                settings::TCP_SEND[2]
+            ),
         ]),
     ),
     dir(
@@ -399,7 +458,7 @@ static NET: Dir = Dir::fixed(&[
             ),
         ]),
     ),
-    dir("unix", &Dir::fixed(&[number!("max_dgram_qlen", 512)])),
+    dir("unix", &Dir::fixed(&[setting!("max_dgram_qlen", settings::DATAGRAMS)])),
 ]);
 
 static CONF6: Dir = Dir::fixed(&[

@@ -4,6 +4,7 @@ use crate::arch::{PAGE_SIZE, kstack};
 use crate::errno::Result;
 use crate::fs::hooks;
 use crate::fs::pseudo::{Key, Text};
+use crate::mm::commit;
 use crate::say;
 use crate::time::{SECOND, now_ns, realtime_ns};
 
@@ -98,8 +99,8 @@ pub fn meminfo(_key: &Key, out: &mut Text) -> Result<()> {
         ("NFS_Unstable", 0),
         ("Bounce", 0),
         ("WritebackTmp", 0),
-        ("CommitLimit", kib(stat.total)),
-        ("Committed_AS", kib(stat.anon + stat.shared)),
+        ("CommitLimit", commit::limit() as u64 / 1024),
+        ("Committed_AS", commit::promised() as u64 / 1024 + kib(stat.shared)),
         ("VmallocTotal", 34_359_738_367),
         ("VmallocUsed", 0),
         ("VmallocChunk", 0),

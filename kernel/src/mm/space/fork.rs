@@ -11,7 +11,7 @@ use super::vma::{VmFlags, Vma};
 use crate::arch::{PAGE_SIZE, USER_END};
 use crate::errno::Result;
 use crate::mm::pagetable::{self, ANON, Leaf, PageTable, TABLE_SPAN, WRITE, position};
-use crate::mm::tlb;
+use crate::mm::{commit, tlb};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -27,6 +27,9 @@ impl AddressSpace {
         // The child's maps stay locked too, so that who takes pages out of all mappings of a file
         // waits for it.
         let (maps, mut child_maps) = (self.maps.write(), child.maps.write());
+        if commit::is_strict() {
+            commit::check(maps.promised())?;
+        }
         (child_maps.brk_start, child_maps.brk) = (maps.brk_start, maps.brk);
         for vma in maps.iter().filter(|vma| !vma.flags.contains(VmFlags::DONT_FORK)) {
             let backing = match &vma.backing {

@@ -9,7 +9,7 @@ use crate::arch::{PAGE_SHIFT, PAGE_SIZE, USER_END};
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::mm::pagetable::{self, ANON, NO_EXECUTE, PRESENT, TABLE_SPAN, WRITE};
-use crate::mm::{PageCache, frame, tlb};
+use crate::mm::{PageCache, commit, tlb};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -67,6 +67,9 @@ impl AddressSpace {
             Errno::ENOMEM
         })?;
         let mut vm_flags = vm_flags(flags);
+        if commit::is_strict() {
+            vm_flags -= VmFlags::NO_RESERVE;
+        }
         let index = match &file {
             Some((_, _, offset)) if offset % PAGE_SIZE as u64 != 0 => return Err(Errno::EINVAL),
             Some((_, _, offset)) => {
@@ -81,6 +84,9 @@ impl AddressSpace {
         let object = match file {
             Some((cache, file, _)) => Some((cache, file)),
             None if vm_flags.contains(VmFlags::SHARED) => {
+                if !vm_flags.contains(VmFlags::NO_RESERVE) {
+                    commit::check(len)?;
+                }
                 Some((PageCache::anonymous(len as u64), None))
             }
             None => None,
@@ -104,7 +110,7 @@ impl AddressSpace {
             if flags.contains(MapFlags::MAY_LOCK) { vm_flags - VmFlags::LOCKED } else { vm_flags };
         self.check_room(&maps, len - len.min(replaced), if data { len } else { 0 }, counted)?;
         if data && !vm_flags.contains(VmFlags::NO_RESERVE) {
-            check_commit(len)?;
+            commit::check(len)?;
         }
         let backing = match object {
             Some((cache, file)) => {
@@ -177,7 +183,7 @@ impl AddressSpace {
         more_data: usize,
         flags: VmFlags,
     ) -> Result<()> {
-        if maps.count() >= MAX_MAPS
+        if maps.count() >= MAX_MAPS.size()
             || maps.total() + more > Limits::get(&self.limits.address_space)
             || maps.data() + more_data > Limits::get(&self.limits.data)
         {
@@ -267,6 +273,16 @@ impl AddressSpace {
         if same {
             return Ok(());
         }
+        if prot.contains(Prot::WRITE) {
+            // What becomes writable is promised from now on.
+            let reserves = |vma: &&Vma| {
+                !vma.is_promised() && !vma.flags.intersects(VmFlags::SHARED | VmFlags::NO_RESERVE)
+            };
+            let lens = maps.range(start, end).filter(reserves);
+            let lens = lens.map(|vma| vma.end.min(end) - vma.start.max(start));
+            let more = if commit::is_strict() { lens.sum() } else { lens.max().unwrap_or(0) };
+            commit::check(more)?;
+        }
         maps.update(start, end, |vma| vma.prot = prot)?;
         self.protect_pages(start, end, prot)
     }
@@ -351,7 +367,7 @@ impl AddressSpace {
             if crowded
                 || self.check_room(&maps, more, more, flags).is_err()
                 || (end - start) > Limits::get(&self.limits.data)
-                || check_commit(more).is_err()
+                || commit::check(more).is_err()
             {
                 return old;
             }
@@ -401,7 +417,8 @@ impl AddressSpace {
 /// Whether the entry holds the only reference to its page.
 fn is_sole_user(entry: u64) -> bool {
     pagetable::pfn_of(entry).is_some_and(|pfn| {
-        frame::page::page(pfn.get()).refs.load(core::sync::atomic::Ordering::Acquire) == 1
+        crate::mm::frame::page::page(pfn.get()).refs.load(core::sync::atomic::Ordering::Acquire)
+            == 1
     })
 }
 
@@ -415,14 +432,6 @@ fn vm_flags(flags: MapFlags) -> VmFlags {
         (MapFlags::VDSO, VmFlags::VDSO),
     ];
     pairs.into_iter().filter(|&(map, _)| flags.contains(map)).map(|(_, vm)| vm).collect()
-}
-
-/// Overcommit as Linux's heuristic does it: only what can't possibly fit is refused.
-pub(super) fn check_commit(len: usize) -> Result<()> {
-    if len / PAGE_SIZE > frame::total_frames() {
-        return Err(Errno::ENOMEM);
-    }
-    Ok(())
 }
 
 /// Rounds up to whole pages; `None` on overflow.

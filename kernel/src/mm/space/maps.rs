@@ -3,11 +3,13 @@
 use super::vma::{Prot, VmFlags, Vma};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
+use crate::mm::commit;
+use crate::setting::Setting;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// Most mappings of one address space, as `vm.max_map_count`.
-pub const MAX_MAPS: usize = 65_530;
+/// Most mappings of one address space (`vm.max_map_count`).
+pub static MAX_MAPS: Setting = Setting::new(65_530, 0, i32::MAX as i64);
 /// Bytes kept free below a mapping that grows down.
 pub const STACK_GUARD: usize = 256 * PAGE_SIZE;
 
@@ -18,6 +20,8 @@ pub struct Maps {
     total: usize,
     data: usize,
     locked: usize,
+    /// Bytes that count as promised.
+    promised: usize,
     /// No hole of `hint_len` bytes or more lies between this address and the top of the search.
     hint: usize,
     hint_len: usize,
@@ -35,6 +39,7 @@ impl Maps {
             total: 0,
             data: 0,
             locked: 0,
+            promised: 0,
             hint: usize::MAX,
             hint_len: 0,
             brk_start: 0,
@@ -53,6 +58,10 @@ impl Maps {
 
     pub fn locked(&self) -> usize {
         self.locked
+    }
+
+    pub fn promised(&self) -> usize {
+        self.promised
     }
 
     pub fn count(&self) -> usize {
@@ -126,7 +135,7 @@ impl Maps {
             cuts += usize::from(vma.start < start && vma.end > end);
             count += 1;
         }
-        if cuts > 0 && self.tree.len() >= MAX_MAPS {
+        if cuts > 0 && self.tree.len() >= MAX_MAPS.size() {
             return Err(Errno::ENOMEM);
         }
         removed.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
@@ -147,7 +156,7 @@ impl Maps {
 
     /// Changes every mapping of `start..end`, cutting at the edges and joining again afterwards.
     pub fn update(&mut self, start: usize, end: usize, change: impl Fn(&mut Vma)) -> Result<()> {
-        if self.tree.len() + 2 > MAX_MAPS {
+        if self.tree.len() + 2 > MAX_MAPS.size() {
             return Err(Errno::ENOMEM);
         }
         if self.update_in_place(start, end, &change) {
@@ -222,6 +231,12 @@ impl Maps {
         apply(&mut self.total, true);
         apply(&mut self.data, vma.is_data());
         apply(&mut self.locked, vma.flags.contains(VmFlags::LOCKED));
+        apply(&mut self.promised, vma.is_promised());
+        if vma.is_promised() {
+            let len = vma.len();
+            let (added, removed) = if add { (len, 0) } else { (0, len) };
+            commit::account(added, removed);
+        }
     }
 
     /// The highest hole of `len` bytes in `low..high`.
@@ -261,6 +276,12 @@ impl Maps {
         }
         let limit = self.above(at.saturating_sub(1)).map_or(high, |vma| floor(vma).min(high));
         (at <= limit && limit - at >= len).then_some(at)
+    }
+}
+
+impl Drop for Maps {
+    fn drop(&mut self) {
+        commit::account(0, self.promised);
     }
 }
 

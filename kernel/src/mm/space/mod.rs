@@ -24,6 +24,7 @@ pub use access::FutexKey;
 pub use fault::FaultError;
 pub use layout::Layout;
 pub use map::{FileMapping, MapFlags};
+pub use maps::MAX_MAPS;
 pub use report::{Advice, MapInfo, Smaps, Stats};
 pub use rss::Rss;
 pub use vma::{Prot, VmFlags};

@@ -1,12 +1,12 @@
 //! mremap(2).
 
 use super::AddressSpace;
-use super::map::{MMAP_MIN, check_commit, checked_range, round_up};
+use super::map::{MMAP_MIN, checked_range, round_up};
 use super::vma::{VmFlags, Vma};
 use crate::arch::{PAGE_SIZE, USER_END};
 use crate::errno::{Errno, Result};
 use crate::mm::pagetable::{PageTable, TABLE_SPAN, position};
-use crate::mm::tlb;
+use crate::mm::{commit, tlb};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -73,7 +73,7 @@ impl AddressSpace {
         let data = if vma.is_data() { grown } else { 0 };
         self.check_room(&maps, grown, data, vma.flags)?;
         if data > 0 && !vma.flags.contains(VmFlags::NO_RESERVE) {
-            check_commit(data)?;
+            commit::check(data)?;
         }
         let template = vma.clone();
         let locked = template.flags.contains(VmFlags::LOCKED);

@@ -138,6 +138,12 @@ impl Vma {
         self.flags.contains(VmFlags::SHARED)
     }
 
+    /// Whether it counts as promised memory: private, and may be written.
+    pub fn is_promised(&self) -> bool {
+        self.prot.contains(Prot::WRITE)
+            && !self.flags.intersects(VmFlags::SHARED | VmFlags::NO_RESERVE)
+    }
+
     /// Whether the mapping counts as data (`RLIMIT_DATA`): private, writable and not a stack.
     pub fn is_data(&self) -> bool {
         self.prot.contains(Prot::WRITE)

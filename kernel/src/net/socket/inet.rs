@@ -5,18 +5,16 @@ use crate::errno::{Errno, Result};
 use crate::net::addr::{Address, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, as_plain, as_v6};
 use crate::net::groups;
 use crate::net::ports::Request;
+use crate::net::settings;
 use crate::net::stack::Stack;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use linux_raw_sys::net::*;
 
 /// `IPPROTO_MPTCP`: taken as a request for TCP's fallback by those who ask; we don't have it.
 const IPPROTO_MPTCP: u32 = 262;
 /// Groups that one socket may join (net.ipv4.igmp_max_memberships).
 const MAX_GROUPS: usize = 20;
-/// Ports below need privilege (`net.ipv4.ip_unprivileged_port_start`): none, as Docker has it for containers.
-pub static FIRST_FREE_PORT: AtomicI64 = AtomicI64::new(0);
 
 /// socket(2) for `AF_INET` and `AF_INET6`.
 pub fn create(who: &Caller<'_>, family: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Socket>> {
@@ -32,7 +30,9 @@ pub fn create(who: &Caller<'_>, family: u32, kind: u32, protocol: u32) -> Result
         (SOCK_DGRAM, 0 | UDP) => Ok(udp::UdpSocket::new(stack, v6, false)),
         (SOCK_DGRAM, UDPLITE) => Ok(udp::UdpSocket::new(stack, v6, true)),
         (SOCK_DGRAM, ICMP | ICMPV6) if (protocol == ICMPV6) == v6 => {
-            // Ping sockets are for the groups in net.ipv4.ping_group_range: all, as Docker has it.
+            if !may_ping() {
+                return Err(Errno::EACCES);
+            }
             Ok(raw::RawSocket::new(stack, v6, protocol as u8, true))
         }
         (SOCK_RAW, 1..=255) => {
@@ -45,6 +45,13 @@ pub fn create(who: &Caller<'_>, family: u32, kind: u32, protocol: u32) -> Result
         (SOCK_STREAM | SOCK_DGRAM | SOCK_RAW, _) => Err(Errno::EPROTONOSUPPORT),
         _ => Err(Errno::ESOCKTNOSUPPORT),
     }
+}
+
+/// Whether the caller is of a group that may have ping sockets.
+fn may_ping() -> bool {
+    let creds = crate::task::current().creds();
+    let groups = core::iter::once(creds.egid).chain(creds.groups.iter().copied());
+    settings::may_ping(groups)
 }
 
 /// An address given to a socket of this family, without IPv4 mapping.
@@ -73,10 +80,11 @@ pub fn unspecified(v6: bool) -> SocketAddr {
 /// Checks that a socket may be bound to `addr`; `free`: `IP_FREEBIND` or `IP_TRANSPARENT`.
 pub fn check_bind(stack: &Stack, who: &Caller<'_>, addr: SocketAddr, free: bool) -> Result<()> {
     let ip = addr.ip();
+    let free = free || settings::NONLOCAL_BIND.get() != 0;
     if !ip.is_unspecified() && !free && !stack.is_local(&ip) && !stack.is_group(&ip) {
         return Err(Errno::EADDRNOTAVAIL);
     }
-    let low = addr.port() != 0 && i64::from(addr.port()) < FIRST_FREE_PORT.load(Relaxed);
+    let low = addr.port() != 0 && i64::from(addr.port()) < settings::FIRST_FREE_PORT.get();
     if low && !who.privileged { Err(Errno::EACCES) } else { Ok(()) }
 }
 

@@ -3,6 +3,7 @@
 use super::Caller;
 use crate::bpf::{self, Program};
 use crate::errno::{Errno, Result};
+use crate::net::settings;
 use alloc::vec::Vec;
 use linux_raw_sys::net::*;
 
@@ -78,8 +79,6 @@ const PLAIN: [u32; 10] = [
 /// Smallest `SO_RCVBUF` (Linux: SOCK_MIN_RCVBUF) and `SO_SNDBUF`.
 pub const MIN_RECEIVE: u32 = 2304;
 const MIN_SEND: u32 = 4608;
-/// net.core.rmem_max and wmem_max.
-const MAX_BUFFER: u32 = 212_992;
 
 impl Common {
     /// The values of a new socket.
@@ -95,8 +94,8 @@ impl Common {
             linger: None,
             receive_timeout: 0,
             send_timeout: 0,
-            receive_buffer: MAX_BUFFER,
-            send_buffer: MAX_BUFFER,
+            receive_buffer: settings::BUFFERS[0].get() as u32,
+            send_buffer: settings::BUFFERS[1].get() as u32,
             receive_low: 1,
             priority: 0,
             mark: 0,
@@ -133,15 +132,13 @@ impl Common {
                 if name == SO_RCVBUFFORCE && !who.privileged {
                     return Err(Errno::EPERM);
                 }
-                let asked = (int(value)?.max(0) as u32).min(MAX_BUFFER);
-                self.receive_buffer = (asked * 2).max(MIN_RECEIVE);
+                self.receive_buffer = buffer(value, 0, name == SO_RCVBUFFORCE)?.max(MIN_RECEIVE);
             }
             SO_SNDBUF | SO_SNDBUFFORCE => {
                 if name == SO_SNDBUFFORCE && !who.privileged {
                     return Err(Errno::EPERM);
                 }
-                let asked = (int(value)?.max(0) as u32).min(MAX_BUFFER);
-                self.send_buffer = (asked * 2).max(MIN_SEND);
+                self.send_buffer = buffer(value, 1, name == SO_SNDBUFFORCE)?.max(MIN_SEND);
             }
             SO_RCVLOWAT => self.receive_low = int(value)?.max(1) as u32,
             SO_SNDLOWAT => return Err(Errno::ENOPROTOOPT),
@@ -229,6 +226,13 @@ impl Default for Common {
 /// The `int` that most options are. EINVAL if the value is shorter.
 pub fn int(value: &[u8]) -> Result<i32> {
     value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)).ok_or(Errno::EINVAL)
+}
+
+/// Twice the size that was asked for, of which `force` knows no limit.
+fn buffer(value: &[u8], which: usize, force: bool) -> Result<u32> {
+    const MOST: i64 = i32::MAX as i64 / 2;
+    let limit = if force { MOST } else { settings::MAX_BUFFERS[which].get().min(MOST) };
+    Ok(i64::from(int(value)?).clamp(0, limit) as u32 * 2)
 }
 
 fn timeval(value: &[u8]) -> Result<u64> {

@@ -12,6 +12,7 @@ use crate::errno::Errno;
 use crate::event::Events;
 use crate::net::addr::SocketAddr;
 use crate::net::filter::Slot;
+use crate::net::settings;
 use crate::net::stack::{Route, Stack, Timeout};
 use crate::sync::{SpinGuard, SpinLock, WaitQueue};
 use alloc::sync::{Arc, Weak};
@@ -23,9 +24,6 @@ const SECOND: u64 = 1_000_000_000;
 const SYNACK_TIMEOUT: u64 = 63 * SECOND;
 /// How long unacknowledged data is retried without `TCP_USER_TIMEOUT` (Linux: tcp_retries2).
 const DATA_TIMEOUT: u64 = 924 * SECOND;
-/// How long a connection without descriptor may linger (Linux: tcp_fin_timeout,
-/// tcp_orphan_retries).
-const FIN_TIMEOUT: u64 = 60 * SECOND;
 
 /// A connection, from its first SYN to the last reference to it.
 pub struct Conn {
@@ -441,7 +439,7 @@ impl Conn {
             // An orphan: it may finish sending as long as the peer answers.
             let progress = inner.queued() < queued_before;
             if inner.give_up == NEVER || progress {
-                inner.give_up = now + FIN_TIMEOUT;
+                inner.give_up = now + settings::FIN_TIMEOUT.get() as u64 * SECOND;
             }
             return;
         }

@@ -8,6 +8,7 @@ use super::{Reply, cookie};
 use crate::event::Events;
 use crate::net::addr::SocketAddr;
 use crate::net::filter::{Sharing, Slot};
+use crate::net::settings;
 use crate::net::stack::{Route, Stack};
 use crate::sync::{SpinLock, WaitQueue};
 use alloc::collections::VecDeque;
@@ -19,8 +20,6 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 const MIN_HALF_OPEN: usize = 64;
 /// How long after the last cookie was made one may come back, in nanoseconds.
 const COOKIE_LIFE: u64 = 128_000_000_000;
-/// Largest backlog (net.core.somaxconn).
-pub const MAX_BACKLOG: usize = 4096;
 
 /// A socket after listen(2).
 pub struct Listener {
@@ -76,7 +75,7 @@ impl Listener {
             dual,
             queue,
             stack: stack.clone(),
-            backlog: AtomicUsize::new(backlog.min(MAX_BACKLOG)),
+            backlog: AtomicUsize::new(backlog.min(settings::SOMAXCONN.size())),
             inner: SpinLock::new(Inner::default()),
             options: SpinLock::new(options),
             filter: Slot::default(),
@@ -86,7 +85,7 @@ impl Listener {
 
     /// A second listen(2) changes the backlog.
     pub fn set_backlog(&self, backlog: usize) {
-        self.backlog.store(backlog.min(MAX_BACKLOG), Ordering::Relaxed);
+        self.backlog.store(backlog.min(settings::SOMAXCONN.size()), Ordering::Relaxed);
     }
 
     /// Length of the accept queue and its limit (`TCP_INFO` of a listener, `ss -l`).
@@ -137,7 +136,12 @@ impl Listener {
             return;
         }
         inner.tidy();
-        if inner.half_open.len() >= backlog.max(MIN_HALF_OPEN) {
+        let cookies = settings::COOKIES.get();
+        let crowded = inner.half_open.len() >= backlog.max(MIN_HALF_OPEN);
+        if cookies == 0 && inner.half_open.len() >= settings::SYN_BACKLOG.size() {
+            return;
+        }
+        if cookies == 2 || cookies == 1 && crowded {
             let now = self.stack.now();
             inner.cookies_until = now + COOKIE_LIFE;
             drop(inner);

@@ -31,7 +31,7 @@ mod tcb;
 mod tests;
 
 pub use conn::{Conn, Inner as ConnInner};
-pub use listener::{Listener, MAX_BACKLOG};
+pub use listener::Listener;
 pub use options::{MAX_BUFFER, MIN_BUFFER, TcpOptions};
 pub use table::{Found, Key, TIME_WAIT, Table, Tomb};
 pub use tcb::{LastSegment, State};

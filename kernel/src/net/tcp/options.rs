@@ -1,5 +1,7 @@
 //! Options that a listener hands on to the connections it accepts.
 
+use crate::net::settings;
+
 /// Smallest and largest buffers that `SO_RCVBUF` and `SO_SNDBUF` can ask for.
 pub const MIN_BUFFER: usize = 4 * 1024;
 /// As [`MIN_BUFFER`].
@@ -46,13 +48,13 @@ impl Default for TcpOptions {
             no_delay: false,
             cork: false,
             keep_alive: false,
-            keep_idle: 7200,
-            keep_interval: 75,
-            keep_count: 9,
+            keep_idle: settings::KEEP_ALIVE[0].get() as u32,
+            keep_interval: settings::KEEP_ALIVE[1].get() as u32,
+            keep_count: settings::KEEP_ALIVE[2].get() as u32,
             user_timeout: 0,
             defer_accept: 0,
             max_segment: 0,
-            syn_count: 6,
+            syn_count: settings::SYN_RETRIES.get() as u32,
             ttl: 64,
             tos: 0,
         }

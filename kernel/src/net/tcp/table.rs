@@ -9,6 +9,7 @@ use crate::errno::{Errno, Result};
 use crate::map::{Several, Tree};
 use crate::net::addr::{IpAddr, SocketAddr};
 use crate::net::filter::choose;
+use crate::net::settings;
 use crate::sync::SpinLock;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -18,8 +19,6 @@ use hashbrown::HashTable;
 
 /// How long a closed connection's addresses rest (Linux: TCP_TIMEWAIT_LEN).
 pub const TIME_WAIT: u64 = 60_000_000_000;
-/// Most tombstones kept; the oldest goes first (Linux: tcp_max_tw_buckets).
-const MAX_TOMBS: usize = 16 * 1024;
 const SHARDS: usize = 32;
 /// Room that an empty table keeps, in entries.
 const SPARE: usize = 32;
@@ -184,7 +183,8 @@ impl Table {
         let mut tombs = self.tombs.lock();
         tombs.push_back((now, conn.key));
         let first = tombs.len() == 1;
-        let oldest = if tombs.len() > MAX_TOMBS { tombs.pop_front() } else { None };
+        let oldest =
+            if tombs.len() > settings::TIME_WAITS.size() { tombs.pop_front() } else { None };
         drop(tombs);
         if let Some((since, key)) = oldest {
             self.bury_key(since, &key);
@@ -320,6 +320,7 @@ mod tests {
 
     #[test]
     fn tables_give_memory_back_once_time_wait_is_over() {
+        const MAX_TOMBS: usize = 16384;
         let table = Table::new(7);
         let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
         for number in 0..MAX_TOMBS as u32 {

@@ -15,19 +15,24 @@ use super::segment::{Range, Segment, before};
 use crate::io::{IoDst, IoSrc};
 use crate::net::addr::SocketAddr;
 use crate::net::packet::MAX_IP;
+use crate::net::settings::{TCP_RECEIVE, TCP_SEND};
 use crate::net::stack::{Route, Stack};
+use crate::setting::Setting;
 use alloc::vec::Vec;
 
 /// Never.
 pub const NEVER: u64 = u64::MAX;
 /// How long an acknowledgement waits for data to go with it (Linux: TCP_ATO_MIN).
 pub const ACK_DELAY: u64 = 40_000_000;
-/// Receive buffer at the start, and how far it grows by itself (net.ipv4.tcp_rmem).
-const RECEIVE: (usize, usize) = (128 * 1024, 4 << 20);
-/// The send buffer's (net.ipv4.tcp_wmem).
-const SEND: (usize, usize) = (128 * 1024, 4 << 20);
+/// Buffers at the start.
+const FIRST: usize = 128 * 1024;
 /// The shift of our windows: up to eight megabytes.
 pub const SCALE: u8 = 7;
+/// How far a buffer grows by itself.
+fn most(bounds: &[Setting; 3]) -> usize {
+    bounds[2].size()
+}
+
 /// What a buffer may hold while memory is short.
 const PRESSED: usize = 16 * 1024;
 /// Segment size to assume of a peer that says none (RFC 9293, 3.7.1).
@@ -262,8 +267,8 @@ impl Tcb {
             owed: Owed::Nothing,
             quick: 0,
             urgent: None,
-            receive_limit: limit(options.receive_buffer, RECEIVE.0),
-            send_limit: limit(options.send_buffer, SEND.0),
+            receive_limit: limit(options.receive_buffer, FIRST.min(most(&TCP_RECEIVE))),
+            send_limit: limit(options.send_buffer, FIRST.min(most(&TCP_SEND))),
             options,
             copied: 0,
             copied_since: now,
@@ -569,7 +574,7 @@ impl Tcb {
         }
         let wanted = 2 * self.copied;
         if self.options.receive_buffer == 0 && wanted > self.receive_limit && !pressed() {
-            self.receive_limit = wanted.next_power_of_two().min(RECEIVE.1);
+            self.receive_limit = wanted.next_power_of_two().min(most(&TCP_RECEIVE));
         }
         (self.copied, self.copied_since) = (0, now);
     }
@@ -578,7 +583,7 @@ impl Tcb {
     pub(super) fn size_send(&mut self) {
         if self.options.send_buffer == 0 && !self.route.loopback && !pressed() {
             let wanted = 2 * self.cubic.window as usize;
-            self.send_limit = self.send_limit.max(wanted.min(SEND.1));
+            self.send_limit = self.send_limit.max(wanted.min(most(&TCP_SEND)));
         }
     }
 

@@ -19,17 +19,13 @@ use crate::event::{Events, PollTable};
 use crate::fs::inode::mode::S_IFSOCK;
 use crate::fs::{Inode, ops, perm};
 use crate::io::put_user;
+use crate::net::settings;
 use crate::sync::{SpinLock, WaitQueue};
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
 use linux_raw_sys::net::*;
-
-/// Largest backlog (net.core.somaxconn).
-const MAX_BACKLOG: usize = 4096;
-/// Messages that wait in one datagram socket (net.unix.max_dgram_qlen).
-const MAX_DATAGRAMS: usize = 512;
 
 /// A unix socket.
 pub struct UnixSocket {
@@ -265,7 +261,8 @@ impl Socket for UnixSocket {
         if state.name == UnixName::Unnamed || matches!(state.role, Role::Connected(_)) {
             return Err(Errno::EINVAL);
         }
-        state.role = Role::Listening { backlog: backlog.min(MAX_BACKLOG), cred: who.cred };
+        state.role =
+            Role::Listening { backlog: backlog.min(settings::SOMAXCONN.size()), cred: who.cred };
         drop(state);
         self.wake(Events::OUT);
         Ok(())

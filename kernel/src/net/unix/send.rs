@@ -1,10 +1,11 @@
 //! Sending.
 
-use super::{MAX_DATAGRAMS, Message, Role, UnixSocket};
+use super::{Message, Role, State, UnixSocket};
 use crate::bpf::{self, Input, View};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::net::addr::{Address, UnixName};
+use crate::net::settings;
 use crate::net::socket::{Caller, Control, Outgoing, wait};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -13,6 +14,8 @@ use linux_raw_sys::net::{MSG_DONTWAIT, MSG_OOB, SOCK_DGRAM};
 /// Stream data is queued in pieces of at most this size, so that a large write doesn't need one
 /// large buffer.
 const PIECE: usize = 32 * 1024;
+/// What the smallest message counts for, as on Linux.
+const OVERHEAD: usize = 768;
 /// Descriptors in one message (Linux: SCM_MAX_FD).
 pub const MAX_RIGHTS: usize = 253;
 
@@ -20,12 +23,22 @@ impl UnixSocket {
     /// Whether what we send may wait there.
     pub(super) fn has_room(&self, target: &UnixSocket) -> bool {
         let limit = self.limit();
-        let state = target.state.lock();
-        if self.kind == SOCK_DGRAM {
-            state.received.len() < MAX_DATAGRAMS && state.bytes < limit
-        } else {
-            state.bytes < limit
+        !self.is_full(&target.state.lock(), limit)
+    }
+
+    /// Whether a target has no room for what we send, of which `limit` bytes may wait.
+    fn is_full(&self, target: &State, limit: usize) -> bool {
+        if target.bytes >= limit {
+            return true;
         }
+        let most = match &target.role {
+            _ if self.kind != SOCK_DGRAM => return false,
+            // The queue's length is for those that many send to.
+            Role::Connected(peer) if core::ptr::eq(Weak::as_ptr(peer), self) => limit / OVERHEAD,
+            // One more than its length says.
+            _ => settings::DATAGRAMS.size() + 1,
+        };
+        target.received.len() >= most
     }
 
     /// The socket that a message goes to.
@@ -151,8 +164,7 @@ impl UnixSocket {
                     return Some(Err(Errno::EPIPE));
                 }
             }
-            let full = state.bytes >= limit || datagram && state.received.len() >= MAX_DATAGRAMS;
-            if full {
+            if self.is_full(&state, limit) {
                 drop(state);
                 self.state.lock().no_space = true;
                 return None;

@@ -338,6 +338,8 @@ pub struct Main<'a> {
     pub files: FdTable,
     /// Controlling terminal.
     pub terminal: Option<Arc<dyn Terminal>>,
+    /// Its limits.
+    pub rlimits: Rlimits,
 }
 
 /// Starts the image's main process, number 1; see [`spawn`].
@@ -358,7 +360,7 @@ pub fn spawn(main: Main<'_>) -> Result<Arc<Process>> {
         resolve: crate::fs::walk::Resolve::empty(),
     };
     let (name, program) = find_main(&resolver, main.argv, main.envp)?;
-    let rlimits = super::rlimit::Rlimits::default();
+    let rlimits = main.rlimits;
     let image = prepare(Request {
         program,
         name,
