@@ -187,3 +187,74 @@ fn strace_follows_processes() {
     assert!(text.matches("+++ exited with 0 +++").count() >= 2, "{text}");
     assert!(!text.contains("unimplemented"), "{text}");
 }
+
+#[test]
+fn limits_and_settings_are_as_asked() {
+    if !can_boot() {
+        return;
+    }
+    let shell = "ulimit -Sn; ulimit -Hn; ulimit -c; busybox cat /proc/sys/net/core/somaxconn; \
+                 busybox cat /proc/sys/kernel/core_pattern; busybox grep -c eth0 /proc/net/if_inet6; busybox sleep 3";
+    let image = busybox(
+        json!({
+            "Cmd": ["/bin/sh", "-c", shell],
+            "Healthcheck": {"Test": ["CMD-SHELL", "ulimit -Sn; false"], "Interval": 500_000_000u64},
+        }),
+        &[],
+        None,
+    );
+    let store = tempfile::tempdir().unwrap();
+    let limits = ["--ulimit", "nofile=100:200", "--ulimit", "core=7", "--ulimit", "core=-1"];
+    let settings = [
+        ["--sysctl", "net.core.somaxconn=77"],
+        ["--sysctl", "kernel.core_pattern=/data/%e"],
+        ["--sysctl", "net.ipv6.conf.all.disable_ipv6=1"],
+    ];
+    let health = ["--health-start-period", "60s", "--health-start-interval", "500ms"];
+    let options = [&limits[..], &settings.concat(), &health].concat();
+    let mut vm = run(&image, &store, &options, &[]);
+    // A check has the same.
+    vm.wait_for("health check failed: exit status 1: 100", PATIENCE);
+    assert_eq!(vm.wait(PATIENCE), 0, "{}", vm.text());
+    let text = vm.text();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("health")).collect();
+    assert_eq!(lines, ["100", "200", "unlimited", "77", "/data/%e", "0"], "{text}");
+
+    // What can't be is said before anything boots, or by the kernel if only it knows.
+    for (options, why) in [
+        (["--ulimit", "nofile=5:4"], "`nofile=5:4` is not a limit"),
+        (["--sysctl", "kernel.panic=1"], "the guest's kernel has no setting `kernel.panic`"),
+    ] {
+        let mut vm = run(&image, &store, &options, &[]);
+        assert_eq!(vm.wait(PATIENCE), 2, "{}", vm.text());
+        assert!(vm.text().contains(why), "{}", vm.text());
+    }
+    let mut vm = run(&image, &store, &["--sysctl", "net.core.somaxconn=x"], &[]);
+    assert_eq!(vm.wait(PATIENCE), 126, "{}", vm.text());
+    assert!(vm.text().contains("the setting net.core.somaxconn=x can't be made"), "{}", vm.text());
+}
+
+#[test]
+fn a_core_file_survives_on_a_volume() {
+    if !can_boot() {
+        return;
+    }
+    let image = busybox(
+        json!({"Cmd": ["/bin/sh", "-c", "busybox sh -c 'kill -ABRT $$'; echo status $?"]}),
+        &[],
+        None,
+    );
+    let (store, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let volume = format!("{}:/cores", dir.path().display());
+    let options = [
+        ["--ulimit", "core=-1"],
+        ["--sysctl", "kernel.core_pattern=/cores/%e.%s"],
+        ["-v", &volume],
+    ];
+    let mut vm = run(&image, &store, &options.concat(), &[]);
+    assert_eq!(vm.wait(PATIENCE), 0, "{}", vm.text());
+    assert!(vm.text().contains("status 134"), "{}", vm.text());
+    assert!(vm.text().contains("core file /cores/busybox.6, "), "{}", vm.text());
+    let core = fs::read(dir.path().join("busybox.6")).unwrap();
+    assert!(core.starts_with(b"\x7fELF\x02\x01\x01") && core.len() > 16384, "{}", core.len());
+}

@@ -356,6 +356,11 @@ mod tests {
                 "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
                 "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]},
                 "PidMode": "host",
+                "Ulimits": [
+                    {"Name": "nofile", "Soft": 1024, "Hard": 2048},
+                    {"Name": "core", "Soft": -1, "Hard": -1},
+                ],
+                "Sysctls": {"net.core.somaxconn": "1024", "kernel.unknown": "1"},
             },
             "NetworkSettings": {"Networks": {"shop_default": {"Aliases": ["web", &id[..12]]}}},
             "Mounts": [
@@ -378,6 +383,9 @@ mod tests {
         );
         let all = workloads(Some(&socket)).unwrap();
         let [web] = &all[..] else { panic!("{all:?}") };
+        assert_eq!(web.ulimits, ["nofile=1024:2048", "core=unlimited:unlimited"]);
+        assert_eq!(web.sysctls, ["net.core.somaxconn=1024"]);
+        assert!(web.notes.iter().any(|note| note.text.contains("`kernel.unknown`")), "{web:?}");
         assert_eq!((web.name.as_str(), web.hostname.as_deref()), ("shop-web-1", None));
         assert_eq!(web.entrypoint.as_deref(), Some(["/start.sh".to_owned()].as_slice()));
         assert_eq!((&web.command, web.workdir.as_deref()), (&None, Some("/srv")));

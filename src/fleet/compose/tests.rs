@@ -86,6 +86,10 @@ services:
     secrets: [token]
     stop_signal: SIGINT
     stop_grace_period: 20s
+    ulimits: {nproc: 65535, nofile: {soft: 20000, hard: 40000}, memlock: -1}
+    sysctls:
+      - net.ipv4.ip_local_port_range=1024 65000
+      - kernel.shm_rmid_forced=1
     user: "1000:1000"
     working_dir: /srv
     healthcheck: {timeout: 2s}
@@ -124,6 +128,13 @@ secrets:
     assert_eq!(check.start_period_ns, Some(60_000_000_000));
     assert_eq!(check.start_interval_ns, Some(250_000_000));
     assert_eq!((check.command.as_deref(), check.argv), (Some("pg_isready -U app"), None));
+    assert_eq!(
+        web.ulimits,
+        ["memlock=unlimited:unlimited", "nofile=20000:40000", "nproc=65535:65535"]
+    );
+    assert_eq!(web.sysctls, ["net.ipv4.ip_local_port_range=1024 65000"]);
+    assert!(web.notes.iter().any(|note| note.text.contains("`kernel.shm_rmid_forced`")));
+    assert_eq!((web.overrides().limits.len(), web.overrides().settings.len()), (3, 1));
     // Times without a command are for the image's.
     let check = web.overrides().health;
     assert_eq!((check.command, check.argv, check.timeout_ns), (None, None, Some(2_000_000_000)));
@@ -417,4 +428,21 @@ fn additional_names_and_permissions_are_carried_over() {
         Files::new(&[("c.yaml", "services: {a: {image: i, extra_hosts: ['db:nowhere']}}\n")]);
     let error = files.read(&["c.yaml"], &Options::default()).unwrap_err().to_string();
     assert!(error.contains("services.a.extra_hosts: `db` has no address: `nowhere`"), "{error}");
+}
+
+#[test]
+fn limits_and_settings_that_can_not_be_are_refused() {
+    for (keys, why) in [
+        ("ulimits: {files: 3}", "`files` is not a resource"),
+        ("ulimits: {nofile: {soft: 3}}", "no `soft` and `hard`"),
+        ("ulimits: {nofile: {soft: 3, hard: 2}}", "`nofile=3:2` is not a limit"),
+        ("sysctls: {net.core.somaxconn: \"\"}", "is not a setting and its value"),
+    ] {
+        let text = format!("services: {{a: {{image: a, {keys}}}}}");
+        let error = Files::new(&[("compose.yaml", &text)])
+            .read(&["compose.yaml"], &Options::default())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }

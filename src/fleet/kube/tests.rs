@@ -31,7 +31,10 @@ items:
       metadata: {labels: {app: web}}
       spec:
         terminationGracePeriodSeconds: 10
-        securityContext: {runAsUser: 1000, runAsGroup: 2000}
+        securityContext:
+          runAsUser: 1000
+          runAsGroup: 2000
+          sysctls: [{name: net.core.somaxconn, value: "1024"}]
         initContainers:
         - {name: migrate, image: app:1, args: [migrate]}
         - {name: proxy, image: proxy:2, restartPolicy: Always}
@@ -108,6 +111,7 @@ fn deployments_with_all_that_surrounds_them() {
     let app = &all[2];
     assert_eq!((app.role, app.replicas, app.stop_grace), (Role::Main, 3, Some(10)));
     assert_eq!(app.user.as_deref(), Some("1000:2000"));
+    assert_eq!(app.sysctls, ["net.core.somaxconn=1024"]);
     let value = |name: &str| &app.env.iter().find(|v| v.name == name).unwrap().value;
     assert_eq!(*value("MODE"), EnvValue::Text("prod".into()));
     assert_eq!(*value("URL"), EnvValue::Text("http://prod".into()));
