@@ -34,6 +34,7 @@ pub mod memfs;
 pub mod mount;
 pub mod ninep;
 pub mod notify;
+pub mod nsfs;
 pub mod ops;
 pub mod pathonly;
 pub mod perm;

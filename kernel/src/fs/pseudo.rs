@@ -9,6 +9,7 @@ use super::{File, FileOps, Path, mount};
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::{IoDst, IoSrc};
+use crate::setting::{Setting, set_all};
 use crate::sync::Mutex;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -24,7 +25,7 @@ pub struct Key {
     /// Thread.
     pub tid: i32,
     /// Anything else that is counted.
-    pub index: u32,
+    pub index: u64,
 }
 
 /// Output of a generated file.
@@ -66,6 +67,8 @@ pub enum Kind {
     Text(Read),
     /// A text that can be written, too.
     Setting(Read, Write),
+    /// Numbers in a line that can be written, too.
+    Numbers(&'static [&'static Setting]),
     /// A constant text.
     Const(&'static str),
     /// A symbolic link.
@@ -96,12 +99,33 @@ pub struct Entry {
     pub kind: Kind,
 }
 
+impl Entry {
+    /// Whether it can be written to.
+    pub fn can_be_set(&self) -> bool {
+        matches!(self.kind, Kind::Setting(..) | Kind::Numbers(_))
+    }
+
+    /// Takes what was written to it. EIO if it can't be written to.
+    pub fn set(&self, key: &Key, bytes: &[u8]) -> Result<()> {
+        match &self.kind {
+            Kind::Setting(_, write) => write(key, bytes),
+            Kind::Numbers(settings) => set_all(settings, &parse_numbers(bytes)?),
+            _ => Err(Errno::EIO),
+        }
+    }
+}
+
+/// Numbers in a line that can be written.
+pub const fn numbers(name: &'static str, settings: &'static [&'static Setting]) -> Entry {
+    entry(name, Kind::Numbers(settings))
+}
+
 /// An entry with the usual permissions of its kind.
 pub const fn entry(name: &'static str, kind: Kind) -> Entry {
     let mode = match kind {
         Kind::Dir(_) => 0o555,
         Kind::Link(_) | Kind::Magic(..) => 0o777,
-        Kind::Setting(..) => 0o644,
+        Kind::Setting(..) | Kind::Numbers(_) => 0o644,
         _ => 0o444,
     };
     Entry { name, mode, kind }
@@ -216,7 +240,7 @@ pub fn entry_of(inode: &Arc<dyn Inode>) -> Option<(Key, &'static Entry)> {
 /// A number that is the same whenever the same entry is looked up.
 fn ino_of(key: &Key, entry: &'static Entry) -> u64 {
     let place = core::ptr::from_ref(entry) as u64 & 0xff_ffff;
-    let about = (key.pid as u64) << 20 ^ (key.tid as u64) << 8 ^ u64::from(key.index) << 40;
+    let about = (key.pid as u64) << 20 ^ (key.tid as u64) << 8 ^ key.index << 40;
     (place << 4 ^ about ^ 1 << 36) & 0x7fff_ffff_ffff
 }
 
@@ -304,7 +328,7 @@ impl Inode for PseudoInode {
 
     fn truncate(&self, _len: u64) -> Result<()> {
         match &self.entry.kind {
-            Kind::Setting(..) => Ok(()),
+            Kind::Setting(..) | Kind::Numbers(_) => Ok(()),
             _ => Err(Errno::EPERM),
         }
     }
@@ -361,6 +385,10 @@ impl FileOps for PseudoFile {
             match &self.inode.entry.kind {
                 Kind::Text(read) | Kind::Setting(read, _) => read(&self.inode.key, &mut text)?,
                 Kind::Const(constant) => text.bytes(constant.as_bytes()),
+                Kind::Numbers(settings) => {
+                    let values: Vec<i64> = settings.iter().map(|setting| setting.get()).collect();
+                    show_numbers(&mut text, &values);
+                }
                 Kind::Dir(_) => return Err(Errno::EISDIR),
                 _ => return Err(Errno::EINVAL),
             }
@@ -372,13 +400,15 @@ impl FileOps for PseudoFile {
     }
 
     fn write_at(&self, _file: &File, offset: u64, src: &mut IoSrc<'_>) -> Result<(usize, u64)> {
-        let Kind::Setting(_, write) = &self.inode.entry.kind else { return Err(Errno::EIO) };
+        if !self.inode.entry.can_be_set() {
+            return Err(Errno::EIO);
+        }
         let mut bytes = [0; 512];
         if src.remaining() > bytes.len() {
             return Err(Errno::EINVAL);
         }
         let n = src.read(&mut bytes)?;
-        write(&self.inode.key, &bytes[..n])?;
+        self.inode.entry.set(&self.inode.key, &bytes[..n])?;
         Ok((n, offset + n as u64))
     }
 
@@ -426,6 +456,19 @@ impl FileOps for PseudoFile {
     fn sync(&self, _file: &File, _data_only: bool) -> Result<()> {
         Ok(())
     }
+}
+
+/// A line of numbers.
+pub fn show_numbers(out: &mut Text, values: &[i64]) {
+    for (at, value) in values.iter().enumerate() {
+        say!(out, "{}{value}", if at == 0 { "" } else { "\t" });
+    }
+    say!(out, "\n");
+}
+
+/// The numbers of a line. EINVAL if something else is there.
+pub fn parse_numbers(bytes: &[u8]) -> Result<Vec<i64>> {
+    bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(parse_number).collect()
 }
 
 /// A number written to a setting, as C has them: `0x10` and `020` are 16. EINVAL if it isn't one.

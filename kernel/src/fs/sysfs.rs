@@ -151,7 +151,7 @@ static CPU: Dir = Dir {
     changing: Some(Changing {
         find: |_, name| {
             let index = numbered("cpu", name).filter(|&cpu| cpu < cpus())?;
-            Some((Key { index, ..Key::default() }, &ONE_CPU))
+            Some((Key { index: index.into(), ..Key::default() }, &ONE_CPU))
         },
         list: |_, from, emit| list_cpus(from, FileType::Directory, emit),
     }),
@@ -162,7 +162,7 @@ static VULNERABILITIES: Dir = Dir {
     changing: Some(Changing {
         find: |_, name| {
             let index = speculation::NAMES.iter().position(|known| known.as_bytes() == name)?;
-            Some((Key { index: index as u32, ..Key::default() }, &VULNERABILITY))
+            Some((Key { index: index as u64, ..Key::default() }, &VULNERABILITY))
         },
         list: |_, from, emit| {
             for (at, name) in speculation::NAMES.iter().enumerate().skip(from as usize) {
@@ -258,7 +258,7 @@ static NODE: Dir = Dir::fixed(&[
             changing: Some(Changing {
                 find: |_, name| {
                     let index = numbered("cpu", name).filter(|&cpu| cpu < cpus())?;
-                    Some((Key { index, ..Key::default() }, &CPU_LINK))
+                    Some((Key { index: index.into(), ..Key::default() }, &CPU_LINK))
                 },
                 list: |_, from, emit| list_cpus(from, FileType::Symlink, emit),
             }),
@@ -279,7 +279,7 @@ static BLOCK: Dir = Dir {
         find: |_, name| {
             let disks = block::disks();
             let index = disks.iter().position(|disk| disk.name().as_bytes() == name)?;
-            Some((Key { index: index as u32, ..Key::default() }, &DISK))
+            Some((Key { index: index as u64, ..Key::default() }, &DISK))
         },
         list: |_, from, emit| {
             for (at, disk) in block::disks().iter().enumerate().skip(from as usize) {
@@ -347,7 +347,7 @@ static NET: Dir = Dir {
         find: |_, name| {
             let all = interfaces(stack());
             let index = all.iter().position(|one| one.name.as_bytes() == name)?;
-            Some((Key { index: index as u32, ..Key::default() }, &INTERFACE))
+            Some((Key { index: index as u64, ..Key::default() }, &INTERFACE))
         },
         list: |_, from, emit| {
             for (at, one) in interfaces(stack()).iter().enumerate().skip(from as usize) {

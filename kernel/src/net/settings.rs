@@ -111,7 +111,7 @@ pub fn reserved() -> String {
 /// Changes them. EINVAL for what is no list of ports.
 pub fn set_reserved(text: &str) -> Result<()> {
     const MOST: usize = 1024;
-    let mut list = Vec::new();
+    let mut list: Vec<(u16, u16)> = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (low, high) = part.split_once('-').unwrap_or((part, part));
         let port = |text: &str| text.trim().parse::<u16>().map_err(|_| Errno::EINVAL);
@@ -119,9 +119,9 @@ pub fn set_reserved(text: &str) -> Result<()> {
         if low > high || list.len() >= MOST {
             return Err(Errno::EINVAL);
         }
-        list.push((low, high));
+        let at = list.iter().take_while(|&&other| other < (low, high)).count();
+        list.insert(at, (low, high));
     }
-    list.sort_unstable();
     *RESERVED.lock() = list;
     Ok(())
 }

@@ -2,8 +2,10 @@
 
 use super::fs_path;
 use crate::errno::{Errno, Result};
+use crate::event::pidfd::PidFd;
+use crate::fs::nsfs::{self, NamespaceFile};
 use crate::fs::walk::Resolve;
-use crate::fs::{FileType, ops};
+use crate::fs::{FileType, FsContext, ops};
 use crate::io::{get_user, get_user_str, put_user, put_user_slice};
 use crate::sync::SpinLock;
 use crate::task::creds::cap;
@@ -11,7 +13,7 @@ use crate::task::{Task, acct, current};
 use crate::time::{SECOND, realtime_ns};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
-use linux_raw_sys::general::{AT_FDCWD, O_APPEND, O_WRONLY};
+use linux_raw_sys::general::{AT_FDCWD, CLONE_NEWNS, CLONE_NEWUSER, O_APPEND, O_WRONLY};
 
 /// What adjtimex(2) keeps for those who ask: status, errors in microseconds, time constant.
 struct Discipline {
@@ -225,8 +227,45 @@ pub fn ioprio_set(which: u32, who: i32, priority: u32) -> Result<usize> {
     Ok(0)
 }
 
-/// setns(2): there is one namespace of each kind but mounts, and none is a file.
-pub fn setns(fd: i32, _kind: u32) -> Result<usize> {
-    fs_path::file(fd)?;
-    Err(Errno::EINVAL)
+/// setns(2): all are in the same namespaces but those of mounts.
+pub fn setns(fd: i32, kinds: u32) -> Result<usize> {
+    let file = fs_path::file(fd)?;
+    let (kinds, mounts) = match file.downcast::<NamespaceFile>() {
+        Some(found) if kinds == 0 || kinds == found.kind.flag => {
+            (found.kind.flag, found.mounts.clone())
+        }
+        Some(_) => return Err(Errno::EINVAL),
+        None => {
+            let process = PidFd::process(&file).map_err(|_| Errno::EINVAL)?;
+            if kinds == 0 || kinds & !nsfs::ALL != 0 {
+                return Err(Errno::EINVAL);
+            }
+            let task = process.main_thread().ok_or(Errno::ESRCH)?;
+            (kinds, task.try_fs().map(|fs| fs.namespace().clone()))
+        }
+    };
+    // Nobody joins the users that it belongs to.
+    if kinds & CLONE_NEWUSER != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let task = current();
+    let needed: &[u32] = if kinds & CLONE_NEWNS != 0 {
+        &[cap::SYS_ADMIN, cap::SYS_CHROOT]
+    } else {
+        &[cap::SYS_ADMIN]
+    };
+    if !needed.iter().all(|&cap| task.capable(cap)) {
+        return Err(Errno::EPERM);
+    }
+    if let Some(mounts) = mounts.filter(|_| kinds & CLONE_NEWNS != 0) {
+        let own = task.fs();
+        // One reference here, and the task's.
+        if Arc::strong_count(&own) > 2 {
+            return Err(Errno::EINVAL);
+        }
+        let top = mounts.top();
+        let context = FsContext::new(mounts, top.clone(), top, own.umask());
+        drop(task.set_fs(Some(Arc::new(context))));
+    }
+    Ok(0)
 }

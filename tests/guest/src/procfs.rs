@@ -20,6 +20,8 @@ cases![
     scores_follow_their_bias,
     the_dead_are_shown_until_they_are_waited_for,
     those_who_must_not_be_dumped_are_not_looked_into,
+    namespaces_are_files,
+    mapped_files_are_links,
 ];
 
 fn self_describes_this_process() {
@@ -383,4 +385,116 @@ fn those_who_must_not_be_dumped_are_not_looked_into() {
         ok(prctl(PR_SET_DUMPABLE, 0));
         look(false);
     });
+}
+
+fn namespaces_are_files() {
+    use std::os::unix::fs::MetadataExt;
+    const NS_GET_USERNS: c_ulong = 0xb701;
+    const NS_GET_PARENT: c_ulong = 0xb702;
+    const NS_GET_NSTYPE: c_ulong = 0xb703;
+    const NEWTIME: c_int = 0x80;
+    let kinds = [
+        ("cgroup", CLONE_NEWCGROUP),
+        ("ipc", CLONE_NEWIPC),
+        ("mnt", CLONE_NEWNS),
+        ("net", CLONE_NEWNET),
+        ("pid", CLONE_NEWPID),
+        ("time", NEWTIME),
+        ("user", CLONE_NEWUSER),
+        ("uts", CLONE_NEWUTS),
+    ];
+    let open = |path: &str| ok(unsafe { open(c(path).as_ptr(), O_RDONLY | O_CLOEXEC) });
+    let dev = std::fs::metadata("/proc/self/ns/uts").unwrap().dev();
+    for (name, flag) in kinds {
+        let path = format!("/proc/self/ns/{name}");
+        let meta = std::fs::metadata(&path).unwrap();
+        assert!(meta.is_file() && meta.dev() == dev, "{name}");
+        let text = read_link(&path).unwrap();
+        assert_eq!(text.to_str().unwrap(), format!("{name}:[{}]", meta.ino()));
+        let fd = open(&path);
+        unsafe {
+            let mut stat: stat = std::mem::zeroed();
+            ok(fstat(fd, &mut stat));
+            assert_eq!(stat.st_ino, meta.ino());
+            assert_eq!(ok(ioctl(fd, NS_GET_NSTYPE)), flag);
+            let other = if flag == CLONE_NEWUTS { CLONE_NEWIPC } else { CLONE_NEWUTS };
+            fails!(setns(fd, other), EINVAL);
+            if flag == CLONE_NEWUSER {
+                fails!(setns(fd, flag), EINVAL);
+            } else {
+                let users = ok(ioctl(fd, NS_GET_USERNS));
+                ok(fstat(users, &mut stat));
+                assert_eq!(stat.st_ino, std::fs::metadata("/proc/self/ns/user").unwrap().ino());
+                // Where it is already.
+                child_passes(|| {
+                    ok(setns(fd, 0));
+                    ok(setns(fd, flag));
+                });
+                if flag != CLONE_NEWPID {
+                    fails!(ioctl(fd, NS_GET_PARENT), EINVAL);
+                }
+            }
+            close(fd);
+        }
+    }
+    unsafe { fails!(setns(open("/dev/null"), 0), EINVAL) };
+    // Mounts of another namespace are those that one sees who joins it.
+    let dir = scratch();
+    let (reader, writer) = pipe();
+    let (waits, ends) = pipe();
+    let other = child(|| unsafe {
+        close(ends);
+        ok(unshare(CLONE_NEWNS));
+        ok(mount(
+            c"none".as_ptr(),
+            c"/".as_ptr(),
+            std::ptr::null(),
+            MS_REC | MS_PRIVATE,
+            std::ptr::null(),
+        ));
+        let kind = c"tmpfs".as_ptr();
+        ok(mount(kind, c(&dir).as_ptr(), kind, 0, std::ptr::null()));
+        std::fs::write(format!("{dir}/there"), "").unwrap();
+        harness::write(writer, b"x");
+        harness::read(waits, 1);
+        0
+    });
+    assert_eq!(harness::read(reader, 1), b"x");
+    let theirs = format!("/proc/{other}/ns/mnt");
+    assert_ne!(read_link(&theirs).unwrap(), read_link("/proc/self/ns/mnt").unwrap());
+    let pidfd = ok(unsafe { syscall(SYS_pidfd_open, other, 0) }) as c_int;
+    for (fd, flag) in [(open(&theirs), 0), (pidfd, CLONE_NEWNS | CLONE_NEWUTS)] {
+        child_passes(|| {
+            assert!(!std::path::Path::new(&format!("{dir}/there")).exists());
+            ok(unsafe { setns(fd, flag) });
+            assert!(std::path::Path::new(&format!("{dir}/there")).exists());
+            assert_eq!(std::env::current_dir().unwrap().to_str(), Some("/"));
+            assert_eq!(read_link(&theirs).unwrap(), read_link("/proc/self/ns/mnt").unwrap());
+        });
+    }
+    unsafe { fails!(setns(pidfd, 0), EINVAL) };
+    unsafe { close(ends) };
+    wait_for(other);
+}
+
+fn mapped_files_are_links() {
+    use std::os::unix::fs::MetadataExt;
+    let path = format!("{}/mapped", scratch());
+    std::fs::write(&path, [1; 8192]).unwrap();
+    let fd = ok(unsafe { open(c(&path).as_ptr(), O_RDONLY) });
+    let at = unsafe { mmap(std::ptr::null_mut(), 8192, PROT_READ, MAP_PRIVATE, fd, 0) };
+    assert_ne!(at, MAP_FAILED);
+    let name = format!("{:x}-{:x}", at as usize, at as usize + 8192);
+    let link = format!("/proc/self/map_files/{name}");
+    let listed = || {
+        let names = read_dir("/proc/self/map_files").unwrap();
+        names.map(|entry| entry.unwrap().file_name()).any(|found| found.to_str() == Some(&name))
+    };
+    assert!(listed());
+    assert_eq!(read_link(&link).unwrap().to_str(), Some(&*path));
+    let ino = |path: &str| std::fs::metadata(path).unwrap().ino();
+    assert_eq!(ino(&link), ino(&path));
+    assert_eq!(read(&link).unwrap().len(), 8192);
+    ok(unsafe { munmap(at, 8192) });
+    assert!(!listed() && std::fs::metadata(&link).is_err());
 }

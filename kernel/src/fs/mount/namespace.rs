@@ -6,18 +6,21 @@ use crate::errno::{Errno, Result};
 use crate::fs::FsContext;
 use crate::sync::{Once, SpinLock};
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A tree of mounts of its own.
 pub struct Namespace {
     /// The mount at its root. Locked after the table of mounts.
     root: SpinLock<Arc<Mount>>,
+    /// Which one it is, of those that there ever were.
+    number: u64,
 }
 
 static FIRST: Once<Arc<Namespace>> = Once::new();
 
 /// The namespace that the machine starts with. EBUSY if there is one.
 pub(super) fn start(root: &Arc<Mount>) -> Result<()> {
-    let first = Arc::new(Namespace { root: SpinLock::new(root.clone()) });
+    let first = Arc::new(Namespace { root: SpinLock::new(root.clone()), number: 0 });
     FIRST.set(first).map(|_| ()).map_err(|_| Errno::EBUSY)
 }
 
@@ -29,6 +32,18 @@ pub fn present() -> Option<Arc<Namespace>> {
 }
 
 impl Namespace {
+    /// 0 for the first one; no two have the same.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its root.
+    pub fn top(&self) -> Path {
+        let mount = self.root.lock().clone();
+        let dentry = mount.root.clone();
+        Path { mount, dentry }
+    }
+
     /// Whether a mount without a place is its root.
     pub(super) fn has_root(&self, mount: &Arc<Mount>) -> bool {
         Arc::ptr_eq(&self.root.lock(), mount)
@@ -50,7 +65,10 @@ impl Namespace {
         let new = pairs.first().map_or_else(|| root.clone(), |(_, new)| new.clone());
         mounts.push(new.clone());
         drop(mounts);
-        Ok(Arc::new(Namespace { root: SpinLock::new(new) }))
+        // Beyond the numbers of the first ones of all kinds.
+        static NEXT: AtomicU64 = AtomicU64::new(1000);
+        let number = NEXT.fetch_add(1, Relaxed);
+        Ok(Arc::new(Namespace { root: SpinLock::new(new), number }))
     }
 }
 

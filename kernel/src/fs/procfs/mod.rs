@@ -111,10 +111,8 @@ const GONE: Errno = Errno::ESRCH;
 
 /// Changes a setting by the name that sysctl(8) has for it. ENOENT if there is none that can be changed.
 pub fn set_sysctl(name: &str, value: &str) -> Result<()> {
-    match sysctl(name).map(|entry| &entry.kind) {
-        Some(Kind::Setting(_, set)) => set(&Key::default(), value.as_bytes()),
-        _ => Err(Errno::ENOENT),
-    }
+    let entry = sysctl(name).filter(|entry| entry.can_be_set()).ok_or(Errno::ENOENT)?;
+    entry.set(&Key::default(), value.as_bytes())
 }
 
 /// The file below /proc/sys that a name is for.
@@ -144,7 +142,7 @@ mod tests {
             let name = alloc::format!("{prefix}{}", entry.name);
             match &entry.kind {
                 Kind::Dir(inner) => settable(inner, &alloc::format!("{name}."), out),
-                Kind::Setting(..) => out.push(name),
+                _ if entry.can_be_set() => out.push(name),
                 _ => {}
             }
         }

@@ -5,20 +5,24 @@ use super::{GONE, maps, mounts, net, number};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Inode;
+use crate::fs::nsfs::{self, NamespaceFile};
 use crate::fs::perm::cap;
 use crate::fs::pseudo::{
     Changing, Dir, Emit, Entry, Key, Kind, Text, entry, entry_of, parse_number,
 };
 use crate::fs::walk::name_of;
 use crate::fs::{File, FileType, FsContext, Path, hooks};
+use crate::mm::MapInfo;
 use crate::say;
 use crate::task::inspect::{Identity, may_inspect};
 use crate::task::{self, Login, Process, Remains, Task, coredump, current};
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use dock2uni_ext4::sort;
+use linux_raw_sys::general::CLONE_NEWNS;
 
 /// The thread an entry is about: a given one, or the process's main thread.
 pub fn find(key: &Key) -> Result<Arc<Task>> {
@@ -91,6 +95,19 @@ const fn private(name: &'static str, kind: Kind) -> Entry {
     Entry { name, mode: 0o400, kind }
 }
 
+/// A link to a namespace of a process.
+macro_rules! namespace {
+    ($name:literal, $kind:expr) => {
+        entry(
+            $name,
+            Kind::Magic(
+                |key| Ok(namespace(key, &$kind)?.text().into_bytes()),
+                |key| Ok(namespace(key, &$kind)?.place()),
+            ),
+        )
+    };
+}
+
 macro_rules! common {
     ($($more:expr),* $(,)?) => {
         &[
@@ -108,13 +125,14 @@ macro_rules! common {
             private("io", Kind::Text(io)),
             entry("limits", Kind::Text(limits)),
             entry("loginuid", Kind::Setting(loginuid, set_loginuid)),
+            MAP_FILES,
             entry("maps", Kind::Text(maps::maps)),
             entry("mem", Kind::Open(maps::open_mem)),
             entry("mountinfo", Kind::Text(mounts::mountinfo)),
             entry("mounts", Kind::Text(mounts::mounts)),
             entry("mountstats", Kind::Text(mounts::mountstats)),
             entry("net", Kind::Dir(&net::NET)),
-            entry("ns", Kind::Dir(&NS)),
+            Entry { name: "ns", mode: 0o511, kind: Kind::Dir(&NS) },
             entry("oom_adj", Kind::Const("0\n")),
             entry("oom_score", Kind::Text(oom_score)),
             entry("oom_score_adj", Kind::Setting(oom_score_adj, set_oom_score_adj)),
@@ -219,7 +237,7 @@ static FDINFO_FILE: Entry = Entry { name: "fdinfo", mode: 0o400, kind: Kind::Tex
 
 fn open_fd(key: &Key, name: &[u8]) -> Option<Key> {
     let fd = number(name)?;
-    let found = Key { index: fd as u32, ..*key };
+    let found = Key { index: fd as u64, ..*key };
     file_of(&found).ok()?;
     Some(found)
 }
@@ -318,16 +336,77 @@ fn exe_text(key: &Key) -> Result<Vec<u8>> {
     visible(&exe(key)?)
 }
 
-/// Namespaces: one of each, for everybody. Numbers as Linux gives them to the first of each kind.
+/// The namespaces that a process is in.
 static NS: Dir = Dir::fixed(&[
-    entry("cgroup", Kind::Link(|_| Ok(b"cgroup:[4026531835]".to_vec()))),
-    entry("ipc", Kind::Link(|_| Ok(b"ipc:[4026531839]".to_vec()))),
-    entry("mnt", Kind::Link(|_| Ok(b"mnt:[4026531841]".to_vec()))),
-    entry("net", Kind::Link(|_| Ok(b"net:[4026531840]".to_vec()))),
-    entry("pid", Kind::Link(|_| Ok(b"pid:[4026531836]".to_vec()))),
-    entry("user", Kind::Link(|_| Ok(b"user:[4026531837]".to_vec()))),
-    entry("uts", Kind::Link(|_| Ok(b"uts:[4026531838]".to_vec()))),
+    namespace!("cgroup", nsfs::CGROUP),
+    namespace!("ipc", nsfs::IPC),
+    namespace!("mnt", nsfs::MNT),
+    namespace!("net", nsfs::NET),
+    namespace!("pid", nsfs::PID),
+    namespace!("pid_for_children", nsfs::PID),
+    namespace!("time", nsfs::TIME),
+    namespace!("time_for_children", nsfs::TIME),
+    namespace!("user", nsfs::USER),
+    namespace!("uts", nsfs::UTS),
 ]);
+
+fn namespace(key: &Key, kind: &'static nsfs::Kind) -> Result<NamespaceFile> {
+    let task = check_access(key)?.ok_or(Errno::ENOENT)?;
+    let mounts = match kind.flag {
+        CLONE_NEWNS => Some(task.try_fs().ok_or(Errno::ENOENT)?.namespace().clone()),
+        _ => None,
+    };
+    Ok(NamespaceFile { kind, mounts })
+}
+
+/// Files that are mapped, by the addresses of the mappings; a key holds the first page's number.
+const MAP_FILES: Entry = Entry {
+    name: "map_files",
+    mode: 0o500,
+    kind: Kind::Dir(&Dir {
+        entries: &[],
+        changing: Some(Changing { find: find_mapped, list: list_mapped }),
+    }),
+};
+
+static MAP_FILE: Entry =
+    Entry { name: "map_files", mode: 0o700, kind: Kind::Magic(mapped_text, mapped) };
+
+/// The mappings of files.
+fn mappings(key: &Key) -> Result<impl Iterator<Item = MapInfo>> {
+    let space = check_access(key)?.and_then(|task| task.mm()).ok_or(Errno::ENOENT)?;
+    let named = |map: &MapInfo| map.file.as_ref().is_some_and(|file| file.path.is_some());
+    Ok(space.vmas().into_iter().filter(named))
+}
+
+fn range_name(map: &MapInfo) -> String {
+    format!("{:x}-{:x}", map.start, map.end)
+}
+
+fn find_mapped(key: &Key, name: &[u8]) -> Option<(Key, &'static Entry)> {
+    let map = mappings(key).ok()?.find(|map| range_name(map).as_bytes() == name)?;
+    Some((Key { index: (map.start / PAGE_SIZE) as u64, ..*key }, &MAP_FILE))
+}
+
+fn list_mapped(key: &Key, from: u64, emit: Emit<'_>) {
+    let Ok(maps) = mappings(key) else { return };
+    for map in maps {
+        let next = (map.start / PAGE_SIZE) as u64 + 1;
+        if next > from && !emit(next, range_name(&map).as_bytes(), FileType::Symlink) {
+            return;
+        }
+    }
+}
+
+fn mapped(key: &Key) -> Result<Path> {
+    let start = key.index as usize * PAGE_SIZE;
+    let map = mappings(key)?.find(|map| map.start == start).ok_or(Errno::ENOENT)?;
+    map.file.and_then(|file| file.path.clone()).ok_or(Errno::ENOENT)
+}
+
+fn mapped_text(key: &Key) -> Result<Vec<u8>> {
+    visible(&mapped(key)?)
+}
 
 // Texts.
 

@@ -4,18 +4,19 @@
 use super::system::RELEASE;
 use crate::errno::{Errno, Result};
 use crate::event::inotify;
-use crate::fs::pseudo::{Dir, Entry, Kind, Text, entry, parse_number};
+use crate::fs::pseudo::{
+    Dir, Entry, Kind, Text, entry, numbers, parse_number, parse_numbers, show_numbers,
+};
 use crate::fs::{leases, mount, pipe};
 use crate::ipc::{keys, mqueue, msg, sem};
 use crate::mm::{MAX_MAPS, commit, shm};
 use crate::net::settings;
 use crate::say;
-use crate::setting;
+use crate::setting::Setting;
 use crate::task::coredump::pattern;
 use crate::task::{pid, rlimit};
 use crate::uts;
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 const fn dir(name: &'static str, entries: &'static Dir) -> Entry {
     entry(name, Kind::Dir(entries))
@@ -25,11 +26,19 @@ const fn text(name: &'static str, text: &'static str) -> Entry {
     entry(name, Kind::Const(text))
 }
 
+/// Settings in one line.
+macro_rules! numbers {
+    ($name:literal, $($setting:expr),+) => {{
+        static ALL: &[&Setting] = &[$(&$setting),+];
+        numbers($name, ALL)
+    }};
+}
+
 /// A number that keeps what is written to it.
 macro_rules! number {
     ($name:literal, $default:literal) => {{
-        static VALUE: AtomicI64 = AtomicI64::new($default);
-        number!($name, VALUE)
+        static VALUE: Setting = Setting::new($default, i32::MIN as i64, i32::MAX as i64);
+        numbers!($name, VALUE)
     }};
     ($name:literal, $value:expr) => {
         entry(
@@ -46,39 +55,6 @@ macro_rules! number {
             ),
         )
     };
-}
-
-/// A number within bounds.
-macro_rules! setting {
-    ($name:literal, $setting:expr) => {
-        settings!($name, $setting)
-    };
-}
-
-/// Several numbers within bounds, in one line.
-macro_rules! settings {
-    ($name:literal, $($setting:expr),+) => {
-        entry(
-            $name,
-            Kind::Setting(
-                |_, out| show_numbers(out, &[$($setting.get()),+]),
-                |_, bytes| setting::set_all(&[$(&$setting),+], &numbers(bytes)?),
-            ),
-        )
-    };
-}
-
-fn show_numbers(out: &mut Text, values: &[i64]) -> Result<()> {
-    for (at, value) in values.iter().enumerate() {
-        say!(out, "{}{value}", if at == 0 { "" } else { "\t" });
-    }
-    say!(out, "\n");
-    Ok(())
-}
-
-/// The numbers of a line. EINVAL if something else is there.
-fn numbers(bytes: &[u8]) -> Result<Vec<i64>> {
-    bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(parse_number).collect()
 }
 
 pub static ROOT: Dir = Dir::fixed(&[
@@ -100,9 +76,9 @@ static FS: Dir = Dir::fixed(&[
     dir(
         "inotify",
         &Dir::fixed(&[
-            setting!("max_queued_events", inotify::MAX_QUEUED),
-            setting!("max_user_instances", inotify::MAX_INSTANCES),
-            setting!("max_user_watches", inotify::MAX_WATCHES),
+            numbers!("max_queued_events", inotify::MAX_QUEUED),
+            numbers!("max_user_instances", inotify::MAX_INSTANCES),
+            numbers!("max_user_watches", inotify::MAX_WATCHES),
         ]),
     ),
     text("inode-nr", "1024\t0\n"),
@@ -118,11 +94,11 @@ static FS: Dir = Dir::fixed(&[
     dir(
         "mqueue",
         &Dir::fixed(&[
-            setting!("msg_default", mqueue::DEFAULT_MESSAGES),
-            setting!("msg_max", mqueue::MAX_MESSAGES),
-            setting!("msgsize_default", mqueue::DEFAULT_LEN),
-            setting!("msgsize_max", mqueue::MAX_LEN),
-            setting!("queues_max", mqueue::MAX_QUEUES),
+            numbers!("msg_default", mqueue::DEFAULT_MESSAGES),
+            numbers!("msg_max", mqueue::MAX_MESSAGES),
+            numbers!("msgsize_default", mqueue::DEFAULT_LEN),
+            numbers!("msgsize_max", mqueue::MAX_LEN),
+            numbers!("queues_max", mqueue::MAX_QUEUES),
         ]),
     ),
     entry(
@@ -239,10 +215,10 @@ static KERNEL: Dir = Dir::fixed(&[
         ]),
     ),
     text("kptr_restrict", "1\n"),
-    setting!("msgmax", msg::MAX_LEN),
-    setting!("msgmnb", msg::MAX_BYTES),
+    numbers!("msgmax", msg::MAX_LEN),
+    numbers!("msgmnb", msg::MAX_BYTES),
     number!("msg_next_id", msg::QUEUES.next),
-    setting!("msgmni", msg::QUEUES.limit),
+    numbers!("msgmni", msg::QUEUES.limit),
     text("ngroups_max", "65536\n"),
     text("numa_balancing", "0\n"),
     entry(
@@ -293,10 +269,10 @@ static KERNEL: Dir = Dir::fixed(&[
         )]),
     ),
     number!("sem_next_id", sem::SETS.next),
-    settings!("sem", sem::MAX_IN_SET, sem::MAX_IN_ALL, sem::MAX_OPS, sem::SETS.limit),
-    setting!("shmall", shm::MAX_PAGES),
-    setting!("shmmax", shm::MAX_BYTES),
-    setting!("shmmni", shm::MAX_SEGMENTS),
+    numbers!("sem", sem::MAX_IN_SET, sem::MAX_IN_ALL, sem::MAX_OPS, sem::SETS.limit),
+    numbers!("shmall", shm::MAX_PAGES),
+    numbers!("shmmax", shm::MAX_BYTES),
+    numbers!("shmmni", shm::MAX_SEGMENTS),
     text("tainted", "0\n"),
     text("threads-max", "65536\n"),
     entry("version", Kind::Const("#1 SMP PREEMPT_DYNAMIC\n")),
@@ -346,15 +322,15 @@ static VM: Dir = Dir::fixed(&[
     entry("drop_caches", Kind::Setting(|_, out| drop_caches::show(out), drop_caches::set)),
     text("hugetlb_shm_group", "0\n"),
     text("legacy_va_layout", "0\n"),
-    setting!("max_map_count", MAX_MAPS),
+    numbers!("max_map_count", MAX_MAPS),
     number!("min_free_kbytes", 1024),
     text("mmap_min_addr", "65536\n"),
     text("nr_hugepages", "0\n"),
     text("nr_overcommit_hugepages", "0\n"),
     text("oom_kill_allocating_task", "0\n"),
-    setting!("overcommit_kbytes", commit::KIBIBYTES),
-    setting!("overcommit_memory", commit::MODE),
-    setting!("overcommit_ratio", commit::RATIO),
+    numbers!("overcommit_kbytes", commit::KIBIBYTES),
+    numbers!("overcommit_memory", commit::MODE),
+    numbers!("overcommit_ratio", commit::RATIO),
     text("panic_on_oom", "0\n"),
     number!("swappiness", 60),
     number!("vfs_cache_pressure", 100),
@@ -368,26 +344,27 @@ static NET: Dir = Dir::fixed(&[
             text("default_qdisc", "pfifo_fast\n"),
             number!("netdev_max_backlog", 1000),
             number!("optmem_max", 20480),
-            setting!("rmem_default", settings::BUFFERS[0]),
-            setting!("rmem_max", settings::MAX_BUFFERS[0]),
-            setting!("somaxconn", settings::SOMAXCONN),
-            setting!("wmem_default", settings::BUFFERS[1]),
-            setting!("wmem_max", settings::MAX_BUFFERS[1]),
+            numbers!("rmem_default", settings::BUFFERS[0]),
+            numbers!("rmem_max", settings::MAX_BUFFERS[0]),
+            numbers!("somaxconn", settings::SOMAXCONN),
+            numbers!("wmem_default", settings::BUFFERS[1]),
+            numbers!("wmem_max", settings::MAX_BUFFERS[1]),
         ]),
     ),
     dir(
         "ipv4",
         &Dir::fixed(&[
-            setting!("icmp_echo_ignore_all", settings::SILENT),
+            numbers!("icmp_echo_ignore_all", settings::SILENT),
             number!("ip_forward", 0),
             entry(
                 "ip_local_port_range",
                 Kind::Setting(
                     |_, out| {
                         let ports = settings::ports();
-                        show_numbers(out, &[(*ports.start()).into(), (*ports.end()).into()])
+                        show_numbers(out, &[(*ports.start()).into(), (*ports.end()).into()]);
+                        Ok(())
                     },
-                    |_, bytes| settings::set_ports(&numbers(bytes)?),
+                    |_, bytes| settings::set_ports(&parse_numbers(bytes)?),
                 ),
             ),
             entry(
@@ -403,26 +380,29 @@ static NET: Dir = Dir::fixed(&[
                     },
                 ),
             ),
-            setting!("ip_nonlocal_bind", settings::NONLOCAL_BIND),
-            setting!("ip_unprivileged_port_start", settings::FIRST_FREE_PORT),
+            numbers!("ip_nonlocal_bind", settings::NONLOCAL_BIND),
+            numbers!("ip_unprivileged_port_start", settings::FIRST_FREE_PORT),
             entry(
                 "ping_group_range",
                 Kind::Setting(
-                    |_, out| show_numbers(out, &settings::ping_groups()),
-                    |_, bytes| settings::set_ping_groups(&numbers(bytes)?),
+                    |_, out| {
+                        show_numbers(out, &settings::ping_groups());
+                        Ok(())
+                    },
+                    |_, bytes| settings::set_ping_groups(&parse_numbers(bytes)?),
                 ),
             ),
             text("tcp_available_congestion_control", "cubic\n"),
             text("tcp_congestion_control", "cubic\n"),
             number!("tcp_fastopen", 0),
-            setting!("tcp_fin_timeout", settings::FIN_TIMEOUT),
-            setting!("tcp_keepalive_intvl", settings::KEEP_ALIVE[1]),
-            setting!("tcp_keepalive_probes", settings::KEEP_ALIVE[2]),
-            setting!("tcp_keepalive_time", settings::KEEP_ALIVE[0]),
-            setting!("tcp_max_syn_backlog", settings::SYN_BACKLOG),
-            setting!("tcp_max_tw_buckets", settings::TIME_WAITS),
+            numbers!("tcp_fin_timeout", settings::FIN_TIMEOUT),
+            numbers!("tcp_keepalive_intvl", settings::KEEP_ALIVE[1]),
+            numbers!("tcp_keepalive_probes", settings::KEEP_ALIVE[2]),
+            numbers!("tcp_keepalive_time", settings::KEEP_ALIVE[0]),
+            numbers!("tcp_max_syn_backlog", settings::SYN_BACKLOG),
+            numbers!("tcp_max_tw_buckets", settings::TIME_WAITS),
             text("tcp_mem", "46704\t62274\t93408\n"),
-            settings!(
+            numbers!(
                 "tcp_rmem",
                 settings::TCP_RECEIVE[0],
                 settings::TCP_RECEIVE[1],
@@ -430,12 +410,12 @@ static NET: Dir = Dir::fixed(&[
             ),
             text("tcp_sack", "1\n"),
             number!("tcp_slow_start_after_idle", 1),
-            setting!("tcp_syn_retries", settings::SYN_RETRIES),
-            setting!("tcp_syncookies", settings::COOKIES),
+            numbers!("tcp_syn_retries", settings::SYN_RETRIES),
+            numbers!("tcp_syncookies", settings::COOKIES),
             text("tcp_timestamps", "1\n"),
             number!("tcp_tw_reuse", 2),
             text("tcp_window_scaling", "1\n"),
-            settings!(
+            numbers!(
                 "tcp_wmem",
                 settings::TCP_SEND[0],
                 settings::TCP_SEND[1],
@@ -458,7 +438,7 @@ static NET: Dir = Dir::fixed(&[
             ),
         ]),
     ),
-    dir("unix", &Dir::fixed(&[setting!("max_dgram_qlen", settings::DATAGRAMS)])),
+    dir("unix", &Dir::fixed(&[numbers!("max_dgram_qlen", settings::DATAGRAMS)])),
 ]);
 
 static CONF6: Dir = Dir::fixed(&[
