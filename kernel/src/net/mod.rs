@@ -23,6 +23,7 @@ pub mod icmp;
 pub mod ip;
 pub mod nd;
 pub mod netlink;
+pub mod owner;
 pub mod packet;
 pub mod ports;
 pub mod raw;

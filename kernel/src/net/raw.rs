@@ -4,6 +4,7 @@ use super::addr::IpAddr;
 use super::filter::Slot;
 use super::hearers::Hearers;
 use super::ip::{Header, protocol};
+use super::owner::Owner;
 use super::packet::Packet;
 use crate::bpf::View;
 use crate::event::Events;
@@ -22,6 +23,8 @@ pub struct Endpoint {
     pub v6: bool,
     /// Readiness.
     pub queue: Arc<WaitQueue>,
+    /// Whose it is.
+    pub owner: Owner,
     /// What the socket wants.
     pub filter: Slot,
     state: SpinLock<State>,
@@ -40,7 +43,14 @@ impl Endpoint {
     /// Hears `protocol` from everywhere.
     pub fn new(protocol: u8, v6: bool, queue: Arc<WaitQueue>) -> Arc<Endpoint> {
         let state = SpinLock::new(State::default());
-        Arc::new(Endpoint { protocol, v6, queue, filter: Slot::default(), state })
+        Arc::new(Endpoint {
+            protocol,
+            v6,
+            queue,
+            filter: Slot::default(),
+            owner: Owner::default(),
+            state,
+        })
     }
     /// Limits it to packets to `addr`.
     pub fn bind(&self, addr: Option<IpAddr>) {
@@ -70,6 +80,10 @@ impl Endpoint {
     /// Puts a packet back in front.
     pub fn put_back(&self, from: IpAddr, packet: Packet) {
         self.state.lock().received.push_front((from, packet));
+    }
+    /// Bytes that wait.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().received.iter().map(|(_, packet)| packet.len()).sum()
     }
     /// Length of the oldest packet.
     pub fn next_len(&self) -> Option<usize> {

@@ -2,6 +2,7 @@
 
 use super::filter::Slot;
 use super::hearers::Hearers;
+use super::owner::Owner;
 use crate::bpf::View;
 use crate::event::Events;
 use crate::sync::{SpinLock, WaitQueue};
@@ -31,6 +32,8 @@ pub struct Seen {
 pub struct Tap {
     /// Readiness.
     pub queue: Arc<WaitQueue>,
+    /// Whose it is.
+    pub owner: Owner,
     /// What the socket wants.
     pub filter: Slot,
     state: SpinLock<State>,
@@ -55,6 +58,7 @@ impl Tap {
         Arc::new(Tap {
             queue: Arc::new(WaitQueue::new()),
             filter: Slot::default(),
+            owner: Owner::default(),
             state: SpinLock::new(state),
         })
     }
@@ -77,6 +81,11 @@ impl Tap {
         let seen = state.seen.pop_front()?;
         state.bytes -= seen.bytes.len();
         Some(seen)
+    }
+    /// Whether it hears frames without their headers, and bytes that wait.
+    pub fn describe(&self) -> (bool, usize) {
+        let state = self.state.lock();
+        (state.cooked, state.bytes)
     }
     /// Length of the oldest frame.
     pub fn next_len(&self) -> Option<usize> {

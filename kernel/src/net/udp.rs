@@ -6,6 +6,7 @@ use super::checksum;
 use super::errors::{ErrorQueue, Failure, Origin};
 use super::filter::{self, Sharing, Slot};
 use super::ip::{self, Header, protocol};
+use super::owner::Owner;
 use super::packet::Packet;
 use super::stack::Stack;
 use super::{dhcp, dhcp6, icmp};
@@ -44,6 +45,8 @@ pub struct Endpoint {
     pub queue: Arc<WaitQueue>,
     /// What the socket wants.
     pub filter: Slot,
+    /// Whose it is.
+    pub owner: Owner,
     /// Whom it shares its port with.
     pub sharing: Sharing,
     state: SpinLock<State>,
@@ -75,6 +78,7 @@ impl Endpoint {
         Arc::new(Endpoint {
             queue,
             filter: Slot::default(),
+            owner: Owner::default(),
             sharing,
             state: SpinLock::new(State {
                 local,

@@ -22,6 +22,8 @@ cases![
     those_who_must_not_be_dumped_are_not_looked_into,
     namespaces_are_files,
     mapped_files_are_links,
+    sockets_are_listed_with_their_files,
+    sockets_are_told_by_netlink,
 ];
 
 fn self_describes_this_process() {
@@ -497,4 +499,173 @@ fn mapped_files_are_links() {
     assert_eq!(read(&link).unwrap().len(), 8192);
     ok(unsafe { munmap(at, 8192) });
     assert!(!listed() && std::fs::metadata(&link).is_err());
+}
+
+fn inode_of(fd: i32) -> u64 {
+    let mut stat: stat = unsafe { std::mem::zeroed() };
+    ok(unsafe { fstat(fd, &mut stat) });
+    stat.st_ino
+}
+
+/// User and inode of the socket between two ports (0: none) in a file of /proc/net.
+fn listed(file: &str, local: u16, remote: u16) -> (u32, u64) {
+    let text = read_to_string(format!("/proc/net/{file}")).unwrap();
+    let ends = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        let mut port = || {
+            let (_, port) = words.next()?.split_once(':')?;
+            u16::from_str_radix(port, 16).ok()
+        };
+        (port(), port()) == (Some(local), Some(remote))
+    };
+    let line = text.lines().find(ends).unwrap_or_else(|| panic!("{local} {remote}: {text}"));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    (words[7].parse().unwrap(), words[9].parse().unwrap())
+}
+
+fn sockets_are_listed_with_their_files() {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsRawFd;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    assert_eq!(listed("tcp", port, 0), (0, inode_of(listener.as_raw_fd())));
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let own = client.local_addr().unwrap().port();
+    assert_eq!(listed("tcp", own, port), (0, inode_of(client.as_raw_fd())));
+    // Nobody has it yet.
+    assert_eq!(listed("tcp", port, own).1, 0);
+    let (server, _) = listener.accept().unwrap();
+    assert_eq!(listed("tcp", port, own), (0, inode_of(server.as_raw_fd())));
+    let six = TcpListener::bind("[::1]:0").unwrap();
+    let number = six.local_addr().unwrap().port();
+    assert_eq!(listed("tcp6", number, 0).1, inode_of(six.as_raw_fd()));
+    // Whose it is says who made it.
+    child_passes(|| unsafe {
+        ok(setresuid(21, 21, 21));
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let number = udp.local_addr().unwrap().port();
+        assert_eq!(listed("udp", number, 0), (21, inode_of(udp.as_raw_fd())));
+    });
+    let raw = ok(unsafe { socket(AF_INET, SOCK_RAW, 199) });
+    assert_eq!(listed("raw", 199, 0).1, inode_of(raw));
+    let packet = ok(unsafe { socket(AF_PACKET, SOCK_RAW, 0) });
+    let text = read_to_string("/proc/net/packet").unwrap();
+    let ino = inode_of(packet).to_string();
+    assert!(text.lines().any(|line| line.split_whitespace().last() == Some(&ino)), "{text}");
+    // Unix sockets have numbers, and perhaps names.
+    let path = format!("{}/socket", scratch());
+    let named = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let text = read_to_string("/proc/net/unix").unwrap();
+    let line = |fd: i32| {
+        let ino = inode_of(fd).to_string();
+        let found = text.lines().find(|line| line.split_whitespace().nth(6) == Some(&ino));
+        found.unwrap_or_else(|| panic!("{ino}: {text}")).split_whitespace().collect::<Vec<_>>()
+    };
+    assert_eq!(line(named.as_raw_fd())[3..6], ["00010000", "0001", "01"]);
+    assert_eq!(line(named.as_raw_fd())[7..], [&*path]);
+    for socket in [&one, &other] {
+        assert_eq!(line(socket.as_raw_fd())[3..6], ["00000000", "0001", "03"]);
+        assert_eq!(line(socket.as_raw_fd()).len(), 7);
+    }
+}
+
+/// Dumps sockets by `NETLINK_SOCK_DIAG`: the bodies of the answers.
+fn diagnosed(request: &[u8]) -> Vec<Vec<u8>> {
+    unsafe {
+        let fd = ok(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+        let mut message = Vec::new();
+        message.extend((16 + request.len() as u32).to_ne_bytes());
+        // SOCK_DIAG_BY_FAMILY, a request for all.
+        message.extend(20u16.to_ne_bytes());
+        message.extend(0x301u16.to_ne_bytes());
+        message.extend([7u8, 0, 0, 0, 0, 0, 0, 0]);
+        message.extend(request);
+        ok(send(fd, message.as_ptr().cast(), message.len(), 0));
+        let mut bodies = Vec::new();
+        loop {
+            let bytes = harness::read(fd, 64 << 10);
+            let mut rest = &bytes[..];
+            while rest.len() >= 16 {
+                let len = u32::from_ne_bytes(rest[..4].try_into().unwrap()) as usize;
+                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+                assert_eq!(rest[8], 7, "its number");
+                match kind {
+                    20 => bodies.push(rest[16..len].to_vec()),
+                    // NLMSG_DONE
+                    3 => {
+                        close(fd);
+                        return bodies;
+                    }
+                    kind => panic!("{kind}: {:?}", &rest[16..len]),
+                }
+                rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// The value of an attribute behind a message's `fixed` bytes.
+fn attribute(body: &[u8], fixed: usize, wanted: u16) -> Option<&[u8]> {
+    let mut rest = &body[fixed..];
+    while rest.len() >= 4 {
+        let half = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
+        let len = usize::from(half(0));
+        if half(2) == wanted {
+            return Some(&rest[4..len]);
+        }
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
+}
+
+fn sockets_are_told_by_netlink() {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let own = client.local_addr().unwrap().port();
+    let (_server, _) = listener.accept().unwrap();
+    let word = |body: &[u8], at: usize| u32::from_ne_bytes(body[at..at + 4].try_into().unwrap());
+    // TCP of IPv4 from one port, in states of a mask, with TCP_INFO.
+    let ask = |port: u16, states: u32| {
+        let mut request = [0u8; 56];
+        (request[0], request[1], request[2]) = (AF_INET as u8, IPPROTO_TCP as u8, 2);
+        request[4..8].copy_from_slice(&states.to_ne_bytes());
+        request[8..10].copy_from_slice(&port.to_be_bytes());
+        diagnosed(&request)
+    };
+    let found = ask(port, 1 << 10);
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0][0], found[0][1]), (AF_INET as u8, 10));
+    assert_eq!(found[0][4..6], port.to_be_bytes());
+    assert_eq!(found[0][8..12], [127, 0, 0, 1]);
+    assert_eq!(u64::from(word(&found[0], 68)), inode_of(listener.as_raw_fd()));
+    let found = ask(own, 1 << 1);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0][6..8], port.to_be_bytes());
+    assert_eq!(u64::from(word(&found[0], 68)), inode_of(client.as_raw_fd()));
+    assert_eq!(attribute(&found[0], 72, 2).unwrap()[0], 1, "TCP_INFO has its state");
+    assert!(ask(own, 1 << 10).is_empty());
+    // Unix sockets, with names and peers.
+    let path = format!("{}/socket", scratch());
+    let named = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut request = [0u8; 24];
+    request[0] = AF_UNIX as u8;
+    request[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+    request[12] = 1 | 4;
+    let found = diagnosed(&request);
+    let of = |fd: i32| found.iter().find(|body| u64::from(word(body, 4)) == inode_of(fd)).unwrap();
+    let listener = of(named.as_raw_fd());
+    assert_eq!((listener[1], listener[2]), (SOCK_STREAM as u8, 10));
+    let name = attribute(listener, 16, 0).unwrap();
+    assert_eq!(name.strip_suffix(&[0]).unwrap_or(name), path.as_bytes());
+    for (this, that) in [(&one, &other), (&other, &one)] {
+        let body = of(this.as_raw_fd());
+        assert_eq!(body[2], 1);
+        let peer = attribute(body, 16, 2).unwrap();
+        assert_eq!(u64::from(word(peer, 0)), inode_of(that.as_raw_fd()));
+    }
 }

@@ -3,11 +3,15 @@
 use crate::errno::Result;
 use crate::fs::pseudo::{Dir, Entry, Key, Kind, Text, entry};
 use crate::net::addr::UnixName;
+use crate::net::owner::Owner;
 use crate::net::socket::ifreq::interfaces;
 use crate::net::stack;
+use crate::net::unix::Report;
 use crate::say;
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::net::{SOCK_DGRAM, SOCK_RAW};
 
 const fn text(name: &'static str, text: &'static str) -> Entry {
     entry(name, Kind::Const(text))
@@ -23,10 +27,10 @@ pub static NET: Dir = Dir::fixed(&[
         "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    \
         Drops    Inode\n",
     ),
-    text("packet", "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"),
+    entry("packet", Kind::Text(packet)),
     text("protocols", "protocol  size sockets  memory press maxhdr  slab module\n"),
-    text("raw", TITLE4),
-    text("raw6", TITLE6),
+    entry("raw", Kind::Text(|_, out| Ok(raw(out, false)))),
+    entry("raw6", Kind::Text(|_, out| Ok(raw(out, true)))),
     entry("route", Kind::Text(route)),
     entry("snmp", Kind::Text(snmp)),
     entry("sockstat", Kind::Text(sockstat)),
@@ -73,14 +77,14 @@ fn nobody(v6: bool) -> SocketAddr {
     SocketAddr::new(ip, 0)
 }
 
-/// One line: addresses, state number, queues.
+/// One line: addresses, state number, queues, whose it is.
 fn line(
     out: &mut Text,
     number: usize,
     v6: bool,
     ends: (SocketAddr, SocketAddr),
-    state: u8,
-    queues: (usize, usize),
+    (state, queues): (u8, (usize, usize)),
+    owner: &Owner,
 ) {
     say!(out, "{number:4}: ");
     address(out, ends.0, v6);
@@ -89,8 +93,10 @@ fn line(
     let (send, receive) = queues;
     say!(
         out,
-        " {state:02X} {send:08X}:{receive:08X} 00:00000000 00000000     0        0 0 1 \
-        0000000000000000 100 0 0 10 0\n"
+        " {state:02X} {send:08X}:{receive:08X} 00:00000000 00000000 {:5}        0 {} 1 \
+        0000000000000000 100 0 0 10 0\n",
+        owner.uid(),
+        owner.ino()
     );
 }
 
@@ -103,7 +109,8 @@ fn tcp(out: &mut Text, v6: bool) {
         }
         const LISTEN: u8 = 10;
         let (waiting, _) = listener.lengths();
-        line(out, number, v6, (listener.local, nobody(v6)), LISTEN, (0, waiting));
+        let ends = (listener.local, nobody(v6));
+        line(out, number, v6, ends, (LISTEN, (0, waiting)), &listener.owner);
         number += 1;
     }
     for conn in stack().tcp.snapshot() {
@@ -114,7 +121,7 @@ fn tcp(out: &mut Text, v6: bool) {
         let state = inner.state() as u8;
         let queues = (inner.queued(), inner.readable());
         drop(inner);
-        line(out, number, v6, (conn.local, conn.remote), state, queues);
+        line(out, number, v6, (conn.local, conn.remote), (state, queues), &conn.owner);
         number += 1;
     }
 }
@@ -127,16 +134,43 @@ fn udp(out: &mut Text, v6: bool, lite: bool) {
             continue;
         }
         let state = if peer.is_some() { 1 } else { 7 };
-        line(out, number, v6, (local, peer.unwrap_or_else(|| nobody(v6))), state, (0, waiting));
+        let ends = (local, peer.unwrap_or_else(|| nobody(v6)));
+        line(out, number, v6, ends, (state, (0, waiting)), &endpoint.owner);
     }
+}
+
+fn raw(out: &mut Text, v6: bool) {
+    out.bytes(if v6 { TITLE6 } else { TITLE4 }.as_bytes());
+    for (number, endpoint) in stack().raw.those(|endpoint| endpoint.v6 == v6).iter().enumerate() {
+        let (local, peer) = endpoint.addresses();
+        // The protocol stands for the port.
+        let end =
+            |ip: Option<IpAddr>, port| SocketAddr::new(ip.unwrap_or_else(|| nobody(v6).ip()), port);
+        let ends = (end(local, endpoint.protocol.into()), end(peer, 0));
+        let state = if peer.is_some() { 1 } else { 7 };
+        line(out, number, v6, ends, (state, (0, endpoint.waiting())), &endpoint.owner);
+    }
+}
+
+fn packet(_key: &Key, out: &mut Text) -> Result<()> {
+    say!(out, "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n");
+    for tap in stack().taps.those(|_| true) {
+        let ((cooked, waiting), owner) = (tap.describe(), &tap.owner);
+        let kind = if cooked { SOCK_DGRAM } else { SOCK_RAW };
+        let protocol = tap.protocol();
+        say!(out, "0000000000000000 3      {kind:<4} {protocol:04x}   0     1 {waiting:<6} ");
+        say!(out, "{:<6} {:<6}\n", owner.uid(), owner.ino());
+    }
+    Ok(())
 }
 
 fn unix(_key: &Key, out: &mut Text) -> Result<()> {
     say!(out, "Num       RefCount Protocol Flags    Type St Inode Path\n");
-    for (name, kind, listening) in crate::net::unix::bound_names() {
+    for Report { name, kind, listening, peer, owner: (ino, _), .. } in crate::net::unix::reports() {
         // SO_ACCEPTCON; SS_UNCONNECTED and SS_CONNECTED.
-        let (flags, state) = if listening { (0x10000, 1) } else { (0, 3) };
-        say!(out, "0000000000000000: 00000002 00000000 {flags:08X} {kind:04} {state:02} 0");
+        let flags = if listening.is_some() { 0x10000 } else { 0 };
+        let state = if peer.is_some() { 3 } else { 1 };
+        say!(out, "0000000000000000: 00000002 00000000 {flags:08X} {kind:04} {state:02} {ino:5}");
         match name {
             UnixName::Unnamed => {}
             UnixName::Path(path) => {
@@ -144,8 +178,10 @@ fn unix(_key: &Key, out: &mut Text) -> Result<()> {
                 out.bytes(&path);
             }
             UnixName::Abstract(name) => {
+                // As far as it can be shown.
                 say!(out, " @");
-                out.bytes(&name);
+                let shown = |byte: &u8| if *byte == 0 { b'@' } else { *byte };
+                out.bytes(&name.iter().map(shown).collect::<Vec<u8>>());
             }
         }
         say!(out, "\n");

@@ -65,6 +65,10 @@ impl Socket for LinkSocket {
         self.kind
     }
 
+    fn owned(&self, ino: u64, uid: u32) {
+        self.tap.owner.set(ino, uid);
+    }
+
     fn bind(&self, _who: &Caller<'_>, addr: &Address) -> Result<()> {
         let Address::Link(link) = addr else { return Err(Errno::EINVAL) };
         if !matches!(link.index, 0 | ETH0) || link.index == ETH0 && self.stack.device().is_none() {

@@ -142,6 +142,8 @@ pub trait Socket: Send + Sync {
     fn family(&self) -> u32;
     /// `SOCK_*`.
     fn kind(&self) -> u32;
+    /// The file that stands for it, and whose that is.
+    fn owned(&self, _ino: u64, _uid: u32) {}
     /// bind(2).
     fn bind(&self, _who: &Caller<'_>, _addr: &Address) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
@@ -223,6 +225,7 @@ impl SocketFile {
     /// An open file description of `socket`; `flags`: `O_NONBLOCK` or 0.
     pub fn open(socket: Arc<dyn Socket>, who: Ucred, flags: u32) -> Arc<File> {
         let inode = AnonInode::owned(S_IFSOCK | 0o777, who.uid, who.gid);
+        socket.owned(inode.ino(), who.uid);
         let flags = linux_raw_sys::general::O_RDWR | flags;
         let live = Live::new(Kind::Sockets);
         File::anonymous(Arc::new(SocketFile { socket, inode, _live: live }), flags)

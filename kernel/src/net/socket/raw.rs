@@ -75,6 +75,10 @@ impl Socket for RawSocket {
         if self.ping.is_some() { SOCK_DGRAM } else { SOCK_RAW }
     }
 
+    fn owned(&self, ino: u64, uid: u32) {
+        self.endpoint.owner.set(ino, uid);
+    }
+
     fn bind(&self, who: &Caller<'_>, addr: &Address) -> Result<()> {
         let addr = inet::plain(self.endpoint.v6, addr)?;
         inet::check_bind(&self.stack, who, addr, false)?;

@@ -11,6 +11,7 @@ use crate::event::{Events, PollTable};
 use crate::io::put_user;
 use crate::net::addr::{Address, SocketAddr};
 use crate::net::filter::Sharing;
+use crate::net::owner::Owner;
 use crate::net::ports::Bound;
 use crate::net::stack::Stack;
 use crate::net::tcp::{Conn, Found, Key, Listener, REUSE_AFTER, State};
@@ -30,6 +31,7 @@ pub struct TcpSocket {
     queue: Arc<WaitQueue>,
     role: SpinLock<Role>,
     settings: SpinLock<Settings>,
+    owner: Owner,
 }
 
 #[derive(Clone)]
@@ -72,7 +74,8 @@ impl TcpSocket {
         role: Role,
     ) -> Arc<TcpSocket> {
         let (role, settings) = (SpinLock::new(role), SpinLock::new(settings));
-        Arc::new(TcpSocket { stack: stack.clone(), v6, queue, role, settings })
+        let owner = Owner::default();
+        Arc::new(TcpSocket { stack: stack.clone(), v6, queue, role, settings, owner })
     }
 
     /// The connection. ENOTCONN without one.
@@ -171,6 +174,7 @@ impl TcpSocket {
         let queue = self.queue.clone();
         let conn = Conn::connect(&self.stack, local, to, route, queue, settings.tcp);
         conn.filter.replace(settings.common.filter);
+        conn.owner.copy(&self.owner);
         self.stack.tcp.insert(&conn).map_err(|_| undo(Errno::EADDRNOTAVAIL))?;
         let mut role = self.role.lock();
         if !matches!(*role, Role::Idle { .. }) {
@@ -230,6 +234,13 @@ impl Socket for TcpSocket {
         SOCK_STREAM
     }
 
+    fn owned(&self, ino: u64, uid: u32) {
+        self.owner.set(ino, uid);
+        if let Role::Connected { conn, .. } = &*self.role.lock() {
+            conn.owner.set(ino, uid);
+        }
+    }
+
     fn bind(&self, who: &Caller<'_>, addr: &Address) -> Result<()> {
         let addr = inet::plain(self.v6, addr)?;
         if !matches!(&*self.role.lock(), Role::Idle { bound: None, .. }) {
@@ -261,6 +272,7 @@ impl Socket for TcpSocket {
         let sharing = Sharing::new(owner, settings.selector);
         let listener = Listener::new(&self.stack, addr, dual, backlog, queue, options, sharing);
         listener.filter.replace(settings.common.filter);
+        listener.owner.copy(&self.owner);
         let mut role = self.role.lock();
         if !matches!(*role, Role::Idle { .. }) {
             return Err(Errno::EINVAL);

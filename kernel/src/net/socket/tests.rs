@@ -260,7 +260,7 @@ fn unix_datagrams_keep_their_borders() {
 
 #[test]
 fn netlink_dumps_what_getifaddrs_reads() {
-    let socket = NetlinkSocket::new(&stack());
+    let socket = NetlinkSocket::new(&stack(), 0);
     let mut request = Vec::new();
     request.extend(20u32.to_ne_bytes());
     request.extend(22u16.to_ne_bytes());

@@ -11,6 +11,7 @@ use crate::io::put_user;
 use crate::net::addr::{Address, IpAddr, SocketAddr};
 use crate::net::errors::{Failure, Origin};
 use crate::net::filter::{self, Sharing};
+use crate::net::owner::Owner;
 use crate::net::packet::Packet;
 use crate::net::ports::Bound;
 use crate::net::stack::Stack;
@@ -44,6 +45,7 @@ pub struct UdpSocket {
     /// What corked calls have collected (`MSG_MORE`, `UDP_CORK`).
     pending: Mutex<Option<Pending>>,
     shut: SpinLock<Shutdown>,
+    owner: Owner,
 }
 
 /// A datagram that grows. Where it goes, and how, was said by the first part.
@@ -107,6 +109,7 @@ impl UdpSocket {
             settings: SpinLock::new(settings),
             pending: Mutex::new(None),
             shut: SpinLock::new(Shutdown { read: false, write: false }),
+            owner: Owner::default(),
         })
     }
 
@@ -147,6 +150,7 @@ impl UdpSocket {
         let sharing = Sharing::new(owner, settings.selector);
         let endpoint = Endpoint::new(addr, dual, limit, self.queue.clone(), sharing);
         endpoint.filter.replace(settings.common.filter);
+        endpoint.owner.copy(&self.owner);
         endpoint.want_failures(settings.ip.keeps_failures());
         endpoint.set_coverage(settings.receive_coverage);
         let mut binding = self.binding.lock();
@@ -319,6 +323,10 @@ impl Socket for UdpSocket {
     }
     fn kind(&self) -> u32 {
         SOCK_DGRAM
+    }
+
+    fn owned(&self, ino: u64, uid: u32) {
+        self.owner.set(ino, uid);
     }
 
     fn bind(&self, who: &Caller<'_>, addr: &Address) -> Result<()> {

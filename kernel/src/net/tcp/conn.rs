@@ -12,6 +12,7 @@ use crate::errno::Errno;
 use crate::event::Events;
 use crate::net::addr::SocketAddr;
 use crate::net::filter::Slot;
+use crate::net::owner::Owner;
 use crate::net::settings;
 use crate::net::stack::{Route, Stack, Timeout};
 use crate::sync::{SpinGuard, SpinLock, WaitQueue};
@@ -42,6 +43,8 @@ pub struct Conn {
     armed: AtomicU64,
     /// It waits for the end of its handshake with a listener.
     pub half_open: AtomicBool,
+    /// Whose it is.
+    pub owner: Owner,
     /// Which segments the socket wants.
     pub filter: Slot,
 }
@@ -179,6 +182,7 @@ impl Conn {
             inner: SpinLock::new(inner),
             armed: AtomicU64::new(NEVER),
             half_open: AtomicBool::new(parent.is_some()),
+            owner: Owner::default(),
             filter: Slot::new(parent.and_then(|listener| listener.filter.get())),
         })
     }
@@ -477,6 +481,7 @@ impl Conn {
             return;
         }
         inner.owned = false;
+        self.owner.set(0, self.owner.uid());
         inner.give_up = NEVER;
         if reset || inner.readable() > 0 {
             inner.abort(&self.stack);

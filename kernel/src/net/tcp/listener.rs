@@ -8,6 +8,7 @@ use super::{Reply, cookie};
 use crate::event::Events;
 use crate::net::addr::SocketAddr;
 use crate::net::filter::{Sharing, Slot};
+use crate::net::owner::Owner;
 use crate::net::settings;
 use crate::net::stack::{Route, Stack};
 use crate::sync::{SpinLock, WaitQueue};
@@ -34,6 +35,8 @@ pub struct Listener {
     inner: SpinLock<Inner>,
     /// What accepted connections inherit.
     pub options: SpinLock<TcpOptions>,
+    /// Whose it is.
+    pub owner: Owner,
     /// Which segments it wants.
     pub filter: Slot,
     /// Whom it shares its port with.
@@ -78,6 +81,7 @@ impl Listener {
             backlog: AtomicUsize::new(backlog.min(settings::SOMAXCONN.size())),
             inner: SpinLock::new(Inner::default()),
             options: SpinLock::new(options),
+            owner: Owner::default(),
             filter: Slot::default(),
             sharing,
         })

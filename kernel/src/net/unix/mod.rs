@@ -19,6 +19,7 @@ use crate::event::{Events, PollTable};
 use crate::fs::inode::mode::S_IFSOCK;
 use crate::fs::{Inode, ops, perm};
 use crate::io::put_user;
+use crate::net::owner::Owner;
 use crate::net::settings;
 use crate::sync::{SpinLock, WaitQueue};
 use alloc::collections::VecDeque;
@@ -34,6 +35,7 @@ pub struct UnixSocket {
     queue: Arc<WaitQueue>,
     state: SpinLock<State>,
     common: SpinLock<Common>,
+    owner: Owner,
 }
 
 /// What waits to be received.
@@ -97,6 +99,7 @@ impl UnixSocket {
                 peer_name: UnixName::Unnamed,
             }),
             common: SpinLock::new(Common::new()),
+            owner: Owner::default(),
         })
     }
 
@@ -213,6 +216,11 @@ impl Socket for UnixSocket {
     }
     fn kind(&self) -> u32 {
         self.kind
+    }
+
+    fn owned(&self, ino: u64, uid: u32) {
+        self.owner.set(ino, uid);
+        names::register(ino, &self.this);
     }
 
     fn bind(&self, who: &Caller<'_>, addr: &Address) -> Result<()> {
@@ -452,6 +460,7 @@ impl Socket for UnixSocket {
     }
 
     fn close(&self, _nonblock: bool) {
+        names::unregister(self.owner.ino());
         let Some(this) = self.this.upgrade() else { return };
         let mut state = self.state.lock();
         let role = core::mem::replace(&mut state.role, Role::Idle);
@@ -486,13 +495,47 @@ impl Socket for UnixSocket {
     }
 }
 
-/// Every bound or connected unix socket's name, kind and state, for /proc/net/unix.
-pub fn bound_names() -> Vec<(UnixName, u32, bool)> {
-    names::snapshot()
-        .into_iter()
-        .map(|socket| {
-            let state = socket.state.lock();
-            (state.name.clone(), socket.kind, matches!(state.role, Role::Listening { .. }))
-        })
-        .collect()
+/// What others may see of a unix socket.
+pub struct Report {
+    /// Its name.
+    pub name: UnixName,
+    /// `SOCK_*`
+    pub kind: u32,
+    /// It waits for connections: so many did come, so many may.
+    pub listening: Option<(usize, usize)>,
+    /// The file's inode of the socket at the other end; `Some(0)`: it has gone.
+    pub peer: Option<u64>,
+    /// Inode of its own file, and its owner.
+    pub owner: (u64, u32),
+    /// Bytes that wait to be received.
+    pub waiting: usize,
+    /// Halves that are shut down.
+    pub shut: Shutdown,
+}
+
+/// Every unix socket that a file stands for, and those that nobody has accepted yet.
+pub fn reports() -> Vec<Report> {
+    names::all().iter().map(|socket| socket.report()).collect()
+}
+
+impl UnixSocket {
+    fn report(&self) -> Report {
+        let peer = self.connected().map(|peer| peer.owner.ino());
+        let came = self.this.upgrade().map_or(0, |this| names::waiting(&this));
+        let state = self.state.lock();
+        let (listening, connected) = match state.role {
+            Role::Listening { backlog, .. } => (Some((came, backlog)), false),
+            Role::Connected(_) => (None, true),
+            Role::Idle => (None, false),
+        };
+        Report {
+            name: state.name.clone(),
+            kind: self.kind,
+            listening,
+            peer: connected.then_some(peer.unwrap_or(0)),
+            owner: (self.owner.ino(), self.owner.uid()),
+            waiting: state.bytes,
+            shut: state.shut,
+        }
+    }
 }

@@ -114,8 +114,25 @@ pub fn close(listener: &Arc<UnixSocket>) -> VecDeque<Arc<UnixSocket>> {
     NAMES.lock().waiting.remove(&key(listener)).unwrap_or_default()
 }
 
-/// Every named socket.
-pub fn snapshot() -> Vec<Arc<UnixSocket>> {
+/// Sockets by the inode of the file that stands for them.
+static FILES: SpinLock<Sorted<u64, Weak<UnixSocket>>> = SpinLock::new(Sorted::new());
+
+/// A file stands for a socket.
+pub fn register(ino: u64, socket: &Weak<UnixSocket>) {
+    let old = FILES.lock().insert(ino, socket.clone());
+    drop(old);
+}
+
+/// It is closed.
+pub fn unregister(ino: u64) {
+    let gone = FILES.lock().remove(&ino);
+    drop(gone);
+}
+
+/// Every socket that a file stands for, and those that wait to be accepted.
+pub fn all() -> Vec<Arc<UnixSocket>> {
+    let mut all: Vec<_> = FILES.lock().values().filter_map(Weak::upgrade).collect();
     let names = NAMES.lock();
-    names.abstracts.values().chain(names.inodes.values()).filter_map(Weak::upgrade).collect()
+    all.extend(names.waiting.values().flatten().cloned());
+    all
 }
