@@ -99,6 +99,10 @@ impl Endpoint {
     pub fn local(&self) -> SocketAddr {
         self.state.lock().local
     }
+    /// Whether it takes IPv4 as well as IPv6.
+    pub fn is_dual(&self) -> bool {
+        self.state.lock().dual
+    }
     /// The connected peer.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.state.lock().peer

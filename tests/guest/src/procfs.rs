@@ -648,6 +648,19 @@ fn sockets_are_told_by_netlink() {
     assert_eq!(u64::from(word(&found[0], 68)), inode_of(client.as_raw_fd()));
     assert_eq!(attribute(&found[0], 72, 2).unwrap()[0], 1, "TCP_INFO has its state");
     assert!(ask(own, 1 << 10).is_empty());
+    // Listeners of IPv6 say whether they take IPv4.
+    let six = TcpListener::bind("[::]:0").unwrap();
+    let mut request = [0u8; 64];
+    (request[0], request[1]) = (AF_INET6 as u8, IPPROTO_TCP as u8);
+    request[4..8].copy_from_slice(&(1u32 << 10).to_ne_bytes());
+    request[8..10].copy_from_slice(&six.local_addr().unwrap().port().to_be_bytes());
+    let found = diagnosed(&request[..56]);
+    assert_eq!(attribute(&found[0], 72, 11), Some(&[0][..]));
+    // A protocol with a long number (INET_DIAG_REQ_PROTOCOL: MPTCP) is another one.
+    request[56..58].copy_from_slice(&8u16.to_ne_bytes());
+    request[58..60].copy_from_slice(&3u16.to_ne_bytes());
+    request[60..].copy_from_slice(&262u32.to_ne_bytes());
+    assert!(diagnosed(&request).is_empty());
     // Unix sockets, with names and peers.
     let path = format!("{}/socket", scratch());
     let named = std::os::unix::net::UnixListener::bind(&path).unwrap();

@@ -1,6 +1,6 @@
 //! Sockets, as `ss` reads them (sock_diag(7)): those of the internet families and unix sockets.
 
-use super::message::{Reply, attribute};
+use super::message::{Reply, attribute, find};
 use crate::errno::{Errno, Result};
 use crate::net::addr::{IpAddr, SocketAddr, UnixName};
 use crate::net::ip::protocol;
@@ -27,6 +27,7 @@ const INFO: u16 = 2;
 const CONG: u16 = 4;
 const SKMEMINFO: u16 = 7;
 const SHUTDOWN: u16 = 8;
+const V6ONLY: u16 = 11;
 
 // Attributes of unix sockets, and the bits that ask for them.
 const NAME: (u16, u32) = (0, 1);
@@ -69,7 +70,7 @@ pub(super) fn answer(reply: &mut Reply<'_>, stack: &Arc<Stack>, dump: bool) -> R
 /// `struct inet_diag_req_v2`
 struct Wanted {
     v6: bool,
-    protocol: u8,
+    protocol: u32,
     attributes: u8,
     states: u32,
     /// Ports in network order and addresses of both ends.
@@ -78,12 +79,16 @@ struct Wanted {
 
 impl Wanted {
     fn read(body: &[u8]) -> Result<Wanted> {
-        let body: &[u8; 56] = body.first_chunk().ok_or(Errno::EINVAL)?;
+        /// `INET_DIAG_REQ_PROTOCOL`: protocols whose numbers are longer than a byte.
+        const PROTOCOL: u16 = 3;
+        let (body, attributes) = body.split_first_chunk::<56>().ok_or(Errno::EINVAL)?;
+        let long = find(attributes, PROTOCOL).and_then(|value| value.first_chunk());
+        let protocol = long.map_or(body[1].into(), |value| u32::from_ne_bytes(*value));
         let mut id = [0; 36];
         id.copy_from_slice(&body[8..44]);
         Ok(Wanted {
             v6: u32::from(body[0]) == AF_INET6,
-            protocol: body[1],
+            protocol,
             attributes: body[2],
             states: u32::from_ne_bytes([body[4], body[5], body[6], body[7]]),
             id,
@@ -127,6 +132,8 @@ struct Found<'a> {
     queues: [usize; 2],
     owner: &'a Owner,
     info: Option<Vec<u8>>,
+    /// `IPV6_V6ONLY`
+    only: bool,
 }
 
 fn internet(reply: &mut Reply<'_>, stack: &Arc<Stack>, wanted: &Wanted, dump: bool) -> bool {
@@ -143,13 +150,16 @@ fn internet(reply: &mut Reply<'_>, stack: &Arc<Stack>, wanted: &Wanted, dump: bo
             message(reply, wanted, &id, &found);
         }
     };
-    let lite = wanted.protocol == protocol::UDPLITE;
-    match wanted.protocol {
+    // None that would not fit has sockets here.
+    let asked = u8::try_from(wanted.protocol).unwrap_or(0);
+    let lite = asked == protocol::UDPLITE;
+    match asked {
         protocol::TCP => {
             for listener in stack.tcp.listeners() {
                 let (waiting, most) = listener.lengths();
                 let (ends, owner) = ((listener.local, None), &listener.owner);
-                tell(Found { ends, state: LISTEN, queues: [waiting, most], owner, info: None });
+                let (queues, only) = ([waiting, most], !listener.dual);
+                tell(Found { ends, state: LISTEN, queues, owner, info: None, only });
             }
             for conn in stack.tcp.snapshot() {
                 let inner = conn.lock();
@@ -157,7 +167,7 @@ fn internet(reply: &mut Reply<'_>, stack: &Arc<Stack>, wanted: &Wanted, dump: bo
                 let (state, queues) = (inner.state() as u8, [inner.readable(), inner.queued()]);
                 drop(inner);
                 let ends = (conn.local, Some(conn.remote));
-                tell(Found { ends, state, queues, owner: &conn.owner, info });
+                tell(Found { ends, state, queues, owner: &conn.owner, info, only: false });
             }
         }
         protocol::UDP | protocol::UDPLITE => {
@@ -165,7 +175,8 @@ fn internet(reply: &mut Reply<'_>, stack: &Arc<Stack>, wanted: &Wanted, dump: bo
                 let (local, peer, waiting, _) = endpoint.describe();
                 let state = if peer.is_some() { ESTABLISHED } else { CLOSED };
                 let (ends, owner) = ((local, peer), &endpoint.owner);
-                tell(Found { ends, state, queues: [waiting, 0], owner, info: None });
+                let only = !endpoint.is_dual();
+                tell(Found { ends, state, queues: [waiting, 0], owner, info: None, only });
             }
         }
         _ => {}
@@ -194,13 +205,16 @@ fn message(reply: &mut Reply<'_>, wanted: &Wanted, id: &[u8; 36], found: &Found<
         if wanted.asks(SKMEMINFO) {
             attribute(out, SKMEMINFO, &bytes(&[receive, 212_992, send, 212_992, 0, 0, 0, 0, 0]));
         }
-        if wanted.asks(CONG) && wanted.protocol == protocol::TCP {
+        if wanted.asks(CONG) && wanted.protocol == protocol::TCP.into() {
             attribute(out, CONG, b"cubic\0");
         }
         if let Some(info) = &found.info {
             attribute(out, INFO, info);
         }
         attribute(out, SHUTDOWN, &[0]);
+        if wanted.v6 {
+            attribute(out, V6ONLY, &[found.only.into()]);
+        }
     });
 }
 

@@ -78,3 +78,16 @@ pub(super) fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.extend(value);
     out.resize(out.len().next_multiple_of(4), 0);
 }
+
+/// The value of the first attribute of a kind.
+pub(super) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    while let [l0, l1, k0, k1, ..] = *attributes {
+        let len = usize::from(u16::from_ne_bytes([l0, l1]));
+        if u16::from_ne_bytes([k0, k1]) == wanted {
+            return attributes.get(4..len);
+        }
+        // What is shorter than its own header has no next one.
+        attributes = attributes.get(len.next_multiple_of(4)..).filter(|_| len >= 4)?;
+    }
+    None
+}

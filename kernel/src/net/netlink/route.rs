@@ -1,7 +1,7 @@
 //! Links, addresses, routes and neighbours, as getifaddrs(3) and `ip` read them (rtnetlink(7)).
 //! Requests that would change something are refused.
 
-use super::message::{Reply, attribute};
+use super::message::{Reply, attribute, find};
 use crate::errno::{Errno, Result};
 use crate::net::addr::IpAddr;
 use crate::net::socket::ifreq::{self, Interface};
@@ -110,20 +110,8 @@ fn links(reply: &mut Reply<'_>, interfaces: &[Interface], dump: bool) -> Result<
 
 /// Whether an `IFLA_IFNAME` attribute of the request names this interface.
 fn named(body: &[u8], interface: &Interface) -> bool {
-    let mut rest = body.get(16..).unwrap_or_default();
-    while rest.len() >= 4 {
-        let len = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
-        let kind = u16::from_ne_bytes([rest[2], rest[3]]);
-        if len < 4 || len > rest.len() {
-            return false;
-        }
-        let value = rest[4..len].split(|&byte| byte == 0).next().unwrap_or_default();
-        if kind == 3 && value == interface.name.as_bytes() {
-            return true;
-        }
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-    }
-    false
+    let value = find(body.get(16..).unwrap_or_default(), 3).unwrap_or_default();
+    value.split(|&byte| byte == 0).next() == Some(interface.name.as_bytes())
 }
 
 fn addresses(reply: &mut Reply<'_>, interfaces: &[Interface], family: u8) {
