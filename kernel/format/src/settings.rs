@@ -50,6 +50,7 @@ pub const SETTABLE: &[&str] = &[
     "net.ipv4.ip_nonlocal_bind",
     "net.ipv4.ip_unprivileged_port_start",
     "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_congestion_control",
     "net.ipv4.tcp_fastopen",
     "net.ipv4.tcp_fin_timeout",
     "net.ipv4.tcp_keepalive_intvl",

@@ -1,6 +1,7 @@
 //! Socket filters: programs that say how much of a packet a socket gets (socket(7),
 //! `SO_ATTACH_FILTER`), and which of those that share a port (`SO_ATTACH_REUSEPORT_CBPF`).
 
+use super::settings;
 use crate::bpf::{self, Input, Program, View};
 use crate::errno::{Errno, Result};
 use crate::sync::SpinLock;
@@ -84,6 +85,7 @@ pub fn selector(name: u32, value: &[u8], shares: bool, has: bool) -> Result<Opti
     match name {
         SO_DETACH_REUSEPORT_BPF if !has => Err(Errno::ENOENT),
         SO_DETACH_REUSEPORT_BPF => Ok(None),
+        _ if shares && value.len() > settings::OPTIONS.size() => Err(Errno::ENOMEM),
         _ if shares => bpf::decode(value, true).map(|program| Some(program.into())),
         _ => Err(Errno::EINVAL),
     }

@@ -1,14 +1,18 @@
 //! What /proc/sys/net sets (socket(7), tcp(7), ip(7), unix(7)).
 
+use super::tcp::Algorithm;
 use crate::errno::{Errno, Result};
 use crate::setting::Setting;
 use crate::sync::SpinLock;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const INT: i64 = i32::MAX as i64;
 
+/// Bytes that options of a socket may take (`net.core.optmem_max`).
+pub static OPTIONS: Setting = Setting::new(20480, 0, INT);
 /// Longest accept queue (`net.core.somaxconn`).
 pub static SOMAXCONN: Setting = Setting::new(4096, 0, INT);
 /// Receive and send buffers of sockets other than TCP's, in bytes as getsockopt(2) shows them:
@@ -56,6 +60,21 @@ pub static TCP_RECEIVE: [Setting; 3] =
 /// As [`TCP_RECEIVE`], of the send buffer (`tcp_wmem`).
 pub static TCP_SEND: [Setting; 3] =
     [Setting::new(4096, 1, INT), Setting::new(16384, 1, INT), Setting::new(4_194_304, 1, INT)];
+
+/// Whether new sockets go by Reno (`tcp_congestion_control`).
+static RENO: AtomicBool = AtomicBool::new(false);
+
+/// By what new sockets go.
+pub fn congestion() -> Algorithm {
+    if RENO.load(Relaxed) { Algorithm::Reno } else { Algorithm::Cubic }
+}
+
+/// Changes that. ENOENT for one that there is not.
+pub fn set_congestion(name: &[u8]) -> Result<()> {
+    let algorithm = Algorithm::named(name.trim_ascii()).ok_or(Errno::ENOENT)?;
+    RENO.store(algorithm == Algorithm::Reno, Relaxed);
+    Ok(())
+}
 
 /// The ports for those who ask for none.
 pub fn ports() -> core::ops::RangeInclusive<u16> {

@@ -497,6 +497,13 @@ fn mapped_files_are_links() {
     let ino = |path: &str| std::fs::metadata(path).unwrap().ino();
     assert_eq!(ino(&link), ino(&path));
     assert_eq!(read(&link).unwrap().len(), 8192);
+    // Not for everybody, even of what is one's own.
+    child_passes(|| unsafe {
+        ok(setresuid(21, 21, 21));
+        ok(prctl(PR_SET_DUMPABLE, 1));
+        assert_eq!(read_link(&link).unwrap().to_str(), Some(&*path));
+        assert_eq!(read(&link).unwrap_err().raw_os_error(), Some(EPERM));
+    });
     ok(unsafe { munmap(at, 8192) });
     assert!(!listed() && std::fs::metadata(&link).is_err());
 }

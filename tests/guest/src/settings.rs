@@ -14,6 +14,7 @@ cases!(
     queues_of_listeners_are_bounded,
     ports_come_from_the_range,
     new_sockets_have_the_defaults,
+    congestion_is_chosen,
     buffers_are_bounded,
     pings_and_foreign_addresses_need_leave,
     unix_queues_are_bounded,
@@ -120,6 +121,35 @@ fn new_sockets_have_the_defaults() {
         let fd = ok(unsafe { socket(AF_INET, SOCK_STREAM, 0) });
         let names = [TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_SYNCNT];
         assert_eq!(names.map(|name| option(fd, IPPROTO_TCP, name)), [123, 45, 6, 2]);
+    });
+}
+
+fn congestion_is_chosen() {
+    let name = |fd| {
+        let (mut name, mut len) = ([0u8; 16], 16);
+        let to = name.as_mut_ptr().cast();
+        ok(unsafe { getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, to, &mut len) });
+        String::from_utf8(name.split(|&byte| byte == 0).next().unwrap().to_vec()).unwrap()
+    };
+    let choose = |fd, name: &str| unsafe {
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.as_ptr().cast(), name.len() as u32)
+    };
+    let make = || ok(unsafe { socket(AF_INET, SOCK_STREAM, 0) });
+    with(&[("net/ipv4/tcp_congestion_control", "reno")], || {
+        let fd = make();
+        assert_eq!(name(fd), "reno");
+        ok(choose(fd, "cubic"));
+        assert_eq!(name(fd), "cubic");
+        unsafe { fails!(choose(fd, "nobody's"), ENOENT) };
+        let path = "/proc/sys/net/ipv4/tcp_congestion_control";
+        assert_eq!(write(path, "nobody's").unwrap_err().raw_os_error(), Some(ENOENT));
+        // Accepted connections go as their listener.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ok(choose(client.as_raw_fd(), "cubic"));
+        let (server, _) = listener.accept().unwrap();
+        let fds = [client.as_raw_fd(), server.as_raw_fd()];
+        assert_eq!(fds.map(name), ["cubic", "reno"]);
     });
 }
 

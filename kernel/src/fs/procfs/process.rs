@@ -22,7 +22,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use dock2uni_ext4::sort;
-use linux_raw_sys::general::CLONE_NEWNS;
+use linux_raw_sys::general::{CAP_CHECKPOINT_RESTORE, CLONE_NEWNS};
 
 /// The thread an entry is about: a given one, or the process's main thread.
 pub fn find(key: &Key) -> Result<Arc<Task>> {
@@ -370,7 +370,7 @@ const MAP_FILES: Entry = Entry {
 };
 
 static MAP_FILE: Entry =
-    Entry { name: "map_files", mode: 0o700, kind: Kind::Magic(mapped_text, mapped) };
+    Entry { name: "map_files", mode: 0o700, kind: Kind::Magic(mapped_text, mapped_place) };
 
 /// The mappings of files.
 fn mappings(key: &Key) -> Result<impl Iterator<Item = MapInfo>> {
@@ -402,6 +402,12 @@ fn mapped(key: &Key) -> Result<Path> {
     let start = key.index as usize * PAGE_SIZE;
     let map = mappings(key)?.find(|map| map.start == start).ok_or(Errno::ENOENT)?;
     map.file.and_then(|file| file.path.clone()).ok_or(Errno::ENOENT)
+}
+
+/// Whoever follows such a link opens what may have no name any more.
+fn mapped_place(key: &Key) -> Result<Path> {
+    let may = [task::creds::cap::SYS_ADMIN, CAP_CHECKPOINT_RESTORE];
+    if may.iter().any(|&cap| current().capable(cap)) { mapped(key) } else { Err(Errno::EPERM) }
 }
 
 fn mapped_text(key: &Key) -> Result<Vec<u8>> {

@@ -343,7 +343,7 @@ static NET: Dir = Dir::fixed(&[
         &Dir::fixed(&[
             text("default_qdisc", "pfifo_fast\n"),
             number!("netdev_max_backlog", 1000),
-            number!("optmem_max", 20480),
+            numbers!("optmem_max", settings::OPTIONS),
             numbers!("rmem_default", settings::BUFFERS[0]),
             numbers!("rmem_max", settings::MAX_BUFFERS[0]),
             numbers!("somaxconn", settings::SOMAXCONN),
@@ -392,8 +392,18 @@ static NET: Dir = Dir::fixed(&[
                     |_, bytes| settings::set_ping_groups(&parse_numbers(bytes)?),
                 ),
             ),
-            text("tcp_available_congestion_control", "cubic\n"),
-            text("tcp_congestion_control", "cubic\n"),
+            text("tcp_allowed_congestion_control", "reno cubic\n"),
+            text("tcp_available_congestion_control", "reno cubic\n"),
+            entry(
+                "tcp_congestion_control",
+                Kind::Setting(
+                    |_, out| {
+                        say!(out, "{}\n", settings::congestion().name());
+                        Ok(())
+                    },
+                    |_, bytes| settings::set_congestion(bytes),
+                ),
+            ),
             number!("tcp_fastopen", 0),
             numbers!("tcp_fin_timeout", settings::FIN_TIMEOUT),
             numbers!("tcp_keepalive_intvl", settings::KEEP_ALIVE[1]),

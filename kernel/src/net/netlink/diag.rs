@@ -134,6 +134,8 @@ struct Found<'a> {
     info: Option<Vec<u8>>,
     /// `IPV6_V6ONLY`
     only: bool,
+    /// `TCP_CONGESTION`
+    congestion: Option<&'static str>,
 }
 
 fn internet(reply: &mut Reply<'_>, stack: &Arc<Stack>, wanted: &Wanted, dump: bool) -> bool {
@@ -159,15 +161,18 @@ fn internet(reply: &mut Reply<'_>, stack: &Arc<Stack>, wanted: &Wanted, dump: bo
                 let (waiting, most) = listener.lengths();
                 let (ends, owner) = ((listener.local, None), &listener.owner);
                 let (queues, only) = ([waiting, most], !listener.dual);
-                tell(Found { ends, state: LISTEN, queues, owner, info: None, only });
+                let congestion = Some(listener.options.lock().congestion.name());
+                tell(Found { ends, state: LISTEN, queues, owner, info: None, only, congestion });
             }
             for conn in stack.tcp.snapshot() {
                 let inner = conn.lock();
                 let info = wanted.asks(INFO).then(|| inner.info(stack.now()));
                 let (state, queues) = (inner.state() as u8, [inner.readable(), inner.queued()]);
+                let congestion = Some(inner.options().congestion.name());
                 drop(inner);
                 let ends = (conn.local, Some(conn.remote));
-                tell(Found { ends, state, queues, owner: &conn.owner, info, only: false });
+                let owner = &conn.owner;
+                tell(Found { ends, state, queues, owner, info, only: false, congestion });
             }
         }
         protocol::UDP | protocol::UDPLITE => {
@@ -176,7 +181,8 @@ fn internet(reply: &mut Reply<'_>, stack: &Arc<Stack>, wanted: &Wanted, dump: bo
                 let state = if peer.is_some() { ESTABLISHED } else { CLOSED };
                 let (ends, owner) = ((local, peer), &endpoint.owner);
                 let only = !endpoint.is_dual();
-                tell(Found { ends, state, queues: [waiting, 0], owner, info: None, only });
+                let queues = [waiting, 0];
+                tell(Found { ends, state, queues, owner, info: None, only, congestion: None });
             }
         }
         _ => {}
@@ -205,8 +211,8 @@ fn message(reply: &mut Reply<'_>, wanted: &Wanted, id: &[u8; 36], found: &Found<
         if wanted.asks(SKMEMINFO) {
             attribute(out, SKMEMINFO, &bytes(&[receive, 212_992, send, 212_992, 0, 0, 0, 0, 0]));
         }
-        if wanted.asks(CONG) && wanted.protocol == protocol::TCP.into() {
-            attribute(out, CONG, b"cubic\0");
+        if let Some(name) = found.congestion.filter(|_| wanted.asks(CONG)) {
+            attribute(out, CONG, &[name.as_bytes(), &[0]].concat());
         }
         if let Some(info) = &found.info {
             attribute(out, INFO, info);

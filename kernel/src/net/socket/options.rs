@@ -161,6 +161,9 @@ impl Common {
             },
             SO_INCOMING_CPU => self.incoming_cpu = int(value)?,
             SO_ATTACH_FILTER | SO_DETACH_FILTER if self.filter_locked => return Err(Errno::EPERM),
+            SO_ATTACH_FILTER if value.len() > settings::OPTIONS.size() => {
+                return Err(Errno::ENOMEM);
+            }
             SO_ATTACH_FILTER => self.filter = Some(bpf::decode(value, true)?.into()),
             SO_DETACH_FILTER => {
                 int(value)?;

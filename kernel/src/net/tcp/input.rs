@@ -210,11 +210,13 @@ impl Tcb {
         match phase {
             Phase::Open => {
                 if self.limited {
-                    self.cubic.acked(bytes, self.recovery.srtt, now);
+                    self.congestion.acked(bytes, self.recovery.srtt, now);
                     self.size_send();
                 }
             }
-            Phase::Fast if over => self.cubic.window = self.cubic.window.min(self.cubic.threshold),
+            Phase::Fast if over => {
+                self.congestion.window = self.congestion.window.min(self.congestion.threshold)
+            }
             Phase::Fast => {
                 if !self.sack {
                     // A partial acknowledgement: the next segment was lost as well (RFC 6582).
@@ -222,7 +224,7 @@ impl Tcb {
                     self.force = true;
                 }
             }
-            Phase::Loss => self.cubic.acked(bytes, self.recovery.srtt, now),
+            Phase::Loss => self.congestion.acked(bytes, self.recovery.srtt, now),
         }
         self.rewatch(now);
         if self.fin_sent && ack == self.nxt {

@@ -5,7 +5,7 @@
 //! conn  listener     readiness, deadlines; accept queues
 //! table  cookie      who a segment is for
 //! tcb  input output  the protocol, without locks and wake-ups
-//! recovery  cubic    what to send again, and how much at once
+//! recovery  congestion   what to send again, and how much at once
 //! segment  ring      bytes on the wire and in buffers
 //! ```
 //!
@@ -14,9 +14,9 @@
 //! together, with one exception: a connection sends under its lock (neighbour table, device queue
 //! or loopback queue come after it).
 
+mod congestion;
 mod conn;
 mod cookie;
-mod cubic;
 mod info;
 mod input;
 mod listener;
@@ -30,6 +30,7 @@ mod tcb;
 #[cfg(test)]
 mod tests;
 
+pub use congestion::Algorithm;
 pub use conn::{Conn, Inner as ConnInner};
 pub use listener::Listener;
 pub use options::{MAX_BUFFER, MIN_BUFFER, TcpOptions};

@@ -1,5 +1,6 @@
 //! Options that a listener hands on to the connections it accepts.
 
+use super::congestion::Algorithm;
 use crate::net::settings;
 
 /// Smallest and largest buffers that `SO_RCVBUF` and `SO_SNDBUF` can ask for.
@@ -34,6 +35,8 @@ pub struct TcpOptions {
     pub max_segment: u32,
     /// `TCP_SYNCNT`.
     pub syn_count: u32,
+    /// `TCP_CONGESTION`.
+    pub congestion: Algorithm,
     /// `IP_TTL`.
     pub ttl: u8,
     /// `IP_TOS`.
@@ -55,6 +58,7 @@ impl Default for TcpOptions {
             defer_accept: 0,
             max_segment: 0,
             syn_count: settings::SYN_RETRIES.get() as u32,
+            congestion: settings::congestion(),
             ttl: 64,
             tos: 0,
         }

@@ -49,7 +49,7 @@ impl Tcb {
         }
         let fresh = self.nxt == self.una && now > self.counters.sent_at + self.recovery.timeout();
         if fresh && self.recovery.phase == Phase::Open {
-            self.cubic.restart();
+            self.congestion.restart();
         }
         self.limited = false;
         if self.cork_until <= now {
@@ -61,7 +61,7 @@ impl Tcb {
                 && let Some((from, to)) = self.recovery.hole(self.una, self.mss)
             {
                 let len = to.wrapping_sub(from);
-                if !self.force && pipe > 0 && pipe + len > self.cubic.window {
+                if !self.force && pipe > 0 && pipe + len > self.congestion.window {
                     self.limited = true;
                     break;
                 }
@@ -109,7 +109,7 @@ impl Tcb {
         let room = if before(self.nxt, edge) { edge.wrapping_sub(self.nxt) } else { 0 };
         let mut len = unsent.min(room);
         let by_window = len < unsent;
-        let allowed = self.cubic.window.saturating_sub(pipe);
+        let allowed = self.congestion.window.saturating_sub(pipe);
         if len > allowed {
             self.limited = true;
             // Whole segments only: the rest can wait for room.
@@ -242,9 +242,9 @@ impl Tcb {
             self.counters.resent += 1;
         } else if self.nxt != self.una {
             if self.recovery.phase != Phase::Loss {
-                self.cubic.lost(self.nxt.wrapping_sub(self.una));
+                self.congestion.lost(self.nxt.wrapping_sub(self.una));
             }
-            self.cubic.timed_out();
+            self.congestion.timed_out();
             self.recovery.enter(Phase::Loss, self.una, self.nxt);
             self.force = true;
         } else if self.unsent() > 0 {
@@ -262,7 +262,7 @@ impl Tcb {
         if self.recovery.phase != Phase::Open {
             return;
         }
-        self.cubic.lost(self.nxt.wrapping_sub(self.una));
+        self.congestion.lost(self.nxt.wrapping_sub(self.una));
         self.recovery.enter(Phase::Fast, self.una, self.nxt);
         self.reorder_at = NEVER;
         self.probe_at = NEVER;

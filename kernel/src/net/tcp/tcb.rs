@@ -7,7 +7,7 @@
 //! Why it is our own: smoltcp fixes buffers when a connection starts, waits a second before it sends
 //! anything again, starts with two kilobytes and does not use selective acknowledgements.
 
-use super::cubic::Cubic;
+use super::congestion::Congestion;
 use super::options::TcpOptions;
 use super::recovery::{Phase, Recovery};
 use super::ring::{MIN, Ring, pressed};
@@ -158,7 +158,7 @@ pub struct Tcb {
     pub(super) mss: u32,
     pub(super) sack: bool,
     pub(super) recovery: Recovery,
-    pub(super) cubic: Cubic,
+    pub(super) congestion: Congestion,
     /// Retransmission or window probe, probe of the end, end of waiting for reordering.
     pub(super) rto_at: u64,
     pub(super) probe_at: u64,
@@ -250,7 +250,7 @@ impl Tcb {
             mss,
             sack: false,
             recovery: Recovery::new(una),
-            cubic: Cubic::new(mss, route.loopback),
+            congestion: Congestion::new(mss, route.loopback),
             rto_at: NEVER,
             probe_at: NEVER,
             reorder_at: NEVER,
@@ -330,9 +330,10 @@ impl Tcb {
 
     pub(super) fn limit_mss(&mut self, mss: u32) {
         self.mss = self.mss.min(mss.max(MIN_MSS));
-        self.cubic.set_mss(self.mss);
+        self.congestion.set_mss(self.mss);
         if !self.route.loopback && self.recovery.srtt == 0 {
-            self.cubic = Cubic::new(self.mss, false);
+            self.congestion = Congestion::new(self.mss, false);
+            self.congestion.set_algorithm(self.options.congestion);
         }
     }
 
@@ -343,7 +344,7 @@ impl Tcb {
             return;
         }
         self.mss = mss.max(MIN_MSS);
-        self.cubic.set_mss(self.mss);
+        self.congestion.set_mss(self.mss);
         self.recovery.enter(Phase::Loss, self.una, self.nxt);
         self.force = true;
     }
@@ -414,6 +415,7 @@ impl Tcb {
 
     /// Changes options.
     pub fn set_options(&mut self, options: TcpOptions, now: u64) {
+        self.congestion.set_algorithm(options.congestion);
         if options.receive_buffer > 0 {
             self.receive_limit = options.receive_buffer;
         }
@@ -582,7 +584,7 @@ impl Tcb {
     /// The send buffer holds two congestion windows.
     pub(super) fn size_send(&mut self) {
         if self.options.send_buffer == 0 && !self.route.loopback && !pressed() {
-            let wanted = 2 * self.cubic.window as usize;
+            let wanted = 2 * self.congestion.window as usize;
             self.send_limit = self.send_limit.max(wanted.min(most(&TCP_SEND)));
         }
     }

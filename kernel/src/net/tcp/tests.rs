@@ -107,8 +107,8 @@ fn the_first_flight_is_ten_segments_and_buffers_grow_with_the_path() {
     let took = carry(&mut world, &server, &client, &pattern(40_000_000), 2 * MILLI);
     let rate = 40_000_000 * 1000 / (took / MILLI);
     let inner = server.lock();
-    let (counters, limits, cubic) = (inner.counters, inner.limits(), inner.cubic);
-    assert!(rate > 12_000_000, "{rate} bytes/s {counters:?} {limits:?} {cubic:?}");
+    let (counters, limits, congestion) = (inner.counters, inner.limits(), inner.congestion);
+    assert!(rate > 12_000_000, "{rate} bytes/s {counters:?} {limits:?} {congestion:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{Role, TcpSocket};
 use crate::bpf::Program;
 use crate::errno::{Errno, Result};
 use crate::net::filter::{self, Sharing};
-use crate::net::tcp::{MAX_BUFFER, MIN_BUFFER, TcpOptions};
+use crate::net::tcp::{Algorithm, MAX_BUFFER, MIN_BUFFER, TcpOptions};
 use alloc::vec::Vec;
 use linux_raw_sys::net::*;
 
@@ -110,7 +110,10 @@ impl TcpSocket {
             LEVEL_TCP => {
                 if name == TCP_CONGESTION {
                     let name = value.split(|&byte| byte == 0).next().unwrap_or_default();
-                    return if name == b"cubic" { Ok(()) } else { Err(Errno::ENOENT) };
+                    settings.tcp.congestion = Algorithm::named(name).ok_or(Errno::ENOENT)?;
+                    drop(settings);
+                    self.apply();
+                    return Ok(());
                 }
                 let value = int(value)?;
                 let on = value != 0;
@@ -222,7 +225,11 @@ impl TcpSocket {
                 Err(_) if settings.tcp.max_segment > 0 => number(settings.tcp.max_segment),
                 Err(_) => number(536),
             },
-            (LEVEL_TCP, TCP_CONGESTION) => Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec()),
+            (LEVEL_TCP, TCP_CONGESTION) => {
+                let mut name = settings.tcp.congestion.name().as_bytes().to_vec();
+                name.resize(16, 0);
+                Ok(name)
+            }
             (LEVEL_TCP, TCP_INFO) => Ok(self.info()),
             (LEVEL_TCP, _) => plain(name)
                 .map(|at| settings.plain[at].to_ne_bytes().to_vec())

@@ -1,14 +1,40 @@
-//! How much may be under way: CUBIC (RFC 9438) in integers, with an initial window of ten segments
-//! (RFC 6928).
+//! How much may be under way: CUBIC (RFC 9438) in integers, or Reno (RFC 5681), with an initial window
+//! of ten segments (RFC 6928).
 
 /// On loopback nothing but the receiver's window limits.
 const UNLIMITED: u32 = 1 << 30;
 /// Segments of the initial window.
 const INITIAL: u32 = 10;
 
+/// How the window grows and shrinks (`TCP_CONGESTION`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// RFC 9438
+    #[default]
+    Cubic,
+    /// RFC 5681
+    Reno,
+}
+
+impl Algorithm {
+    /// As options and settings name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Cubic => "cubic",
+            Algorithm::Reno => "reno",
+        }
+    }
+
+    /// The one with a name.
+    pub fn named(name: &[u8]) -> Option<Algorithm> {
+        [Algorithm::Cubic, Algorithm::Reno].into_iter().find(|it| it.name().as_bytes() == name)
+    }
+}
+
 /// Congestion window of one connection, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Cubic {
+pub struct Congestion {
+    algorithm: Algorithm,
     /// Congestion window.
     pub window: u32,
     /// Above it growth is cautious.
@@ -24,12 +50,20 @@ pub struct Cubic {
     inflection: u32,
 }
 
-impl Cubic {
+impl Congestion {
     /// A new connection's.
-    pub fn new(mss: u32, loopback: bool) -> Cubic {
+    pub fn new(mss: u32, loopback: bool) -> Congestion {
         let window = if loopback { UNLIMITED } else { INITIAL * mss };
         let threshold = u32::MAX;
-        Cubic { window, threshold, mss, max: 0, reno: 0, epoch: 0, inflection: 0 }
+        let algorithm = Algorithm::default();
+        Congestion { algorithm, window, threshold, mss, max: 0, reno: 0, epoch: 0, inflection: 0 }
+    }
+
+    /// Goes on by another algorithm.
+    pub fn set_algorithm(&mut self, algorithm: Algorithm) {
+        if self.algorithm != algorithm {
+            (self.algorithm, self.epoch, self.max) = (algorithm, 0, self.window);
+        }
     }
 
     /// The path takes segments of `mss` bytes from now on.
@@ -55,6 +89,14 @@ impl Cubic {
             self.window += bytes.min(self.threshold - self.window);
             return;
         }
+        let window = u64::from(self.window);
+        let share = |bytes: u64| (bytes * u64::from(self.mss) / window.max(1)) as u32;
+        if self.algorithm == Algorithm::Reno {
+            // A segment for each window.
+            let grown = share(bytes.into()).max(1);
+            self.window = self.window.saturating_add(grown).min(UNLIMITED - 1);
+            return;
+        }
         if self.epoch == 0 {
             self.epoch = now;
             self.reno = self.window;
@@ -62,8 +104,6 @@ impl Cubic {
             let below = u64::from(self.max.saturating_sub(self.window));
             self.inflection = cube_root(below * 1000 / u64::from(self.mss) * 2_500_000);
         }
-        let window = u64::from(self.window);
-        let share = |bytes: u64| (bytes * u64::from(self.mss) / window.max(1)) as u32;
         // 3 * (1 - 0.7) / (1 + 0.7) of a segment for each window.
         self.reno = self.reno.saturating_add(share(u64::from(bytes) * 9 / 17));
         let elapsed = (now.saturating_sub(self.epoch) + rtt) / 1_000_000;
@@ -86,7 +126,11 @@ impl Cubic {
         }
         // Fast convergence: who loses before reaching the last maximum makes room for others.
         self.max = if self.window < self.max { self.window / 20 * 17 } else { self.window };
-        self.threshold = (flight / 10 * 7).max(2 * self.mss);
+        let kept = match self.algorithm {
+            Algorithm::Cubic => flight / 10 * 7,
+            Algorithm::Reno => flight / 2,
+        };
+        self.threshold = kept.max(2 * self.mss);
         self.window = self.window.min(self.threshold);
         self.epoch = 0;
     }
@@ -118,7 +162,7 @@ mod tests {
     const RTT: u64 = 50_000_000;
 
     /// Lets one window after the other be acknowledged for `seconds`.
-    fn grow(cubic: &mut Cubic, now: &mut u64, seconds: u64) {
+    fn grow(cubic: &mut Congestion, now: &mut u64, seconds: u64) {
         let end = *now + seconds * 1_000_000_000;
         while *now < end {
             for _ in 0..cubic.window / MSS {
@@ -130,7 +174,7 @@ mod tests {
 
     #[test]
     fn slow_start_doubles_and_loss_takes_three_tenths() {
-        let (mut cubic, mut now) = (Cubic::new(MSS, false), 1);
+        let (mut cubic, mut now) = (Congestion::new(MSS, false), 1);
         assert_eq!(cubic.window, 10 * MSS);
         for _ in 0..10 {
             cubic.acked(MSS, RTT, now);
@@ -150,11 +194,27 @@ mod tests {
 
     #[test]
     fn small_windows_grow_as_fast_as_renos() {
-        let (mut cubic, mut now) = (Cubic::new(MSS, false), 1);
+        let (mut cubic, mut now) = (Congestion::new(MSS, false), 1);
         cubic.window = 10 * MSS;
         cubic.lost(10 * MSS);
         grow(&mut cubic, &mut now, 5);
         assert!(cubic.window > 40 * MSS, "{}", cubic.window / MSS);
+    }
+
+    #[test]
+    fn reno_loses_half_and_gains_a_segment_a_window() {
+        let (mut reno, mut now) = (Congestion::new(MSS, false), 1);
+        reno.set_algorithm(Algorithm::Reno);
+        reno.window = 100 * MSS;
+        reno.lost(100 * MSS);
+        assert_eq!(reno.window, 50 * MSS);
+        // Twenty windows.
+        grow(&mut reno, &mut now, 1);
+        assert!((68 * MSS..=70 * MSS).contains(&reno.window), "{}", reno.window / MSS);
+        for name in ["cubic", "reno"] {
+            assert_eq!(Algorithm::named(name.as_bytes()).unwrap().name(), name);
+        }
+        assert_eq!(Algorithm::named(b"bbr"), None);
     }
 
     #[test]
