@@ -151,7 +151,11 @@ impl Drop for Vm {
     fn drop(&mut self) {
         // QEMU goes with its parent.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        let ended = self.child.wait();
+        if std::thread::panicking() {
+            self.drain();
+            eprintln!("the VM ({ended:?}) said:\n{}", self.text());
+        }
     }
 }
 
