@@ -73,28 +73,37 @@ impl Inode for AnonInode {
     }
 }
 
-/// The filesystem that files without a name are said to be on.
-struct AnonFs(Arc<dyn Inode>);
+/// A filesystem that a file without a name is said to be on.
+struct AnonFs {
+    root: Arc<dyn Inode>,
+    name: &'static str,
+    magic: u64,
+}
 
 impl FileSystem for AnonFs {
     fn name(&self) -> &'static str {
-        "anon_inodefs"
+        self.name
     }
     fn root(&self) -> Arc<dyn Inode> {
-        self.0.clone()
+        self.root.clone()
     }
     fn statfs(&self) -> StatFs {
-        // ANON_INODE_FS_MAGIC
-        StatFs { kind: 0x0904_1934, bsize: 4096, ..StatFs::default() }
+        StatFs { kind: self.magic, bsize: 4096, ..StatFs::default() }
     }
     fn dev(&self) -> u64 {
-        self.0.metadata().dev
+        self.root.metadata().dev
     }
 }
 
 /// A place for a file without a name, for calls that want one.
 pub fn place(inode: Arc<dyn Inode>) -> Path {
-    let fs = Arc::new(AnonFs(inode.clone()));
+    // ANON_INODE_FS_MAGIC
+    place_on("anon_inodefs", 0x0904_1934, inode)
+}
+
+/// As [`place`], on a filesystem of another kind.
+pub fn place_on(name: &'static str, magic: u64, inode: Arc<dyn Inode>) -> Path {
+    let fs = Arc::new(AnonFs { root: inode.clone(), name, magic });
     Path { mount: Mount::internal(fs), dentry: Dentry::detached(None, b"", inode) }
 }
 

@@ -1,11 +1,9 @@
 //! Namespaces as files (namespaces(7), ioctl_ns(2)): what /proc/PID/ns leads to. There is one of each
 //! kind, but several of mounts.
 
-use super::inode::{
-    Access, FileSystem, Inode, Metadata, Opened, StatFs, Time, anonymous_dev, mode::S_IFREG,
-};
+use super::inode::{Access, Inode, Metadata, Opened, Time, anonymous_dev, mode::S_IFREG};
 use super::mount::Namespace;
-use super::{Dentry, File, FileOps, Mount, Path};
+use super::{File, FileOps, Path, anon};
 use crate::errno::{Errno, Result};
 use crate::io::put_user;
 use crate::sync::Once;
@@ -82,9 +80,7 @@ impl NamespaceFile {
 
     /// A place for it, for calls that want one.
     pub fn place(self) -> Path {
-        let inode: Arc<dyn Inode> = Arc::new(self);
-        let mount = Mount::internal(Arc::new(NsFs(inode.clone())));
-        Path { mount, dentry: Dentry::detached(None, b"", inode) }
+        anon::place_on("nsfs", NSFS_MAGIC, Arc::new(self))
     }
 }
 
@@ -147,23 +143,5 @@ impl FileOps for NamespaceFile {
 
     fn describe(&self) -> String {
         self.text()
-    }
-}
-
-/// The filesystem that namespaces are said to be on.
-struct NsFs(Arc<dyn Inode>);
-
-impl FileSystem for NsFs {
-    fn name(&self) -> &'static str {
-        "nsfs"
-    }
-    fn root(&self) -> Arc<dyn Inode> {
-        self.0.clone()
-    }
-    fn statfs(&self) -> StatFs {
-        StatFs { kind: NSFS_MAGIC, bsize: 4096, ..StatFs::default() }
-    }
-    fn dev(&self) -> u64 {
-        self.0.metadata().dev
     }
 }
