@@ -36,6 +36,8 @@ pub struct Dentry {
     inode: Option<Arc<dyn Inode>>,
     kind: Option<FileType>,
     flags: AtomicU32,
+    /// Open files that write to it.
+    writers: AtomicU32,
     _live: Live,
     place: SpinLock<Place>,
     children: SpinLock<HashMap<Arc<[u8]>, Arc<Dentry>, NameHash>>,
@@ -56,6 +58,19 @@ impl Dentry {
     /// The root of a filesystem.
     pub fn root(inode: Arc<dyn Inode>) -> Arc<Dentry> {
         Dentry::new(None, b"/", Some(inode), 0)
+    }
+
+    /// One more open file writes to it, or one less.
+    pub fn count_writer(&self, more: bool) {
+        match more {
+            true => self.writers.fetch_add(1, Relaxed),
+            false => self.writers.fetch_sub(1, Relaxed),
+        };
+    }
+
+    /// Whether some open file writes to it.
+    pub fn is_written(&self) -> bool {
+        self.writers.load(Relaxed) > 0
     }
 
     /// An entry that no table holds: of files without a name, and below directories that don't
@@ -80,6 +95,7 @@ impl Dentry {
             kind: inode.as_ref().map(|inode| inode.file_type()),
             inode,
             flags: AtomicU32::new(flags),
+            writers: AtomicU32::new(0),
             place: SpinLock::new(Place { parent, name: Arc::from(name) }),
             children: SpinLock::new(HashMap::with_hasher(NameHash)),
             dir: Mutex::new(()),

@@ -66,13 +66,14 @@ impl File {
         file
     }
 
-    /// Counts it among the files that are written through its mount, or no longer.
+    /// Counts it among the files that are written, and through its mount, or no longer.
     fn count_writer(&self, more: bool) {
         if let Some(path) = &self.path
             && path.dentry.kind() == Some(FileType::Regular)
             && self.writable()
         {
             path.mount.count_writer(more);
+            path.dentry.count_writer(more);
         }
     }
 

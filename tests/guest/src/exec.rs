@@ -13,6 +13,7 @@ cases![
     other_threads_end,
     too_many_arguments_fail,
     auxiliary_vector_is_sane,
+    a_program_that_is_written_to_does_not_run,
 ];
 
 /// What the program checks when it was executed by one of the cases; returns the exit status.
@@ -166,4 +167,32 @@ fn auxiliary_vector_is_sane() {
         assert!(!name.is_empty());
         assert!(getauxval(AT_PHNUM) > 0 && getauxval(AT_ENTRY) != 0);
     }
+}
+
+fn a_program_that_is_written_to_does_not_run() {
+    let copy = format!("{}/program", scratch());
+    std::fs::copy("/proc/self/exe", &copy).unwrap();
+    let run = || {
+        let status = wait_for(child(|| unsafe {
+            let argv = [c(&copy), c("--list")];
+            let argv = [argv[0].as_ptr(), argv[1].as_ptr(), null()];
+            close(1);
+            ok(open(c"/dev/null".as_ptr(), O_WRONLY));
+            execv(argv[0], argv.as_ptr());
+            *__errno_location()
+        }));
+        assert!(WIFEXITED(status), "{status:#x}");
+        WEXITSTATUS(status)
+    };
+    assert_eq!(run(), 0);
+    let writer = std::fs::OpenOptions::new().write(true).open(&copy).unwrap();
+    assert_eq!(run(), ETXTBSY);
+    let second = writer.try_clone().unwrap();
+    drop(writer);
+    assert_eq!(run(), ETXTBSY);
+    drop(second);
+    assert_eq!(run(), 0);
+    // Who reads it is in nobody's way.
+    let _reader = std::fs::File::open(&copy).unwrap();
+    assert_eq!(run(), 0);
 }

@@ -63,6 +63,10 @@ fn open_path(who: &dyn Subject, path: Path) -> Result<Opened> {
         return Err(Errno::EACCES);
     }
     perm::check(who, path.inode()?, perm::EXEC)?;
+    // Half of a program would run.
+    if path.dentry.is_written() {
+        return Err(Errno::ETXTBSY);
+    }
     let file = ops::open_found(&perm::Kernel, path.clone(), O_RDONLY, false)?;
     if crate::witness::on() {
         crate::witness::file(&path, Use::Executed);
