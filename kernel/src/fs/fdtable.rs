@@ -34,12 +34,40 @@ pub struct FdTable {
 #[derive(Default)]
 struct Inner {
     files: Vec<Option<Arc<File>>>,
-    /// One bit a descriptor: in use (a file, or reserved by a call under way).
+    /// One bit a descriptor: in use (a file, or [`Reserved`]).
     used: Vec<u64>,
     /// One bit a word of `used`: the word is full.
     full: Vec<u64>,
     /// One bit a descriptor: close on exec.
     cloexec: Vec<u64>,
+}
+
+/// A descriptor kept for what a call is about to open, so that a call that changes something (it
+/// makes a file, takes a connection from its queue) fails for want of descriptors before it does.
+/// Free again when dropped.
+pub struct Reserved {
+    table: Arc<FdTable>,
+    /// `None` once it is open.
+    fd: Option<usize>,
+}
+
+impl Reserved {
+    /// The file gets the descriptor.
+    pub fn install(mut self, file: Arc<File>, cloexec: bool) -> i32 {
+        let fd = self.fd.take().expect("it is reserved until now");
+        let mut inner = self.table.inner.lock();
+        inner.mark(fd, cloexec);
+        inner.files[fd] = Some(file);
+        fd as i32
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd {
+            self.table.inner.lock().unmark(fd);
+        }
+    }
 }
 
 impl Default for FdTable {
@@ -127,6 +155,21 @@ impl Inner {
         self.cloexec[word] &= !bit;
     }
 
+    /// The lowest free descriptor from `min` to `limit`, with room for it in the vectors. EMFILE if
+    /// there is none.
+    fn claim(&mut self, min: usize, limit: usize) -> Result<usize> {
+        let fd = self.lowest_free(min);
+        if fd >= limit {
+            return Err(Errno::EMFILE);
+        }
+        self.grow(fd)?;
+        Ok(fd)
+    }
+
+    fn is_used(&self, fd: usize) -> bool {
+        self.used[fd / 64] & 1 << (fd % 64) != 0
+    }
+
     fn is_cloexec(&self, fd: usize) -> bool {
         self.cloexec.get(fd / 64).is_some_and(|word| word & 1 << (fd % 64) != 0)
     }
@@ -177,18 +220,28 @@ impl FdTable {
             return Err(Errno::EINVAL);
         }
         let mut inner = self.inner.lock();
-        let fd = inner.lowest_free(min);
-        if fd >= limit {
-            return Err(Errno::EMFILE);
-        }
-        inner.grow(fd)?;
+        let fd = inner.claim(min, limit)?;
         inner.mark(fd, cloexec);
         inner.files[fd] = Some(file);
         Ok(fd as i32)
     }
 
+    /// Keeps the lowest free descriptor below `limit` for a file that isn't there yet. EMFILE if
+    /// there is none.
+    pub fn reserve(self: Arc<Self>, limit: u64) -> Result<Reserved> {
+        let limit = usize::try_from(limit).unwrap_or(NR_OPEN).min(NR_OPEN);
+        let fd = {
+            let mut inner = self.inner.lock();
+            let fd = inner.claim(0, limit)?;
+            // It isn't closed by exec: there is nothing to close.
+            inner.mark(fd, false);
+            fd
+        };
+        Ok(Reserved { table: self, fd: Some(fd) })
+    }
+
     /// Opens the descriptor `fd`; gives back the file it was open on (dup2(2)). EBADF if `fd` isn't
-    /// below the limit.
+    /// below the limit, EBUSY if a call is about to open it.
     pub fn replace(
         &self,
         fd: i32,
@@ -202,6 +255,9 @@ impl FdTable {
         }
         let mut inner = self.inner.lock();
         inner.grow(fd)?;
+        if inner.files[fd].is_none() && inner.is_used(fd) {
+            return Err(Errno::EBUSY);
+        }
         inner.mark(fd, cloexec);
         Ok(inner.files[fd].replace(file))
     }
@@ -393,6 +449,25 @@ mod tests {
         let copy = table.fork().unwrap();
         table.close_range(3, u32::MAX);
         assert!(table.get(2).is_ok() && table.get(4).is_err() && copy.get(4).is_ok());
+    }
+
+    #[test]
+    fn a_reserved_descriptor_is_taken_but_not_open() {
+        let table = Arc::new(FdTable::new());
+        let file = file();
+        let first = table.clone().reserve(2).unwrap();
+        assert_eq!(table.get(0).err(), Some(Errno::EBADF));
+        assert_eq!(table.close(0), Err(Errno::EBADF));
+        assert_eq!(table.replace(0, file.clone(), false, 2).err(), Some(Errno::EBUSY));
+        assert_eq!(table.alloc(file.clone(), false, 2), Ok(1));
+        assert!(table.clone().reserve(2).is_err_and(|error| error == Errno::EMFILE));
+        table.close_all();
+        let copy = Arc::new(table.fork().unwrap());
+        assert_eq!(copy.alloc(file.clone(), false, 2), Ok(0), "a copy has nothing reserved");
+        assert_eq!(first.install(file.clone(), true), 0);
+        assert_eq!(table.cloexec(0), Ok(true));
+        drop(table.clone().reserve(2).unwrap());
+        assert_eq!(table.alloc(file, false, 2), Ok(1), "what isn't used is free again");
     }
 
     #[test]

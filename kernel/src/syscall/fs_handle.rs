@@ -76,11 +76,12 @@ pub fn open_by_handle_at(fd: i32, handle: usize, flags: u32) -> Result<usize> {
     let named = dcache::find(&mount.root, &|found| identity(found) == wanted);
     let dentry = named.unwrap_or_else(|| Dentry::detached(None, b"/", inode.clone()));
     let path = Path { mount, dentry };
+    let reserved = super::reserve_descriptor()?;
     let flags = flags & super::fs_open::KNOWN & !(O_CREAT | O_EXCL | O_TMPFILE & !O_DIRECTORY);
     let file = if flags & O_PATH != 0 {
         File::named(Arc::new(PathOnly(inode)), flags & (O_PATH | O_DIRECTORY | O_NOFOLLOW), path)
     } else {
         ops::open_found(&*creds, path, flags, false)?
     };
-    super::install_file(file, flags & O_CLOEXEC != 0)
+    Ok(reserved.install(file, flags & O_CLOEXEC != 0) as usize)
 }

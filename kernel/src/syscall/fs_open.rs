@@ -33,12 +33,13 @@ const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
 
 fn open_at(dirfd: i32, name: &[u8], flags: u32, mode: u32, resolve: Resolve) -> Result<usize> {
     let umask = current().fs().umask();
+    let files = current().files();
+    let reserved = files.clone().reserve(hooks::descriptor_limit())?;
     let file = at(dirfd, name, resolve, |resolver| {
         ops::open(resolver, name, flags, mode & 0o7777, umask)
     })?;
     let cloexec = flags & O_CLOEXEC != 0;
-    let files = current().files();
-    let fd = files.alloc(file.clone(), cloexec, hooks::descriptor_limit())?;
+    let fd = reserved.install(file.clone(), cloexec);
     // Somebody may have got a lease before there was a descriptor to find.
     if leases::any() && file.flags() & O_PATH == 0 {
         let wait = flags & O_NONBLOCK == 0;
@@ -161,14 +162,8 @@ pub fn pipe2(fds: usize, flags: u32) -> Result<usize> {
     let files = current().files();
     let creds = current().creds();
     let (read, write) = pipe::pipe(flags, creds.fsuid, creds.fsgid)?;
-    let one = files.alloc(read, cloexec, limit)?;
-    let two = match files.alloc(write, cloexec, limit) {
-        Ok(fd) => fd,
-        Err(error) => {
-            let _ = files.close(one);
-            return Err(error);
-        }
-    };
+    let (one, two) = (files.clone().reserve(limit)?, files.clone().reserve(limit)?);
+    let (one, two) = (one.install(read, cloexec), two.install(write, cloexec));
     if let Err(error) = put_user(fds, &[one, two]) {
         let _ = files.close(one);
         let _ = files.close(two);

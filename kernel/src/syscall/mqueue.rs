@@ -32,8 +32,9 @@ pub fn mq_open(name: usize, flags: u32, mode: u32, attributes: usize) -> Result<
     };
     let task = current();
     let mode = mode & !task.fs().umask();
+    let reserved = super::reserve_descriptor()?;
     let file = mqueue::open(&name, flags & known & !O_CLOEXEC, mode, size, &task.creds())?;
-    super::install_file(file, true)
+    Ok(reserved.install(file, true) as usize)
 }
 
 /// mq_unlink(3)

@@ -1,6 +1,6 @@
 //! Sockets: socket(2) and its family.
 
-use super::install_file;
+use super::{install_file, reserve_descriptor};
 use crate::bpf;
 use crate::errno::{Errno, Result};
 use crate::fs::File;
@@ -185,10 +185,12 @@ pub fn accept4(fd: i32, addr: usize, len: usize, flags: u32) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     let file = file(fd)?;
+    // A connection stays in the queue if there is no descriptor for it.
+    let reserved = reserve_descriptor()?;
     let (accepted, peer) = socket::of(&file)?.socket.accept(file.nonblocking())?;
     let new = SocketFile::open(accepted, Caller::current().cred, flags & O_NONBLOCK);
     put_address(&peer, addr, len)?;
-    install_file(new, flags & O_CLOEXEC != 0)
+    Ok(reserved.install(new, flags & O_CLOEXEC != 0) as usize)
 }
 
 /// connect(2)
