@@ -3,7 +3,7 @@
 use super::pidfd::check_inspect;
 use crate::errno::{Errno, Result};
 use crate::io::{get_user, put_user, put_user_slice};
-use crate::task::signal::{SigInfo, SigSet, Signal, code, send_to_process, send_to_task};
+use crate::task::signal::{SigInfo, SigSet, Signal, send_to_process};
 use crate::task::trace::{self, Kind, LEGACY, ORIG_RAX, Registers, Resume, SPARE, option};
 use crate::task::{Task, current, current_arc, find_task};
 use alloc::sync::Arc;
@@ -47,9 +47,9 @@ fn start(task: &Arc<Task>, seize: bool, addr: usize, options: usize) -> Result<u
         return Err(Errno::EPERM);
     }
     check_inspect(task)?;
-    trace::attach(task, current().process(), seize, options)?;
-    if !seize {
-        send_to_task(task, Signal::STOP, SigInfo::new(Signal::STOP, code::SI_USER));
+    match seize {
+        true => trace::attach(task, current().process(), true, options)?,
+        false => trace::attach_stopping(task, current().process())?,
     }
     Ok(0)
 }

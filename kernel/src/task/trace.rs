@@ -13,6 +13,7 @@ use crate::arch::fpu;
 use crate::arch::user::UserContext;
 use crate::errno::{Errno, Result};
 use crate::event::Events;
+use crate::sync::WaitMode;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
@@ -134,33 +135,57 @@ pub struct Tracees {
 
 /// Makes `process` the tracer of `task`, unless it is ending. EPERM if the task has one.
 pub fn attach(task: &Arc<Task>, process: &Arc<Process>, seized: bool, options: u32) -> Result<()> {
-    {
-        let mut tracees = process.tracees.lock();
-        let mut traced = task.trace.lock();
-        if traced.by.is_some() || task.is_kernel() {
-            return Err(Errno::EPERM);
-        }
-        if tracees.closed {
-            return Ok(());
-        }
-        let tracer = Arc::downgrade(process);
-        traced.by = Some(Trace {
-            tracer,
-            options,
-            seized,
-            how: Resume::Cont,
-            interrupt: false,
-            stop: None,
-        });
-        task.add_work(Work::TRACE);
-        if task.process().signal.lock().stop.signal().is_some() {
-            // It leaves the stop of job control for one that the tracer hears of.
-            task.add_work(Work::RETRAP);
-        }
-        tracees.live.push(task.clone());
-    }
-    sched::resume(task);
+    let stopped = begin(task, process, seized, options)?;
+    settle(task, process, seized, stopped);
     Ok(())
+}
+
+/// `PTRACE_ATTACH`: it stops by SIGSTOP, before it does anything else.
+pub fn attach_stopping(task: &Arc<Task>, process: &Arc<Process>) -> Result<()> {
+    let stopped = begin(task, process, false, 0)?;
+    signal::send_to_task(task, Signal::STOP, SigInfo::new(Signal::STOP, signal::code::SI_USER));
+    settle(task, process, false, stopped);
+    Ok(())
+}
+
+/// Returns whether job control has stopped the process.
+fn begin(task: &Arc<Task>, process: &Arc<Process>, seized: bool, options: u32) -> Result<bool> {
+    let mut tracees = process.tracees.lock();
+    let mut traced = task.trace.lock();
+    if traced.by.is_some() || task.is_kernel() {
+        return Err(Errno::EPERM);
+    }
+    if tracees.closed {
+        return Ok(false);
+    }
+    let tracer = Arc::downgrade(process);
+    traced.by =
+        Some(Trace { tracer, options, seized, how: Resume::Cont, interrupt: false, stop: None });
+    task.add_work(Work::TRACE);
+    let stopped = task.process().signal.lock().stop.signal().is_some();
+    if stopped {
+        // It leaves the stop of job control for one that the tracer hears of.
+        task.add_work(Work::RETRAP);
+    }
+    tracees.live.push(task.clone());
+    Ok(stopped)
+}
+
+/// Lets a new tracee see to it, and one that stood still get from the stop of job control to one of
+/// the tracer's: who asks next sees nothing of the way.
+fn settle(task: &Arc<Task>, process: &Process, seized: bool, stopped: bool) {
+    if !sched::resume(task) || !stopped {
+        return;
+    }
+    let trapped = || {
+        let slot = task.trace.lock();
+        let Some(trace) = &slot.by else { return Some(()) };
+        // SIGCONT may have been faster.
+        let goes_on = || !seized && task.process().signal.lock().stop.signal().is_none();
+        (trace.stop.is_some() || goes_on()).then_some(())
+    };
+    // Only what kills the tracer ends the wait early.
+    let _ = process.child_events.wait(WaitMode::Killable, None, trapped);
 }
 
 /// The tracer's number; 0 without one.
@@ -421,7 +446,7 @@ pub(super) fn on_signal(context: &mut UserContext, info: &SigInfo) -> Option<(Si
 /// hear what job control did ([`Work::RETRAP`]).
 pub(super) fn on_interrupt(context: &mut UserContext) {
     let task = current();
-    let (seized, signal) = {
+    let (seized, signal, tracer) = {
         let mut slot = task.trace.lock();
         // Under this lock: news that come later are told by another stop.
         let group = task.process().signal.lock();
@@ -431,13 +456,19 @@ pub(super) fn on_interrupt(context: &mut UserContext) {
         if !core::mem::take(&mut trace.interrupt) && !news {
             return;
         }
-        (trace.seized, group.stop.signal())
+        (trace.seized, group.stop.signal(), trace.tracer.upgrade())
     };
     let trap = Signal::TRAP.number();
     let code = match (seized, signal) {
         (true, signal) => event::STOP << 8 | u32::from(signal.unwrap_or(trap)),
         (false, Some(signal)) => signal.into(),
-        (false, None) => return,
+        (false, None) => {
+            // There is no stop to wait for in [`settle`].
+            if let Some(tracer) = tracer {
+                tracer.child_events.wake_all(Events::ALL);
+            }
+            return;
+        }
     };
     let info = Signal::new(code & 0xff).map_or(SigInfo::default(), |signal| match seized {
         true => SigInfo::new(signal, code as i32),

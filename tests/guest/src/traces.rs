@@ -281,6 +281,38 @@ fn stopped_tasks_are_seized_and_listened_to() {
         ok(request(PTRACE_DETACH, pid, 0, 0));
         kill(pid, SIGCONT);
         assert_eq!(WEXITSTATUS(wait_for(pid)), 5);
+
+        // Who has stopped already is there for the tracer at once, whichever way it is attached.
+        for (how, told) in [(PTRACE_ATTACH, SIGSTOP), (PTRACE_SEIZE, STOPPED)] {
+            for _ in 0..20 {
+                let pid = halted();
+                ok(request(how, pid, 0, 0));
+                let mut registers: user_regs_struct = zeroed();
+                ok(request(PTRACE_GETREGS, pid, 0, (&raw mut registers).addr()));
+                assert_ne!(registers.rip, 0);
+                assert_eq!(stopped_by(pid), told);
+                ok(request(PTRACE_DETACH, pid, 0, 0));
+                kill(pid, SIGCONT);
+                assert_eq!(WEXITSTATUS(wait_for(pid)), 5);
+            }
+        }
+        // Or it goes on, if SIGCONT is faster; it stops all the same, for one signal or the other.
+        for _ in 0..20 {
+            let pid = child(|| {
+                raise(SIGSTOP);
+                pause_ms(60_000);
+                0
+            });
+            let mut status = 0;
+            ok(waitpid(pid, &mut status, WUNTRACED));
+            assert!(WIFSTOPPED(status));
+            let waker = child(|| kill(pid, SIGCONT));
+            ok(request(PTRACE_ATTACH, pid, 0, 0));
+            assert!([SIGSTOP, SIGCONT].contains(&stopped_by(pid)));
+            assert_eq!(wait_for(waker), 0);
+            kill(pid, SIGKILL);
+            assert_eq!(WTERMSIG(wait_for(pid)), SIGKILL);
+        }
     }
 }
 
