@@ -24,29 +24,24 @@ pub use stat::{MemInfo, meminfo};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 
-/// Resolves a page fault of the current task. Task context, interrupts on, no locks held. `user`
-/// tells a fault of user mode from one of the kernel on a user address.
-pub fn handle_fault(
-    addr: usize,
-    write: bool,
-    exec: bool,
-    _user: bool,
-) -> core::result::Result<(), FaultError> {
-    crate::task::current()
-        .with_mm(|space| space.handle_fault(addr, write, exec))
-        .unwrap_or(Err(FaultError::Unmapped))
+/// Resolves a page fault of the current task. Task context, interrupts on, no locks held.
+pub fn handle_fault(addr: usize, write: bool, exec: bool) -> core::result::Result<(), FaultError> {
+    let task = crate::task::current();
+    let served = task.with_mm(|space| space.handle_fault(addr, write, exec));
+    task.sched.count_fault(served.unwrap_or(Err(FaultError::Unmapped))?);
+    Ok(())
 }
 
 /// Makes every page of a user range of the current task present (and writable if asked), as an
 /// access would. EFAULT if an access would raise SIGSEGV or SIGBUS. Task context, no locks held.
 pub fn fault_in_user(addr: usize, len: usize, write: bool) -> Result<()> {
     crate::io::check_user(addr, len)?;
-    crate::task::current()
-        .with_mm(|space| {
-            for at in (addr & !(PAGE_SIZE - 1)..addr + len).step_by(PAGE_SIZE) {
-                space.handle_fault(at, write, false)?;
-            }
-            Ok(())
-        })
-        .unwrap_or(Err(Errno::EFAULT))
+    let task = crate::task::current();
+    task.with_mm(|space| {
+        for at in (addr & !(PAGE_SIZE - 1)..addr + len).step_by(PAGE_SIZE) {
+            task.sched.count_fault(space.handle_fault(at, write, false)?);
+        }
+        Ok(())
+    })
+    .unwrap_or(Err(Errno::EFAULT))
 }

@@ -61,7 +61,7 @@ struct Segment {
 }
 
 static TABLE: Mutex<Sorted<i32, Segment>> = Mutex::new(Sorted::new());
-/// Bytes in segments that exist.
+/// Pages of the segments that exist.
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 
 fn now() -> i64 {
@@ -102,7 +102,7 @@ fn sweep(table: &mut Sorted<i32, Segment>) {
     table.retain(|_, segment| {
         let keep = segment.info.mode & DEST == 0 || segment.attached() > 0;
         if !keep {
-            TOTAL.fetch_sub(segment.info.size, Ordering::Relaxed);
+            TOTAL.fetch_sub(segment.info.size.div_ceil(PAGE_SIZE), Ordering::Relaxed);
         }
         keep
     });
@@ -152,7 +152,7 @@ pub fn get(
     }
     let memory = super::frame::total_frames() * PAGE_SIZE;
     let pages = size.div_ceil(PAGE_SIZE);
-    if pages + TOTAL.load(Ordering::Relaxed) / PAGE_SIZE > MAX_PAGES.size() {
+    if pages + TOTAL.load(Ordering::Relaxed) > MAX_PAGES.size() {
         return Err(Errno::ENOSPC);
     }
     if table.len() >= MAX_SEGMENTS.size() {
@@ -192,7 +192,7 @@ pub fn get(
     let segment =
         Segment { info, sequence, cache: Arc::downgrade(&cache), file: Some(file), lingering };
     table.insert(slot, segment);
-    TOTAL.fetch_add(size, Ordering::Relaxed);
+    TOTAL.fetch_add(pages, Ordering::Relaxed);
     Ok(id_of(slot, sequence))
 }
 
@@ -297,7 +297,7 @@ pub fn set_locked(id: i32, locked: bool, caller: &Caller<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Segments, bytes in them, and the highest slot in use.
+/// Segments, pages of them, and the highest slot in use.
 pub fn totals() -> (usize, usize, i32) {
     let mut table = TABLE.lock();
     sweep(&mut table);

@@ -259,16 +259,15 @@ pub fn getrusage(who: i32, to: usize) -> Result<usize> {
     let task = current();
     let mut usage = match who {
         0 => task.process().usage(),
-        1 => task.sched.usage(),
+        // What was resident is told of the process.
+        1 => Usage { max_rss: task.process().usage().max_rss, ..task.sched.usage() },
         -1 => task.process().children_usage(),
         _ => return Err(Errno::EINVAL),
     };
     if who >= 0
-        && let Some(stats) = task.with_mm(|mm| mm.stats())
+        && let Some(bytes) = task.with_mm(|mm| mm.peak_resident())
     {
-        usage.max_rss = stats.peak_resident as u64 / 1024;
-        usage.minor_faults += stats.minor_faults as u64;
-        usage.major_faults += stats.major_faults as u64;
+        usage.saw_resident(bytes);
     }
     put_user(to, &rusage(&usage))?;
     Ok(0)
@@ -354,12 +353,17 @@ pub fn arch_prctl(context: &mut UserContext, code: u32, addr: usize) -> Result<u
     const SET_FS: u32 = 0x1002;
     const GET_FS: u32 = 0x1003;
     const GET_GS: u32 = 0x1004;
+    const GET_CPUID: u32 = 0x1011;
+    const SET_CPUID: u32 = 0x1012;
     match code {
         SET_GS | SET_FS if addr >= USER_END => return Err(Errno::EPERM),
         SET_GS => context.gs_base = addr,
         SET_FS => context.fs_base = addr,
         GET_FS => put_user(addr, &context.fs_base)?,
         GET_GS => put_user(addr, &context.gs_base)?,
+        // The instruction is let through, always: no processor we run on need be able to stop it.
+        GET_CPUID => return Ok(1),
+        SET_CPUID => return Err(Errno::ENODEV),
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)

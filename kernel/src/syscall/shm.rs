@@ -141,8 +141,8 @@ pub fn shmctl(id: i32, command: u32, buf: usize) -> Result<usize> {
             Ok(highest as usize)
         }
         SHM_INFO => {
-            let (count, bytes, highest) = shm::totals();
-            let pages = (bytes / PAGE_SIZE) as u64;
+            let (count, pages, highest) = shm::totals();
+            let pages = pages as u64;
             let resident = pages.min(frame::total_frames() as u64);
             // used_ids (and padding), shm_tot, shm_rss, shm_swp, swap_attempts, swap_successes.
             put_user(buf, &[count as u64, pages, resident, 0, 0, 0])?;

@@ -163,9 +163,18 @@ pub fn nanosleep(request: usize, remaining: usize) -> Result<usize> {
     relative_sleep(CLOCK_MONOTONIC as i32, until, remaining)
 }
 
-/// clock_nanosleep(2).
+/// clock_nanosleep(2). EOPNOTSUPP for clocks that nothing sleeps by.
 pub fn clock_nanosleep(id: i32, flags: u32, request: usize, remaining: usize) -> Result<usize> {
     let clock = clock_of(id)?;
+    let read_only = [
+        CLOCK_THREAD_CPUTIME_ID,
+        CLOCK_MONOTONIC_RAW,
+        CLOCK_REALTIME_COARSE,
+        CLOCK_MONOTONIC_COARSE,
+    ];
+    if read_only.contains(&(id as u32)) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     if matches!(clock, Clock::ThreadCpu(_)) {
         return Err(Errno::EINVAL);
     }

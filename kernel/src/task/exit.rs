@@ -106,6 +106,9 @@ pub(super) fn release_memory(task: &Arc<Task>) {
     super::futex::robust::release_all(task);
     task.rseq.store(0, Ordering::Relaxed);
     let mm = task.set_mm(None);
+    if let Some(mm) = &mm {
+        task.process().spent.lock().threads.saw_resident(mm.peak_resident());
+    }
     sched::reload_mm();
     drop(mm);
     let waiting = task.vfork_done.lock().take();

@@ -130,6 +130,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// So many bytes were resident at once.
+    pub fn saw_resident(&mut self, bytes: usize) {
+        self.max_rss = self.max_rss.max(bytes as u64 / 1024);
+    }
+
     /// Adds another usage.
     pub fn add(&mut self, other: &Usage) {
         self.user_ns += other.user_ns;

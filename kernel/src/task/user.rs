@@ -72,13 +72,12 @@ fn fault(context: &UserContext, vector: u8, error: u32, addr: usize) {
 fn page_fault(addr: usize, error: u32) -> Option<(Signal, i32)> {
     use crate::mm::FaultError;
     let (write, exec) = (error & 2 != 0, error & 16 != 0);
-    let outcome = current().with_mm(|mm| mm.handle_fault(addr, write, exec));
-    match outcome {
-        Some(Ok(())) => None,
-        Some(Err(FaultError::Unmapped)) | None => Some((Signal::SEGV, code::SEGV_MAPERR)),
-        Some(Err(FaultError::Forbidden)) => Some((Signal::SEGV, code::SEGV_ACCERR)),
-        Some(Err(FaultError::NoPage)) => Some((Signal::BUS, code::BUS_ADRERR)),
+    match crate::mm::handle_fault(addr, write, exec) {
+        Ok(()) => None,
+        Err(FaultError::Unmapped) => Some((Signal::SEGV, code::SEGV_MAPERR)),
+        Err(FaultError::Forbidden) => Some((Signal::SEGV, code::SEGV_ACCERR)),
+        Err(FaultError::NoPage) => Some((Signal::BUS, code::BUS_ADRERR)),
         // The OOM killer chose this process, or nobody was left to choose.
-        Some(Err(FaultError::NoMemory)) => exit::exit_group(9),
+        Err(FaultError::NoMemory) => exit::exit_group(9),
     }
 }

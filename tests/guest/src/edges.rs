@@ -1,6 +1,7 @@
 //! Small rules that suites from outside check.
 
-use crate::harness::{c, child, child_passes, ok, pipe, scratch, wait_for};
+use crate::harness::{c, child, child_passes, ok, pipe, scratch, until_asleep, wait_for};
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::ptr::null_mut;
@@ -10,6 +11,9 @@ cases!(
     without_a_limit_for_locked_memory_nothing_is_locked,
     a_new_owner_loses_file_capabilities,
     descriptor_limits_end_at_nr_open,
+    calls_without_a_descriptor_do_nothing,
+    a_call_under_way_has_its_descriptor,
+    the_processor_may_be_asked_what_it_is,
     sockets_bind_with_the_mode_of_their_descriptor,
     listings_fill_a_buffer_that_ends_early,
     arguments_that_mean_nothing_must_be_nothing,
@@ -95,6 +99,65 @@ fn descriptor_limits_end_at_nr_open() {
         limit.rlim_max = libc::RLIM_INFINITY;
         fails!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), EPERM);
     }
+}
+
+fn calls_without_a_descriptor_do_nothing() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    client.write_all(b"kept").unwrap();
+    let path = format!("{}/never", scratch());
+    let (name, queue) = (c(&path), c("/d2u-never"));
+    unsafe {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        ok(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit));
+        let none = libc::rlimit { rlim_cur: 0, ..limit };
+        ok(libc::setrlimit(libc::RLIMIT_NOFILE, &none));
+        fails!(libc::accept(server.as_raw_fd(), null_mut(), null_mut()), EMFILE);
+        let flags = libc::O_CREAT | libc::O_RDWR;
+        fails!(libc::open(name.as_ptr(), flags, 0o600), EMFILE);
+        fails!(libc::mq_open(queue.as_ptr(), flags, 0o600, null_mut::<libc::mq_attr>()), EMFILE);
+        ok(libc::setrlimit(libc::RLIMIT_NOFILE, &limit));
+        fails!(libc::mq_unlink(queue.as_ptr()), ENOENT);
+    }
+    assert!(!std::fs::exists(&path).unwrap());
+    // The connection is still there.
+    let mut text = [0; 4];
+    server.accept().unwrap().0.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"kept");
+}
+
+fn a_call_under_way_has_its_descriptor() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let free = || unsafe {
+        let fd = ok(libc::dup(0));
+        ok(libc::close(fd));
+        fd
+    };
+    let expected = free();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let accepted = scope.spawn(|| {
+            tell.send(unsafe { libc::gettid() }).unwrap();
+            server.accept().unwrap().0
+        });
+        until_asleep(told.recv().unwrap());
+        assert_ne!(free(), expected);
+        unsafe {
+            fails!(libc::fcntl(expected, libc::F_GETFD), EBADF);
+            fails!(libc::dup2(0, expected), EBUSY);
+            fails!(libc::close(expected), EBADF);
+        }
+        let client = std::net::TcpStream::connect(address).unwrap();
+        assert_eq!(accepted.join().unwrap().as_raw_fd(), expected);
+        assert_ne!(client.as_raw_fd(), expected);
+    });
+}
+
+fn the_processor_may_be_asked_what_it_is() {
+    const ARCH_GET_CPUID: i32 = 0x1011;
+    unsafe { assert_eq!(libc::syscall(libc::SYS_arch_prctl, ARCH_GET_CPUID, 0), 1) };
+    assert_ne!(core::arch::x86_64::__cpuid(0).eax, 0);
 }
 
 fn sockets_bind_with_the_mode_of_their_descriptor() {

@@ -315,18 +315,39 @@ fn descriptors_are_shared_with_offsets() {
     }
 }
 
+/// Minor faults of this process and of children it waited for, from /proc/self/stat.
+fn own_faults() -> (i64, i64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    (fields[7].parse().unwrap(), fields[8].parse().unwrap())
+}
+
 fn rusage_of_children_adds_up() {
     unsafe {
-        wait_for(child(|| {
+        let (before, _) = own_faults();
+        let pid = child(|| {
+            // 32 MiB, page by page.
+            let mut memory = vec![0u8; 32 << 20];
+            memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+            std::hint::black_box(&memory);
+            assert!(own_faults().0 > 0);
             let mut used: rusage = std::mem::zeroed();
             while used.ru_utime.tv_sec == 0 && used.ru_utime.tv_usec < 20_000 {
                 (0..100_000u64).for_each(|i| _ = std::hint::black_box(i));
                 ok(getrusage(RUSAGE_SELF, &mut used));
             }
             0
-        }));
+        });
+        let mut status = 0;
         let mut usage: rusage = std::mem::zeroed();
+        assert_eq!(ok(wait4(pid, &mut status, 0, &mut usage)), pid);
+        assert_eq!(status, 0);
+        assert!(usage.ru_maxrss > 32 << 10 && usage.ru_minflt > 0, "{}", usage.ru_maxrss);
+        usage = std::mem::zeroed();
         ok(getrusage(RUSAGE_CHILDREN, &mut usage));
+        assert!(usage.ru_maxrss > 32 << 10 && usage.ru_minflt > 0, "{}", usage.ru_maxrss);
+        let (after, children) = own_faults();
+        assert!(after >= before && children == usage.ru_minflt);
         assert!(usage.ru_utime.tv_sec > 0 || usage.ru_utime.tv_usec > 0, "no user time counted");
         fails!(getrusage(77, &mut usage), EINVAL);
     }

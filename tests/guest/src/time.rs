@@ -104,6 +104,15 @@ fn absolute_sleep_ends_at_its_time() {
             assert_eq!(clock_nanosleep(clock, TIMER_ABSTIME, &zeroed(), null_mut()), 0);
         }
         assert_eq!(clock_nanosleep(CLOCK_THREAD_CPUTIME_ID, 0, &zeroed(), null_mut()), EINVAL);
+        let now: timespec = zeroed();
+        for clock in [
+            CLOCK_THREAD_CPUTIME_ID,
+            CLOCK_MONOTONIC_RAW,
+            CLOCK_REALTIME_COARSE,
+            CLOCK_MONOTONIC_COARSE,
+        ] {
+            fails!(syscall(SYS_clock_nanosleep, clock, 0, &now, 0), EOPNOTSUPP);
+        }
     }
 }
 

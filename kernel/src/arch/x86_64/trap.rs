@@ -317,7 +317,7 @@ fn user_access_fault(frame: &mut TrapFrame, addr: usize) -> bool {
     if cpu::preempt_count() == 0 && frame.rflags & RFLAGS_IF != 0 {
         let write = frame.error & 2 != 0;
         irq::enable();
-        let handled = crate::mm::handle_fault(addr, write, false, false).is_ok();
+        let handled = crate::mm::handle_fault(addr, write, false).is_ok();
         irq::disable();
         if handled {
             return true;

@@ -123,7 +123,7 @@ impl AddressSpace {
                     FaultError::NoMemory => Errno::ENOMEM,
                     _ => Errno::EFAULT,
                 })?,
-            }
+            };
         }
     }
 

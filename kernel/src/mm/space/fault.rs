@@ -59,17 +59,18 @@ pub(super) struct Access {
 }
 
 impl AddressSpace {
-    /// Makes the page at `addr` accessible as an access of this kind needs it.
-    pub fn handle_fault(&self, addr: usize, write: bool, exec: bool) -> Result<(), FaultError> {
+    /// Makes the page at `addr` accessible as an access of this kind needs it. Returns whether it
+    /// was read for that (a major fault).
+    pub fn handle_fault(&self, addr: usize, write: bool, exec: bool) -> Result<bool, FaultError> {
         self.fault(addr, Access { write, exec, force: false })
     }
 
-    pub(super) fn fault(&self, addr: usize, access: Access) -> Result<(), FaultError> {
+    pub(super) fn fault(&self, addr: usize, access: Access) -> Result<bool, FaultError> {
         if addr >= USER_END {
             return Err(FaultError::Unmapped);
         }
         // Keeps a page that was read in for us from being dropped before we map it.
-        let mut _filled = None;
+        let mut filled = None;
         loop {
             let maps = self.maps.read();
             let Some(vma) = maps.find(addr) else {
@@ -81,16 +82,12 @@ impl AddressSpace {
                 return Err(FaultError::Forbidden);
             }
             match self.resolve(&maps, vma, addr & !(PAGE_SIZE - 1), access.write) {
-                Step::Done => {
-                    self.minor_faults.fetch_add(1, Relaxed);
-                    return Ok(());
-                }
+                Step::Done => return Ok(filled.is_some()),
                 Step::Again => {}
                 Step::Fill { cache, index, write } => {
                     drop(maps);
-                    self.major_faults.fetch_add(1, Relaxed);
                     match cache.get_page(index, write) {
-                        Ok(page) => _filled = Some(page),
+                        Ok(page) => filled = Some(page),
                         Err(Errno::ENOMEM) => {
                             oom::make_room(false).map_err(|_| FaultError::NoMemory)?;
                         }

@@ -36,7 +36,7 @@ use crate::errno::Result;
 use crate::live::{Kind, Live};
 use crate::sync::{RwMutex, SpinLock};
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use maps::Maps;
 use rss::Pages;
 
@@ -90,9 +90,6 @@ pub struct AddressSpace {
     layout: Layout,
     /// Limits that apply. The process copies its own here at exec, fork and setrlimit(2).
     pub limits: Limits,
-    /// Faults that needed no input, and those that did.
-    minor_faults: AtomicUsize,
-    major_faults: AtomicUsize,
 }
 
 impl AddressSpace {
@@ -115,8 +112,6 @@ impl AddressSpace {
             root,
             layout,
             limits: Limits::new(),
-            minor_faults: AtomicUsize::new(0),
-            major_faults: AtomicUsize::new(0),
         }))
     }
 

@@ -59,8 +59,6 @@ pub struct Stats {
     pub data: usize,
     pub stack: usize,
     pub locked: usize,
-    pub minor_faults: usize,
-    pub major_faults: usize,
 }
 
 /// Advice of madvise(2), sorted by what it does here.
@@ -179,6 +177,11 @@ impl AddressSpace {
         self.pages.lock().rss
     }
 
+    /// The most bytes of it that were resident at once.
+    pub fn peak_resident(&self) -> usize {
+        self.pages.lock().rss.peak * PAGE_SIZE
+    }
+
     /// Sizes and counts.
     pub fn stats(&self) -> Stats {
         let maps = self.maps.read();
@@ -198,8 +201,6 @@ impl AddressSpace {
             data: maps.data(),
             stack,
             locked: maps.locked(),
-            minor_faults: self.minor_faults.load(Relaxed),
-            major_faults: self.major_faults.load(Relaxed),
         }
     }
 

@@ -211,6 +211,11 @@ impl Entity {
         add(&self.moved[way], bytes);
         add(&self.moved[way + 2], 1);
     }
+    /// Counts a page fault of the task that runs, and whether it read for it.
+    pub fn count_fault(&self, major: bool) {
+        let counter = if major { &self.major_faults } else { &self.minor_faults };
+        counter.fetch_add(1, Relaxed);
+    }
     /// CPU time so far, in nanoseconds.
     pub fn cpu_ns(&self) -> u64 {
         super::runqueue::charge_running(self);
