@@ -80,6 +80,11 @@ fn index(fd: i32) -> Result<usize> {
     usize::try_from(fd).map_err(|_| Errno::EBADF)
 }
 
+/// A limit of descriptors that the table can keep.
+fn bounded(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(NR_OPEN).min(NR_OPEN)
+}
+
 impl Inner {
     /// The lowest free descriptor from `min` on (it may lie past the end of the vectors).
     fn lowest_free(&self, min: usize) -> usize {
@@ -155,14 +160,15 @@ impl Inner {
         self.cloexec[word] &= !bit;
     }
 
-    /// The lowest free descriptor from `min` to `limit`, with room for it in the vectors. EMFILE if
+    /// Takes the lowest free descriptor from `min` to `limit`; its file is still to come. EMFILE if
     /// there is none.
-    fn claim(&mut self, min: usize, limit: usize) -> Result<usize> {
+    fn claim(&mut self, min: usize, limit: usize, cloexec: bool) -> Result<usize> {
         let fd = self.lowest_free(min);
         if fd >= limit {
             return Err(Errno::EMFILE);
         }
         self.grow(fd)?;
+        self.mark(fd, cloexec);
         Ok(fd)
     }
 
@@ -214,14 +220,13 @@ impl FdTable {
     /// As [`alloc`](FdTable::alloc) from `min` on (`F_DUPFD`). EINVAL if `min` isn't below the
     /// limit.
     pub fn alloc_from(&self, min: i32, file: Arc<File>, cloexec: bool, limit: u64) -> Result<i32> {
-        let limit = usize::try_from(limit).unwrap_or(NR_OPEN).min(NR_OPEN);
+        let limit = bounded(limit);
         let min = usize::try_from(min).map_err(|_| Errno::EINVAL)?;
         if min >= limit {
             return Err(Errno::EINVAL);
         }
         let mut inner = self.inner.lock();
-        let fd = inner.claim(min, limit)?;
-        inner.mark(fd, cloexec);
+        let fd = inner.claim(min, limit, cloexec)?;
         inner.files[fd] = Some(file);
         Ok(fd as i32)
     }
@@ -229,14 +234,8 @@ impl FdTable {
     /// Keeps the lowest free descriptor below `limit` for a file that isn't there yet. EMFILE if
     /// there is none.
     pub fn reserve(self: Arc<Self>, limit: u64) -> Result<Reserved> {
-        let limit = usize::try_from(limit).unwrap_or(NR_OPEN).min(NR_OPEN);
-        let fd = {
-            let mut inner = self.inner.lock();
-            let fd = inner.claim(0, limit)?;
-            // It isn't closed by exec: there is nothing to close.
-            inner.mark(fd, false);
-            fd
-        };
+        // It isn't closed by exec: there is nothing to close.
+        let fd = self.inner.lock().claim(0, bounded(limit), false)?;
         Ok(Reserved { table: self, fd: Some(fd) })
     }
 

@@ -21,10 +21,14 @@ pub fn is_strict() -> bool {
     MODE.get() == 2
 }
 
-/// Counts a change of what is promised.
-pub fn account(added: usize, removed: usize) {
-    PROMISED.fetch_add(added, Relaxed);
-    PROMISED.fetch_sub(removed, Relaxed);
+/// So many bytes more are promised.
+pub fn add(bytes: usize) {
+    PROMISED.fetch_add(bytes, Relaxed);
+}
+
+/// So many bytes are no longer promised.
+pub fn remove(bytes: usize) {
+    PROMISED.fetch_sub(bytes, Relaxed);
 }
 
 /// Bytes that are promised.

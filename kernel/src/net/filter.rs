@@ -42,11 +42,13 @@ impl Slot {
     /// Bytes of a packet that are wanted, from the program's own data on; 0: it is dropped. All
     /// without a program.
     pub fn wanted(&self, packet: View<'_>) -> usize {
-        match self.get() {
-            Some(program) => bpf::run(&program, Input::Packet(packet)) as usize,
-            None => usize::MAX,
-        }
+        wanted(self.get().as_ref(), packet)
     }
+}
+
+/// As [`Slot::wanted`], by a program that was at hand.
+pub fn wanted(program: Option<&Program>, packet: View<'_>) -> usize {
+    program.map_or(usize::MAX, |program| bpf::run(program, Input::Packet(packet)) as usize)
 }
 
 /// Those that share a port, as they see each other (`SO_REUSEPORT`). By default a socket is alone.
@@ -62,6 +64,16 @@ impl Sharing {
     /// A socket of the user `owner`, or one that doesn't share.
     pub fn new(owner: Option<u32>, selector: Option<Program>) -> Sharing {
         Sharing { owner, selector: Slot::new(selector) }
+    }
+
+    /// Whether both may share a port, as far as it depends on whose they are.
+    pub fn is_with(&self, other: &Sharing) -> bool {
+        self.owner.is_some() && self.owner == other.owner
+    }
+
+    /// What [`selector`] says of an option of a socket that has its port.
+    pub fn change(&self, name: u32, value: &[u8]) -> Result<Option<Program>> {
+        selector(name, value, self.owner.is_some(), self.selector.get().is_some())
     }
 
     /// Becomes one of the group that `other` belongs to.

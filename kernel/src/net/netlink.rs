@@ -6,10 +6,11 @@ mod message;
 mod route;
 
 use super::addr::Address;
+use super::filter;
 use super::socket::options::Common;
 use super::socket::{Caller, Incoming, Outgoing, Socket, wait};
 use super::stack::Stack;
-use crate::bpf::{self, Input, View};
+use crate::bpf::View;
 use crate::errno::{Errno, Result};
 use crate::event::{Events, PollTable};
 use crate::io::put_user;
@@ -140,9 +141,7 @@ impl NetlinkSocket {
         // What is told once is told whole.
         let room = answers.len() < MAX_WAITING;
         for chunk in split(&reply.out) {
-            let wanted = filter.as_ref().map_or(usize::MAX, |filter| {
-                bpf::run(filter, Input::Packet(View::plain(chunk))) as usize
-            });
+            let wanted = filter::wanted(filter.as_ref(), View::plain(chunk));
             if wanted > 0 && room {
                 answers.push_back(chunk[..chunk.len().min(wanted)].to_vec());
             }

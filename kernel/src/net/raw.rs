@@ -108,11 +108,11 @@ impl Table {
         for endpoint in receivers {
             let from = if v6 { header.header_len } else { 0 };
             let bytes = &packet.bytes()[from..header.total_len];
-            let icmp = matches!(header.protocol, protocol::ICMP | protocol::ICMPV6);
-            let kind = packet.bytes().get(header.header_len).copied().unwrap_or(0);
-            let word = endpoint.deaf()[usize::from(kind / 32)];
-            if icmp && word >> (kind % 32) & 1 != 0 {
-                continue;
+            if matches!(header.protocol, protocol::ICMP | protocol::ICMPV6) {
+                let kind = packet.bytes().get(header.header_len).copied().unwrap_or(0);
+                if endpoint.deaf()[usize::from(kind / 32)] >> (kind % 32) & 1 != 0 {
+                    continue;
+                }
             }
             let wanted =
                 endpoint.filter.wanted(View::ip(&packet.bytes()[..header.total_len], from));

@@ -334,9 +334,7 @@ impl Default for Table {
 
 /// Whether a socket at `local` is one of those that share their port with `other`.
 fn shares(other: &Endpoint, local: &SocketAddr, sharing: &Sharing) -> bool {
-    other.sharing.owner.is_some()
-        && other.sharing.owner == sharing.owner
-        && other.local().ip() == local.ip()
+    other.sharing.is_with(sharing) && other.local().ip() == local.ip()
 }
 
 fn hash(addr: &SocketAddr) -> u64 {

@@ -33,8 +33,7 @@ const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
 
 fn open_at(dirfd: i32, name: &[u8], flags: u32, mode: u32, resolve: Resolve) -> Result<usize> {
     let umask = current().fs().umask();
-    let files = current().files();
-    let reserved = files.clone().reserve(hooks::descriptor_limit())?;
+    let reserved = super::reserve_descriptor()?;
     let file = at(dirfd, name, resolve, |resolver| {
         ops::open(resolver, name, flags, mode & 0o7777, umask)
     })?;
@@ -44,7 +43,7 @@ fn open_at(dirfd: i32, name: &[u8], flags: u32, mode: u32, resolve: Resolve) -> 
     if leases::any() && file.flags() & O_PATH == 0 {
         let wait = flags & O_NONBLOCK == 0;
         leases::breaking(&file.inode(), Some(&file), file.writable(), wait)
-            .inspect_err(|_| files.close(fd).unwrap_or_default())?;
+            .inspect_err(|_| current().files().close(fd).unwrap_or_default())?;
     }
     Ok(fd as usize)
 }
@@ -158,13 +157,12 @@ pub fn pipe2(fds: usize, flags: u32) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     let cloexec = flags & O_CLOEXEC != 0;
-    let limit = hooks::descriptor_limit();
-    let files = current().files();
     let creds = current().creds();
     let (read, write) = pipe::pipe(flags, creds.fsuid, creds.fsgid)?;
-    let (one, two) = (files.clone().reserve(limit)?, files.clone().reserve(limit)?);
+    let (one, two) = (super::reserve_descriptor()?, super::reserve_descriptor()?);
     let (one, two) = (one.install(read, cloexec), two.install(write, cloexec));
     if let Err(error) = put_user(fds, &[one, two]) {
+        let files = current().files();
         let _ = files.close(one);
         let _ = files.close(two);
         return Err(error);

@@ -41,19 +41,17 @@ pub use entry::enter;
 use crate::errno::Result;
 use crate::fs::File;
 use crate::fs::fdtable::Reserved;
+use crate::fs::hooks;
 use alloc::sync::Arc;
-use linux_raw_sys::general::RLIMIT_NOFILE;
 
 /// Keeps a descriptor of the current task for a file that a call is about to open. EMFILE if it has
 /// as many as it may.
 pub fn reserve_descriptor() -> Result<Reserved> {
-    let task = crate::task::current();
-    task.files().reserve(task.process().rlimit(RLIMIT_NOFILE))
+    crate::task::current().files().reserve(hooks::descriptor_limit())
 }
 
 /// Gives a file the lowest free descriptor of the current task.
 pub fn install_file(file: Arc<File>, cloexec: bool) -> Result<usize> {
-    let task = crate::task::current();
-    let limit = task.process().rlimit(RLIMIT_NOFILE);
-    Ok(task.files().alloc(file, cloexec, limit)? as usize)
+    let files = crate::task::current().files();
+    Ok(files.alloc(file, cloexec, hooks::descriptor_limit())? as usize)
 }

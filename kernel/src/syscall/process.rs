@@ -260,7 +260,7 @@ pub fn getrusage(who: i32, to: usize) -> Result<usize> {
     let mut usage = match who {
         0 => task.process().usage(),
         // What was resident is told of the process.
-        1 => Usage { max_rss: task.process().usage().max_rss, ..task.sched.usage() },
+        1 => Usage { max_rss: task.process().max_rss(), ..task.sched.usage() },
         -1 => task.process().children_usage(),
         _ => return Err(Errno::EINVAL),
     };

@@ -432,6 +432,10 @@ impl Process {
         }
         sum
     }
+    /// Largest resident set in KiB, as of when its last thread ended or it last ran another program.
+    pub fn max_rss(&self) -> u64 {
+        self.spent.lock().threads.max_rss
+    }
     /// CPU time and counts of children that were waited for.
     pub fn children_usage(&self) -> Usage {
         self.spent.lock().children

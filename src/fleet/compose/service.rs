@@ -236,10 +236,8 @@ fn hosts(value: &Value, place: &Place<'_>) -> Result<Vec<(String, String)>, Erro
 
 /// `ulimits` and `sysctls`.
 fn limits(value: &Value, place: &Place<'_>, workload: &mut Workload) -> Result<(), Error> {
-    let scalar = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        value => value.to_string(),
-    };
+    // What is no scalar is no limit, either.
+    let scalar = |value: &Value| yaml::scalar(value).unwrap_or_default();
     for (name, limit) in value.get("ulimits").and_then(Value::as_object).into_iter().flatten() {
         let place = place.key("ulimits").key(name);
         let [soft, hard] = match limit {

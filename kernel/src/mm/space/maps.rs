@@ -232,10 +232,10 @@ impl Maps {
         apply(&mut self.data, vma.is_data());
         apply(&mut self.locked, vma.flags.contains(VmFlags::LOCKED));
         apply(&mut self.promised, vma.is_promised());
-        if vma.is_promised() {
-            let len = vma.len();
-            let (added, removed) = if add { (len, 0) } else { (0, len) };
-            commit::account(added, removed);
+        match vma.is_promised() {
+            true if add => commit::add(vma.len()),
+            true => commit::remove(vma.len()),
+            false => {}
         }
     }
 
@@ -281,7 +281,7 @@ impl Maps {
 
 impl Drop for Maps {
     fn drop(&mut self) {
-        commit::account(0, self.promised);
+        commit::remove(self.promised);
     }
 }
 

@@ -173,8 +173,7 @@ impl UdpSocket {
             settings.selector = filter::selector(name, value, shares, has)?;
             return Ok(());
         };
-        let Sharing { owner, selector } = &endpoint.sharing;
-        let new = filter::selector(name, value, owner.is_some(), selector.get().is_some())?;
+        let new = endpoint.sharing.change(name, value)?;
         self.stack.datagrams(self.lite).0.set_selector(&endpoint, new);
         Ok(())
     }

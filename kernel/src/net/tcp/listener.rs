@@ -115,8 +115,7 @@ impl Listener {
 
     /// Whether both are among those that share one port.
     pub fn shares(&self, other: &Listener) -> bool {
-        let owner = self.sharing.owner;
-        owner.is_some() && owner == other.sharing.owner && self.local.ip() == other.local.ip()
+        self.sharing.is_with(&other.sharing) && self.local.ip() == other.local.ip()
     }
 
     /// The stack it listens in.

@@ -1,10 +1,11 @@
 //! Sending.
 
 use super::{Message, Role, State, UnixSocket};
-use crate::bpf::{self, Input, View};
+use crate::bpf::View;
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::net::addr::{Address, UnixName};
+use crate::net::filter;
 use crate::net::settings;
 use crate::net::socket::{Caller, Control, Outgoing, wait};
 use alloc::sync::{Arc, Weak};
@@ -107,14 +108,13 @@ impl UnixSocket {
                 return Err(Errno::EMSGSIZE);
             }
             let mut data = read_piece(message, total)?;
-            if let Some(filter) = target.common.lock().filter.clone() {
-                let wanted = bpf::run(&filter, Input::Packet(View::plain(&data))) as usize;
-                // Tossed, but the sender hears nothing of it.
-                if wanted == 0 {
-                    return Ok(total);
-                }
-                data.truncate(wanted);
+            let filter = target.common.lock().filter.clone();
+            let wanted = filter::wanted(filter.as_ref(), View::plain(&data));
+            // Tossed, but the sender hears nothing of it.
+            if wanted == 0 {
+                return Ok(total);
             }
+            data.truncate(wanted);
             let queued = Message { data, taken: 0, from: name, cred, rights };
             self.deliver(&target, queued, nonblock, timeout)?;
             return Ok(total);

@@ -6,7 +6,7 @@ use super::super::{Caller, Socket};
 use super::{Role, TcpSocket};
 use crate::bpf::Program;
 use crate::errno::{Errno, Result};
-use crate::net::filter::{self, Sharing};
+use crate::net::filter;
 use crate::net::tcp::{Algorithm, MAX_BUFFER, MIN_BUFFER, TcpOptions};
 use alloc::vec::Vec;
 use linux_raw_sys::net::*;
@@ -180,8 +180,7 @@ impl TcpSocket {
             settings.selector = filter::selector(name, value, shares, has)?;
             return Ok(());
         };
-        let Sharing { owner, selector } = &listener.sharing;
-        let new = filter::selector(name, value, owner.is_some(), selector.get().is_some())?;
+        let new = listener.sharing.change(name, value)?;
         self.stack.tcp.set_selector(&listener, new);
         Ok(())
     }
