@@ -94,8 +94,8 @@ fn parallel_workers_and_timeouts(port: u16) {
     // A timer's signal ends a query that waits for a lock, and one that computes.
     for sql in ["SELECT pg_sleep(60);", "SELECT count(*) FROM generate_series(1, 1000000000);"] {
         let mut command = psql(port);
-        let output = command.args(["-c", "SET statement_timeout = '500ms'", "-c", sql]).output();
-        let error = String::from_utf8(output.unwrap().stderr).unwrap();
+        command.args(["-c", "SET statement_timeout = '500ms'", "-c", sql]);
+        let error = String::from_utf8(common::output(&mut command).stderr).unwrap();
         assert!(error.contains("canceling statement due to statement timeout"), "{error}");
     }
     // Latches and notifications between processes.
@@ -107,7 +107,7 @@ fn parallel_workers_and_timeouts(port: u16) {
 /// its log, and has everything that was committed.
 fn crash_of_a_backend(app: &mut App, transactions: u32) {
     let kill = "COPY (SELECT pg_backend_pid()) TO PROGRAM 'read pid; kill -9 $pid';";
-    let output = psql(app.port).args(["-c", kill]).output().unwrap();
+    let output = common::output(psql(app.port).args(["-c", kill]));
     assert!(!output.status.success());
     app.vm.wait_for("was terminated by signal 9: Killed", PATIENCE);
     app.vm.wait_for("redo done at", PATIENCE);

@@ -31,7 +31,7 @@ impl Desk {
     }
 
     fn run(&self, args: &[&str]) -> (i32, String, String) {
-        let Output { status, stdout, stderr } = self.command(args).output().unwrap();
+        let Output { status, stdout, stderr } = common::output(&mut self.command(args));
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (status.code().unwrap(), text(stdout), text(stderr))
     }

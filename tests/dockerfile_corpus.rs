@@ -118,7 +118,7 @@ fn buildah(lab: &Lab, name: &str) -> Result<Image, String> {
     let copy = work.path().join("Dockerfile");
     std::fs::write(&copy, text.replace("127.0.0.1:5000", &lab.registry.addr.to_string())).unwrap();
     build.arg("-f").arg(&copy).arg(lab.context());
-    let output = build.output().unwrap();
+    let output = common::output(&mut build);
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }

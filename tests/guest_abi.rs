@@ -7,11 +7,10 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::layout::{ImageSpec, Layout};
 use common::vm::{Vm, can_boot, dock2uni};
@@ -21,6 +20,8 @@ use tempfile::TempDir;
 
 /// Longer than the limit that the program sets for one case.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer than all cases take on a slow machine.
+const LIMIT: Duration = Duration::from_secs(900);
 /// VMs that may be lost in one run.
 const MAX_LOST: usize = 12;
 /// Timing is part of some cases: one machine at a time.
@@ -112,6 +113,15 @@ impl Run {
         Run { left, failed: Vec::new(), printed: Vec::new(), ended: false }
     }
 
+    /// Reads what a program prints, to its end.
+    fn follow(&mut self, program: &mut Vm) {
+        let end = Instant::now() + LIMIT;
+        let left = || PATIENCE.min(end.saturating_duration_since(Instant::now()));
+        while let Some(line) = program.next_line(left()) {
+            self.line(&line);
+        }
+    }
+
     fn line(&mut self, line: &str) {
         if let Some(name) = line.strip_prefix("ok ").and_then(|rest| rest.split(' ').next()) {
             self.result(name, None);
@@ -186,9 +196,7 @@ fn in_vm(linked: Linked, machine: &str, cpus: &str) {
             command.args(["--after", case]);
         }
         let mut vm = Vm::start(&mut command);
-        while let Some(line) = vm.next_line(PATIENCE) {
-            run.line(&line);
-        }
+        run.follow(&mut vm);
         let why = if vm.is_running() { "hung" } else { "the machine went off" };
         if run.ended {
             break;
@@ -261,15 +269,11 @@ fn every_case_holds_on_linux() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     for linked in [Linked::Static, Linked::Dynamic] {
         let mut run = Run::new();
-        let (reader, writer) = std::io::pipe().unwrap();
-        let mut command = Command::new(linked.program());
-        command.stdout(writer.try_clone().unwrap()).stderr(writer);
-        let mut child = command.spawn().unwrap();
-        drop(command);
-        for line in BufReader::new(reader).split(b'\n') {
-            run.line(&String::from_utf8_lossy(&line.unwrap()));
-        }
-        child.wait().unwrap();
+        // In one stream, so that what a case says comes before its result.
+        let mut command = Command::new("sh");
+        let mut program = Vm::start(command.args(["-c", "exec \"$0\" 2>&1"]).arg(linked.program()));
+        run.follow(&mut program);
+        assert!(run.ended, "not ended; printed last:\n{}", run.printed.join("\n"));
         run.failed.retain(|failed| !holds_alone(linked, failed));
         run.check("Linux");
     }

@@ -134,7 +134,7 @@ fn what_is_no_tap_device_is_refused() {
     let image = busybox(json!({"Cmd": ["/bin/sh"]}), &[], None);
     let store = tempfile::tempdir().unwrap();
     command.args(["run", "--accel", "tcg", "--tap", "lo"]);
-    let output = command.arg(image.path()).env("DOCK2UNI_STORE", store.path()).output().unwrap();
+    let output = common::output(command.arg(image.path()).env("DOCK2UNI_STORE", store.path()));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(text.contains("the network device `lo` is no tap device"), "{text}");

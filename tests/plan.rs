@@ -21,12 +21,10 @@ use tempfile::TempDir;
 
 /// `inspect --json` on a reference: exit status and report.
 fn inspect(reference: &str, options: &[&str], store: &TempDir) -> (i32, Report) {
-    let Output { status, stdout, stderr } = dock2uni()
-        .args(["inspect", "--json", reference])
-        .args(options)
-        .env("DOCK2UNI_STORE", store.path())
-        .output()
-        .unwrap();
+    let mut command = dock2uni();
+    command.args(["inspect", "--json", reference]).args(options);
+    let Output { status, stdout, stderr } =
+        common::output(command.env("DOCK2UNI_STORE", store.path()));
     let report = serde_json::from_slice(&stdout);
     let report = report.unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&stderr)));
     (status.code().unwrap(), report)
@@ -70,7 +68,7 @@ fn an_nginx_image_is_followed_to_its_server_and_its_libraries() {
 
     // For people, and with the exit status of an image that won't run.
     let command = |words: &[&str]| {
-        let output = dock2uni().args(words).env("DOCK2UNI_STORE", store.path()).output().unwrap();
+        let output = common::output(dock2uni().args(words).env("DOCK2UNI_STORE", store.path()));
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, text) = command(&["convert", "--dry-run", &reference]);

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -599,18 +600,7 @@ fn work_on(server: &Server, store: &Store, half: &dyn Fn()) -> Work {
 #[test]
 fn layers_are_read_while_they_arrive() {
     let content = Content::one(1_000_000);
-    let (go, gate) = std::sync::mpsc::channel::<()>();
-    let (honest, path, gate) = (content.clone(), content.path(0), Mutex::new(gate));
-    let server = Server::start(move |request| {
-        let mut reply = honest.answer(request);
-        if request.path == path && request.range().is_none() {
-            reply.cut = Some(300_000);
-        } else if request.path == path {
-            // The rest is not sent before what came has been read.
-            gate.lock().unwrap().recv_timeout(Duration::from_secs(180)).unwrap();
-        }
-        reply
-    });
+    let (server, go) = halting(&content);
     let (dir, store) = store();
     let work = work_on(&server, &store, &|| go.send(()).unwrap());
     assert_eq!(work.result.unwrap(), Digest::of(&content.layers[0]));
@@ -619,6 +609,67 @@ fn layers_are_read_while_they_arrive() {
     // From the store it is the same.
     let again = work_on(&server, &store, &|| ());
     assert_eq!((again.result.unwrap(), again.begun), (Digest::of(&content.layers[0]), 1));
+}
+
+/// Sends the first 300,000 bytes of a layer; the rest is not sent before the gate is told.
+fn halting(content: &Content) -> (Server, std::sync::mpsc::Sender<()>) {
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (honest, path, gate) = (content.clone(), content.path(0), Mutex::new(gate));
+    let server = Server::start(move |request| {
+        let mut reply = honest.answer(request);
+        if request.path == path && request.range().is_none() {
+            reply.cut = Some(300_000);
+        } else if request.path == path {
+            gate.lock().unwrap().recv_timeout(Duration::from_secs(180)).unwrap();
+        }
+        reply
+    });
+    (server, go)
+}
+
+/// Waits until somebody waits for the lock of the only part in a store.
+fn until_wanted(dir: &Path) {
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut parts = fs::read_dir(dir.join("staging")).unwrap();
+    let inode = parts.next().unwrap().unwrap().metadata().unwrap().ino().to_string();
+    // proc_locks(5): "2: -> FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF"
+    let waits = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some("->")
+            && fields.nth(4).is_some_and(|id| id.rsplit(':').next() == Some(&inode))
+    };
+    while !fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
+        assert!(Instant::now() < end, "nobody waits for the part");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whoever reads a layer while it arrives may wait for another who wants the same layer, as images
+/// with the same root do: the layer is the other's as soon as it is there.
+#[test]
+fn readers_of_a_layer_that_has_arrived_keep_it_from_nobody() {
+    let content = Content::one(1_000_000);
+    let (server, go) = halting(&content);
+    let (dir, store) = store();
+    let (begin, begun) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel();
+    let (server, store) = (&server, &store);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(move || {
+            begun.recv_timeout(Duration::from_secs(60)).unwrap();
+            let work = work_on(server, store, &|| ());
+            end.send(()).unwrap();
+            work.result
+        });
+        let work = work_on(server, store, &|| {
+            begin.send(()).unwrap();
+            until_wanted(dir.path());
+            go.send(()).unwrap();
+            ended.recv_timeout(Duration::from_secs(60)).expect("the other one has the layer");
+        });
+        let wanted = Digest::of(&content.layers[0]);
+        assert_eq!((work.result.unwrap(), other.join().unwrap().unwrap()), (wanted, wanted));
+    });
 }
 
 #[test]

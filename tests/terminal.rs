@@ -236,7 +236,7 @@ fn a_terminal_needs_one_on_the_host() {
         return;
     }
     let (image, store) = (shell_image(), tempfile::tempdir().unwrap());
-    let output = run(&image, &store, &["-it"], &[]).stdin(Stdio::null()).output().unwrap();
+    let output = common::output(&mut run(&image, &store, &["-it"], &[]));
     assert_eq!(output.status.code(), Some(125));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 fn run(desk: &TempDir, words: &[&str]) -> (i32, String, String) {
     let mut command: Command = dock2uni();
     command.args(words).current_dir(desk.path()).env("DOCK2UNI_STORE", desk.path().join("store"));
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let Output { status, stdout, stderr } = common::output(&mut command);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
@@ -26,7 +26,7 @@ fn run_on_terminal(desk: &TempDir, words: &[&str]) -> (i32, String) {
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
     script.current_dir(desk.path()).env("DOCK2UNI_STORE", desk.path().join("store"));
-    let output = script.stdin(std::process::Stdio::null()).output().unwrap();
+    let output = common::output(&mut script);
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 

@@ -47,7 +47,7 @@ impl Desk {
 
     /// Exit status, standard output, standard error.
     fn run(&self, args: &[&str]) -> (i32, String, String) {
-        let output = self.command(args).output().unwrap();
+        let output = common::output(&mut self.command(args));
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }

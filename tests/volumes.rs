@@ -310,12 +310,12 @@ fn a_database_keeps_what_it_committed_through_a_kill() {
     let query = |sql: &str| {
         let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
         let programs = versions.map(|dir| dir.unwrap().path().join("bin/psql"));
-        let output = Command::new(programs.filter(|path| path.exists()).max().unwrap())
-            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "postgres", "-XAtqc", sql])
-            .env("PGPASSWORD", "secret")
-            .env("PGCONNECT_TIMEOUT", "60")
-            .output()
-            .unwrap();
+        let output = common::output(
+            Command::new(programs.filter(|path| path.exists()).max().unwrap())
+                .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "postgres", "-XAtqc", sql])
+                .env("PGPASSWORD", "secret")
+                .env("PGCONNECT_TIMEOUT", "60"),
+        );
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     };
@@ -326,7 +326,7 @@ fn a_database_keeps_what_it_committed_through_a_kill() {
                 Ok(answer) => return answer,
                 Err(_) if Instant::now() < deadline => {}
                 Err(why) => {
-                    while vm.next_line(Duration::from_millis(100)).is_some() {}
+                    vm.drain(Duration::from_millis(100));
                     panic!("no answer: {why}; printed:\n{}", vm.text());
                 }
             }

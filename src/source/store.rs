@@ -307,9 +307,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets somebody read the bytes while they come.
+    /// Lets somebody read the bytes while they come, and when the part has its name.
     pub(super) fn follow(&mut self, arrival: &Arc<Arrival>) -> Result<(), Error> {
-        let file = self.file.try_clone().map_err(|e| Error::io("read", &self.path, e))?;
+        // Opened anew: a duplicate would keep the lock (flock(2) belongs to the open file description)
+        // for as long as its readers want it, and these may wait for somebody who waits for the lock.
+        let file = File::open(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
         arrival.begin(file, self.len());
         self.arrival = Some(arrival.clone());
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,9 @@ use rustix::process::Signal;
 
 use super::lab::{Lab, PATIENCE};
 use super::vm::{Vm, free_port};
+
+/// Longer than any client's load takes.
+const CLIENT_LIMIT: Duration = Duration::from_secs(300);
 
 /// A server in a VM, with one of its ports forwarded.
 pub struct App {
@@ -32,7 +35,7 @@ impl App {
     pub fn until_ready(&mut self, client: impl Fn() -> Command) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let output = client().stdin(Stdio::null()).output().expect("the client is installed");
+            let output = super::output_within(&mut client(), Stdio::null(), |_| {}, PATIENCE);
             if output.status.success() {
                 return String::from_utf8_lossy(&output.stdout).into_owned();
             }
@@ -47,7 +50,7 @@ impl App {
 
     /// All that was printed so far, for a message.
     pub fn printed(&mut self) -> String {
-        while self.vm.next_line(Duration::from_millis(200)).is_some() {}
+        self.vm.drain(Duration::from_millis(200));
         self.vm.text()
     }
 
@@ -78,20 +81,13 @@ pub fn assert_well(text: &str) {
 /// Runs a client to its end, with `input` if there is any; returns what it printed. Panics with
 /// all of that if it fails.
 pub fn client(command: &mut Command, input: &str) -> String {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    let writer = thread::spawn(move || {
+    let feed = |child: &mut Child| {
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_owned();
         // A client that has heard enough closes its input.
-        let _ = stdin.write_all(input.as_bytes());
-    });
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
+        thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    };
+    let output = super::output_within(command, Stdio::piped(), feed, CLIENT_LIMIT);
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?} failed ({}):\n{out}{err}", output.status);

@@ -13,18 +13,69 @@ pub mod stargz;
 pub mod vm;
 pub mod webhooks;
 
-use std::process::{Command, Output};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// Longer than any command of the tests takes, a build among them.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs a command to its end and returns its output; panics with everything it printed if it
-/// failed.
+/// failed, or did not end.
 pub fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+    let output = output(command);
     assert!(
         output.status.success(),
-        "{command:?} failed ({}):\n{}{}",
+        "{command:?} failed ({}):\n{}",
         output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
+        printed(&output)
     );
     output
+}
+
+/// Runs a command to its end and returns its output, whatever its status; panics with everything it
+/// printed if it did not end.
+pub fn output(command: &mut Command) -> Output {
+    output_within(command, Stdio::null(), |_| {}, LIMIT)
+}
+
+/// The same with an end to the patience, and with its input at `feed`'s hands.
+pub fn output_within(
+    command: &mut Command,
+    stdin: Stdio,
+    feed: impl FnOnce(&mut Child),
+    patience: Duration,
+) -> Output {
+    let mut child = command
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // What it starts and leaves behind would keep its output open.
+        .process_group(0)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let group = Pid::from_child(&child);
+    feed(&mut child);
+    let (ended, waiting) = mpsc::channel::<()>();
+    let watchdog = thread::spawn(move || {
+        let late = waiting.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);
+        if late {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        late
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    if watchdog.join().unwrap() {
+        panic!("{command:?} did not end within {patience:?}; it printed:\n{}", printed(&output));
+    }
+    output
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

@@ -8,6 +8,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// In which a line is on its way.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// A running `dock2uni run`; it and its QEMU are killed when dropped.
 pub struct Vm {
     child: Child,
@@ -75,7 +78,7 @@ impl Vm {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
+            match self.receive(left) {
                 Ok(line) => {
                     self.seen.push(line.clone());
                     if line.contains(needle) {
@@ -94,9 +97,18 @@ impl Vm {
 
     /// The next line; `None` if none comes in time or the program has ended.
     pub fn next_line(&mut self, patience: Duration) -> Option<String> {
-        let line = self.lines.recv_timeout(patience).ok()?;
+        let line = self.receive(patience).ok()?;
         self.seen.push(line.clone());
         Some(line)
+    }
+
+    /// A line that is there or comes in this time. Without any time, nothing is taken: a program may
+    /// print for ever, and whoever has a deadline ends at it.
+    fn receive(&self, patience: Duration) -> Result<String, RecvTimeoutError> {
+        if patience.is_zero() {
+            return Err(RecvTimeoutError::Timeout);
+        }
+        self.lines.recv_timeout(patience)
     }
 
     /// Whether the program has not ended yet.
@@ -118,14 +130,14 @@ impl Vm {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                self.drain();
+                self.drain(MOMENT);
                 return code(status);
             }
             if Instant::now() > deadline {
-                self.drain();
+                self.drain(MOMENT);
                 panic!("still running after {patience:?}; printed:\n{}", self.text());
             }
-            self.drain();
+            self.drain(MOMENT);
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -140,8 +152,12 @@ impl Vm {
         self.seen.join("\n")
     }
 
-    fn drain(&mut self) {
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(20)) {
+    /// Takes what was printed, until nothing comes for this long; for a few seconds at most.
+    pub fn drain(&mut self, pause: Duration) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while let Ok(line) = self.lines.recv_timeout(pause)
+            && Instant::now() < deadline
+        {
             self.seen.push(line);
         }
     }
@@ -153,7 +169,7 @@ impl Drop for Vm {
         let _ = self.child.kill();
         let ended = self.child.wait();
         if std::thread::panicking() {
-            self.drain();
+            self.drain(MOMENT);
             eprintln!("the VM ({ended:?}) said:\n{}", self.text());
         }
     }

@@ -59,7 +59,7 @@ impl Place {
     }
 
     pub fn fleet(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        common::output(&mut self.command(args))
     }
 
     /// Standard output of a command that succeeds.
@@ -99,7 +99,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = self.command(&["down", "--kill"]).output();
+        common::output(&mut self.command(&["down", "--kill"]));
     }
 }
 

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 /// A name and what it checks.
 pub type Case = (&'static str, fn());
 
-/// Seconds after which a case counts as hung.
-const TIME_LIMIT: u32 = 60;
+/// After this a case counts as hung.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// What a case leaves behind is gone by then, once it is told to.
+const CLEANING_LIMIT: Duration = Duration::from_secs(10);
 /// Process ID of the case that runs.
 static CASE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
 
@@ -104,12 +106,13 @@ fn short(name: &str) -> &str {
 fn run(case: fn()) -> Result<(), String> {
     use std::io::Write;
     std::io::stdout().flush().unwrap();
+    // What a case's processes leave behind becomes ours, whatever session they have moved to.
+    ok(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) });
     unsafe {
         let pid = libc::fork();
         assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
         if pid == 0 {
             libc::setpgid(0, 0);
-            libc::alarm(TIME_LIMIT);
             // Rust's start-up code ignores SIGPIPE, and whoever started us may ignore others (nohup).
             for signal in 1..=64 {
                 libc::signal(signal, libc::SIG_DFL);
@@ -120,17 +123,115 @@ fn run(case: fn()) -> Result<(), String> {
             let outcome = std::panic::catch_unwind(case);
             libc::_exit(if outcome.is_ok() { 0 } else { 101 });
         }
+        // A limit of its own (alarm(2)) would not end a case that blocks the signal, is traced, or
+        // uses that timer itself.
+        let hung = !ends_within(pid, TIME_LIMIT);
+        if hung {
+            println!("still there after {TIME_LIMIT:?}:");
+            describe(pid, 1);
+            libc::kill(pid, libc::SIGKILL);
+        }
         let status = wait_for(pid);
         // What the case left behind must not disturb the next one.
         libc::kill(-pid, libc::SIGKILL);
+        let orphans = end_children();
         let _ = std::fs::remove_dir_all(place(pid));
+        if hung {
+            return Err(format!("not ended after {TIME_LIMIT:?}"));
+        }
         if libc::WIFSIGNALED(status) {
             return Err(format!("killed by signal {}", libc::WTERMSIG(status)));
         }
         match libc::WEXITSTATUS(status) {
-            0 => Ok(()),
+            0 => orphans,
             code => Err(format!("exit status {code}")),
         }
+    }
+}
+
+/// Whether the process ends in this time. It isn't waited for.
+fn ends_within(pid: libc::pid_t, limit: Duration) -> bool {
+    let fd = ok(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }) as i32;
+    let deadline = Instant::now() + limit;
+    let ended = loop {
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis() as i32;
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        match unsafe { libc::poll(&mut poll, 1, left) } {
+            0 => break false,
+            1 => break true,
+            _ => {
+                let error = std::io::Error::last_os_error();
+                assert_eq!(error.raw_os_error(), Some(libc::EINTR), "poll: {error}");
+            }
+        }
+    };
+    unsafe { libc::close(fd) };
+    ended
+}
+
+/// Kills and reaps all children there are, and those they leave.
+fn end_children() -> Result<(), String> {
+    let deadline = Instant::now() + CLEANING_LIMIT;
+    loop {
+        match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL) } {
+            0 if Instant::now() > deadline => {
+                children().into_iter().for_each(|pid| describe(pid, 1));
+                return Err("left processes that SIGKILL doesn't end".into());
+            }
+            0 => {
+                for pid in children() {
+                    unsafe { libc::kill(pid, libc::SIGKILL) };
+                }
+                pause_ms(1);
+            }
+            -1 => {
+                let error = std::io::Error::last_os_error();
+                assert_eq!(error.raw_os_error(), Some(libc::ECHILD), "waitpid: {error}");
+                return Ok(());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The children of this process.
+fn children() -> Vec<libc::pid_t> {
+    let mine = unsafe { libc::getpid() };
+    children_of(mine)
+}
+
+fn children_of(pid: libc::pid_t) -> Vec<libc::pid_t> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|text| text.split_whitespace().filter_map(|w| w.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Prints what the threads of a process and of those below it wait for.
+fn describe(pid: libc::pid_t, depth: usize) {
+    let text = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let path = task.path();
+        let file = |name: &str| text(path.join(name).display().to_string());
+        let stat = file("stat");
+        let state = stat.rsplit(") ").next().unwrap_or_default().split(' ').next().unwrap_or("?");
+        println!(
+            "{:indent$}{} of {pid} ({}): {state}, in {}, call {}",
+            "",
+            task.file_name().to_string_lossy(),
+            file("comm").trim(),
+            file("wchan"),
+            file("syscall").trim(),
+            indent = 2 * depth,
+        );
+    }
+    // Whoever forks for ever isn't followed for ever.
+    if depth < 10 {
+        children_of(pid).into_iter().for_each(|child| describe(child, depth + 1));
     }
 }
 
