@@ -287,9 +287,13 @@ fn a_stalled_server_times_out_and_an_absent_one_is_unreachable() {
     let addr = server.addr;
     drop(server);
     std::thread::sleep(Duration::from_millis(100));
+    // Whoever knows names may take a while to know that there is none.
+    let patient = Duration::from_secs(60);
+    let patient =
+        Options { connect_timeout: patient, read_timeout: patient, retries: 1, ..options() };
     for host in [addr.to_string(), "registry.invalid".into()] {
         let reference = format!("{host}/app").parse().unwrap();
-        let error = source::resolve(&reference, &impatient, &store().1, &Quiet).unwrap_err();
+        let error = source::resolve(&reference, &patient, &store().1, &Quiet).unwrap_err();
         assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
     }
 }
@@ -627,11 +631,10 @@ fn halting(content: &Content) -> (Server, std::sync::mpsc::Sender<()>) {
     (server, go)
 }
 
-/// Waits until somebody waits for the lock of the only part in a store.
-fn until_wanted(dir: &Path) {
+/// Waits until somebody waits for the lock of a file.
+fn until_wanted(path: &Path) {
     let end = Instant::now() + Duration::from_secs(60);
-    let mut parts = fs::read_dir(dir.join("staging")).unwrap();
-    let inode = parts.next().unwrap().unwrap().metadata().unwrap().ino().to_string();
+    let inode = fs::metadata(path).unwrap().ino().to_string();
     // proc_locks(5): "2: -> FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF"
     let waits = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);
@@ -661,13 +664,14 @@ fn readers_of_a_layer_that_has_arrived_keep_it_from_nobody() {
             end.send(()).unwrap();
             work.result
         });
+        let wanted = Digest::of(&content.layers[0]);
+        let part = dir.path().join("staging").join(format!("{}.part", wanted.hex()));
         let work = work_on(server, store, &|| {
             begin.send(()).unwrap();
-            until_wanted(dir.path());
+            until_wanted(&part);
             go.send(()).unwrap();
             ended.recv_timeout(Duration::from_secs(60)).expect("the other one has the layer");
         });
-        let wanted = Digest::of(&content.layers[0]);
         assert_eq!((work.result.unwrap(), other.join().unwrap().unwrap()), (wanted, wanted));
     });
 }

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use common::layout::{ImageSpec, Layout, borrowed, programs, tar};
 use common::vm::{can_boot, dock2uni};
 use dock2uni::source::image::Compression;
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -60,7 +62,9 @@ impl Session {
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-        let open = || File::options().read(true).write(true).open(&name).unwrap();
+        let noctty = OFlags::NOCTTY.bits() as i32;
+        let open =
+            || File::options().read(true).write(true).custom_flags(noctty).open(&name).unwrap();
         let slave = open();
         tcsetwinsize(&slave, Winsize { ws_row: 31, ws_col: 93, ws_xpixel: 0, ws_ypixel: 0 })
             .unwrap();

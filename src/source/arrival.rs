@@ -18,6 +18,15 @@ use super::image::Layer;
 #[derive(Debug, Default)]
 pub(super) struct Arrivals(HashMap<Digest, Arc<Arrival>>);
 
+/// See [`Arrivals::until_end`].
+pub(super) struct End<'a>(&'a Arrivals);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// One layer on its way.
 #[derive(Debug, Default)]
 pub(super) struct Arrival {
@@ -52,8 +61,13 @@ impl Arrivals {
         self.0.get(digest)
     }
 
-    /// Tells the readers of all layers that are not there that they won't be.
-    pub(super) fn end(&self) {
+    /// Once what this returns is dropped, the readers of all layers that are not there are told that they
+    /// won't be: however the download ends, nobody waits for it after that.
+    pub(super) fn until_end(&self) -> End<'_> {
+        End(self)
+    }
+
+    fn end(&self) {
         for arrival in self.0.values() {
             let mut state = arrival.lock();
             if state.phase == Phase::Coming {
@@ -186,7 +200,7 @@ mod tests {
         assert!(!all.any_again());
         arrival.grown(0);
         assert!(all.any_again());
-        all.end();
+        drop(all.until_end());
         assert!(follower.read(&mut bytes).is_err());
     }
 }

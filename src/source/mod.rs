@@ -170,9 +170,8 @@ pub fn resolve_with<T, E: From<Error>>(
         context.expect(&arrivals);
         let fetched = std::thread::scope(|scope| {
             let fetch = scope.spawn(|| {
-                let fetched = attempt.registry.layers(&blobs);
-                arrivals.end();
-                fetched
+                let _end = arrivals.until_end();
+                attempt.registry.layers(&blobs)
             });
             let put = scope.spawn(|| context.put_kept());
             let result = work(&image, &|layer| arrivals.open(layer));

@@ -322,13 +322,16 @@ pub fn pause_ms(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }
 
-/// Returns once the process or thread sleeps, as those do that wait for something.
+/// Returns once the process or thread sleeps for a while, as those do that wait for something; one on
+/// its way there may sleep for a moment.
 pub fn until_asleep(number: i32) {
     let state = || {
         let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap();
         stat.rsplit(") ").next().unwrap().chars().next()
     };
-    while state() != Some('S') {
+    let mut seen = 0;
+    while seen < 5 {
+        seen = if state() == Some('S') { seen + 1 } else { 0 };
         pause_ms(1);
     }
 }
