@@ -227,9 +227,11 @@ fn count_down(duration_ns: u64) -> Option<(u64, u64, u64)> {
         }
     }
     let end = rdtsc();
-    let uncertain = start.wrapping_sub(asked) + end.wrapping_sub(before);
+    let (begun, ended) = (start.wrapping_sub(asked), end.wrapping_sub(before));
+    // Both happened somewhere between two readings.
+    let cycles = end.wrapping_sub(asked).wrapping_sub((begun + ended) / 2);
     // A port that doesn't exist reads as ones, at once.
-    (spins > 0).then(|| (end.wrapping_sub(start), uncertain, u64::from(count) * 1_000_000_000 / HZ))
+    (spins > 0).then(|| (cycles, begun + ended, u64::from(count) * 1_000_000_000 / HZ))
 }
 
 /// QEMU's local APIC counts nanoseconds, whatever else the machine lacks.
