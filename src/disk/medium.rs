@@ -74,6 +74,29 @@ pub(super) fn within(size: u64, offset: u64, len: usize) -> io::Result<()> {
     end.filter(|end| *end <= size).map(|_| ()).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
+/// Reads from a medium of `size` bytes that consists of blocks of `block` bytes: calls `read` with the
+/// number of each block that is touched, the place in it, and the part of the buffer to fill from
+/// there.
+pub(super) fn by_blocks(
+    size: u64,
+    block: u64,
+    buffer: &mut [u8],
+    offset: u64,
+    mut read: impl FnMut(u64, u64, &mut [u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    within(size, offset, buffer.len())?;
+    let mut done = 0;
+    while done < buffer.len() {
+        let at = offset + done as u64;
+        let (index, inside) = (at / block, at % block);
+        // At most the buffer's length.
+        let len = (block - inside).min((buffer.len() - done) as u64) as usize;
+        read(index, inside, &mut buffer[done..done + len])?;
+        done += len;
+    }
+    Ok(())
+}
+
 /// Whether all bytes are zero.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
     // Word by word; what does not fill one at either end is looked at by bytes.

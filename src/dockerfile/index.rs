@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use crate::atomic::Aside;
 use crate::rootfs::{
-    self, EntryFault,
+    self, EntryFault, components,
     error::Stop,
     tar::{self, Entry as TarEntry, Kind as TarKind},
 };
@@ -216,13 +216,13 @@ fn operation(
     digest: Digest,
     at: u64,
 ) -> Result<Option<(Vec<u8>, Op)>, EntryFault> {
-    let parts = clean(&entry.path).ok_or(EntryFault::Escape)?;
+    let parts = components(&entry.path).ok_or(EntryFault::Escape)?;
     if parts.iter().any(|part| part.len() > 255) {
         return Err(EntryFault::NameTooLong);
     }
     let kind = match entry.kind {
         Some(TarKind::HardLink) => {
-            let target = clean(&entry.link).ok_or(EntryFault::LinkEscape)?;
+            let target = components(&entry.link).ok_or(EntryFault::LinkEscape)?;
             return Ok(Some((parts.join(&b'/'), Op::Link(target.join(&b'/')))));
         }
         Some(TarKind::Directory) => Kind::Directory,
@@ -326,19 +326,4 @@ fn zeros(mut len: u64, each: &mut dyn FnMut(&[u8]) -> Result<(), Stop>) -> Resul
         len -= part as u64;
     }
     Ok(())
-}
-
-/// Components of a path; `None` if it climbs out of the root.
-fn clean(path: &[u8]) -> Option<Vec<&[u8]>> {
-    let mut parts = Vec::new();
-    for part in path.split(|&b| b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => {
-                parts.pop()?;
-            }
-            name => parts.push(name),
-        }
-    }
-    Some(parts)
 }

@@ -185,7 +185,7 @@ impl Collector<'_, '_> {
         if entry.path.len() > self.limits.path_bytes {
             return Err(EntryFault::PathTooLong(self.limits.path_bytes).into());
         }
-        let parts = clean(&entry.path).ok_or(EntryFault::Escape)?;
+        let parts = components(&entry.path).ok_or(EntryFault::Escape)?;
         let kind = entry.kind.unwrap_or(Kind::File);
         let Some((&base, parents)) = parts.split_last() else {
             return match kind {
@@ -213,7 +213,7 @@ impl Collector<'_, '_> {
         if entry.link.len() > self.limits.path_bytes {
             return Err(EntryFault::PathTooLong(self.limits.path_bytes).into());
         }
-        let target = clean(&entry.link).ok_or(EntryFault::LinkEscape)?;
+        let target = components(&entry.link).ok_or(EntryFault::LinkEscape)?;
         Ok(Action::Link(node, self.node(&target)?))
     }
 
@@ -390,7 +390,7 @@ fn map_index(made: usize) -> Result<u32, Stop> {
 
 /// Splits a path into components relative to the root, resolving `.` and `..` as written; `None`
 /// if it climbs out.
-fn clean(path: &[u8]) -> Option<Vec<&[u8]>> {
+pub(crate) fn components(path: &[u8]) -> Option<Vec<&[u8]>> {
     let mut parts = Vec::new();
     for part in path.split(|&b| b == b'/') {
         match part {
@@ -406,11 +406,11 @@ fn clean(path: &[u8]) -> Option<Vec<&[u8]>> {
 
 #[cfg(test)]
 mod tests {
-    use super::clean;
+    use super::components;
 
     #[test]
     fn paths_are_cleaned_but_never_climb_out() {
-        let joined = |path: &'static [u8]| clean(path).map(|parts| parts.join(&b'|'));
+        let joined = |path: &'static [u8]| components(path).map(|parts| parts.join(&b'|'));
         assert_eq!(joined(b"./usr//bin/").as_deref(), Some(&b"usr|bin"[..]));
         assert_eq!(joined(b"/etc/passwd").as_deref(), Some(&b"etc|passwd"[..]));
         assert_eq!(joined(b"a/../b").as_deref(), Some(&b"b"[..]));

@@ -46,6 +46,7 @@ use std::{
 use dock2uni_format::verity::Verity;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use self::collect::components;
 use self::{
     collect::{Collector, Counts, LayerOps},
     error::{Stop, show},

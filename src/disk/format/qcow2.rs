@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use super::{Fault, Sink, be32, be64, inflate};
-use crate::disk::medium::{Medium, for_each_block, is_zero, used_blocks, within};
+use crate::disk::medium::{Medium, by_blocks, for_each_block, is_zero, used_blocks};
 use crate::erofs::ReadAt;
 
 /// First bytes of a file.
@@ -188,21 +188,14 @@ impl Qcow2 {
 
 impl ReadAt for Qcow2 {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        within(self.size, offset, buffer.len())?;
-        let (bits, cluster) = (self.cluster_bits, 1u64 << self.cluster_bits);
-        let mut done = 0;
-        while done < buffer.len() {
-            let at = offset + done as u64;
-            let inside = at & (cluster - 1);
-            // At most the buffer's length.
-            let len = (cluster - inside).min((buffer.len() - done) as u64) as usize;
-            let part = &mut buffer[done..done + len];
-            done += len;
-            let (high, low) = (at >> (2 * bits - 3), at >> bits & ((1 << (bits - 3)) - 1));
+        // Entries of a table, which fills a cluster.
+        let entries = 1 << (self.cluster_bits - 3);
+        by_blocks(self.size, 1 << self.cluster_bits, buffer, offset, |index, inside, part| {
+            let (high, low) = (index / entries, index % entries);
             let l2 = self.entry(self.l1_at.saturating_add(high * 8))? & OFFSET;
             if l2 == 0 {
                 part.fill(0);
-                continue;
+                return Ok(());
             }
             let entry = self.entry(l2 + low * 8)?;
             if entry & COMPRESSED != 0 {
@@ -213,8 +206,8 @@ impl ReadAt for Qcow2 {
             } else {
                 self.file.read_exact_at(part, (entry & OFFSET) + inside)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use super::{Fault, Sink, identity, le32, le64};
 use crate::disk::SECTOR;
-use crate::disk::medium::{Medium, for_each_block, is_zero, used_blocks, within};
+use crate::disk::medium::{Medium, by_blocks, for_each_block, is_zero, used_blocks};
 use crate::erofs::ReadAt;
 
 /// At byte 64, after some text.
@@ -105,15 +105,7 @@ impl Vdi {
 
 impl ReadAt for Vdi {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        within(self.size, offset, buffer.len())?;
-        let mut done = 0;
-        while done < buffer.len() {
-            let at = offset + done as u64;
-            let (index, inside) = (at / self.block, at % self.block);
-            // At most the buffer's length.
-            let len = (self.block - inside).min((buffer.len() - done) as u64) as usize;
-            let part = &mut buffer[done..done + len];
-            done += len;
+        by_blocks(self.size, self.block, buffer, offset, |index, inside, part| {
             let mut entry = [0; 4];
             self.file.read_exact_at(&mut entry, self.table + index * 4)?;
             match u32::from_le_bytes(entry) {
@@ -123,8 +115,8 @@ impl ReadAt for Vdi {
                     self.file.read_exact_at(part, start + inside)?;
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use super::{Fault, Sink, be32, be64, identity};
 use crate::disk::SECTOR;
-use crate::disk::medium::{Medium, for_each_block, is_zero, used_blocks, within};
+use crate::disk::medium::{Medium, by_blocks, for_each_block, is_zero, used_blocks, within};
 use crate::erofs::ReadAt;
 
 /// First bytes of a footer.
@@ -187,19 +187,12 @@ impl Vhd {
 
 impl ReadAt for Vhd {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        within(self.size, offset, buffer.len())?;
         let Some((block, table, _)) = self.blocks else {
+            within(self.size, offset, buffer.len())?;
             return self.file.read_exact_at(buffer, offset);
         };
         let bitmap = (block / SECTOR / 8).next_multiple_of(SECTOR);
-        let mut done = 0;
-        while done < buffer.len() {
-            let at = offset + done as u64;
-            let (index, inside) = (at / block, at % block);
-            // At most the buffer's length.
-            let len = (block - inside).min((buffer.len() - done) as u64) as usize;
-            let part = &mut buffer[done..done + len];
-            done += len;
+        by_blocks(self.size, block, buffer, offset, |index, inside, part| {
             let mut entry = [0; 4];
             self.file.read_exact_at(&mut entry, table.saturating_add(index * 4))?;
             match u32::from_be_bytes(entry) {
@@ -209,8 +202,8 @@ impl ReadAt for Vhd {
                     self.file.read_exact_at(part, start + inside)?;
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

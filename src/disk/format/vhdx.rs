@@ -14,7 +14,7 @@ use uuid::{Uuid, uuid};
 
 use super::{Fault, Sink, identity, le32, le64};
 use crate::disk::SECTOR;
-use crate::disk::medium::{Medium, for_each_block, is_zero, used_blocks, within};
+use crate::disk::medium::{Medium, by_blocks, for_each_block, is_zero, used_blocks, within};
 use crate::erofs::ReadAt;
 
 /// First bytes of a file.
@@ -239,15 +239,7 @@ fn sealed(bytes: &[u8]) -> bool {
 
 impl ReadAt for Vhdx {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        within(self.size, offset, buffer.len())?;
-        let mut done = 0;
-        while done < buffer.len() {
-            let at = offset + done as u64;
-            let (index, inside) = (at / self.block, at % self.block);
-            // At most the buffer's length.
-            let len = (self.block - inside).min((buffer.len() - done) as u64) as usize;
-            let part = &mut buffer[done..done + len];
-            done += len;
+        by_blocks(self.size, self.block, buffer, offset, |index, inside, part| {
             let entry_at = (index + index / self.ratio) * 8;
             within(self.table_len, entry_at, 8)?;
             let mut entry = [0; 8];
@@ -259,8 +251,8 @@ impl ReadAt for Vhdx {
             } else {
                 part.fill(0);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

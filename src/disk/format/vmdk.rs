@@ -11,7 +11,7 @@ use flate2::write::ZlibEncoder;
 
 use super::{Fault, Sink, identity, inflate, le32, le64};
 use crate::disk::SECTOR;
-use crate::disk::medium::{Medium, for_each_block, is_zero, within};
+use crate::disk::medium::{Medium, by_blocks, for_each_block, is_zero};
 use crate::erofs::ReadAt;
 
 /// First bytes of a file.
@@ -215,15 +215,7 @@ impl Vmdk {
 
 impl ReadAt for Vmdk {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        within(self.size, offset, buffer.len())?;
-        let mut done = 0;
-        while done < buffer.len() {
-            let at = offset + done as u64;
-            let (index, inside) = (at / self.grain, at % self.grain);
-            // At most the buffer's length.
-            let len = (self.grain - inside).min((buffer.len() - done) as u64) as usize;
-            let part = &mut buffer[done..done + len];
-            done += len;
+        by_blocks(self.size, self.grain, buffer, offset, |index, inside, part| {
             let table = self.entry(self.directory.saturating_add(index / self.entries * 4))?;
             let grain = match table {
                 0 => 0,
@@ -236,8 +228,8 @@ impl ReadAt for Vmdk {
                 // Below a grain.
                 self.read_grain(grain * SECTOR, inside as usize, part)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
