@@ -25,6 +25,7 @@ pub mod fleet;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod guest;
+mod lock;
 pub mod pipeline;
 pub mod plan;
 pub mod provenance;

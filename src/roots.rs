@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::convert::{self, RootOptions};
 use crate::erofs::Compression;
+use crate::lock::Lock;
 use crate::rootfs::{self, Limits};
 use crate::source::{Digest, Image, Store};
 
@@ -65,13 +66,11 @@ pub fn of_with(
     Ok(path)
 }
 
-/// A lock for what is to be made at `path`, held until the file is dropped. Its file stays: to
-/// remove it would let two have the lock at once.
-pub(crate) fn lock(path: &std::path::Path) -> io::Result<File> {
+/// A lock for what is to be made at `path`. Its file stays: to remove it would let two have the lock
+/// at once.
+pub(crate) fn lock(path: &std::path::Path) -> io::Result<Lock> {
     let path = path.with_extension("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
-    file.lock()?;
-    Ok(file)
+    Lock::alone(File::options().create(true).truncate(false).write(true).open(path)?)
 }
 
 /// Where something made of what `feed` hashes is kept.

@@ -3,7 +3,7 @@
 //! All of it can be made again. Builds that run now may need it, so nothing goes while there is one:
 //! each holds a shared lock on the workshop, and pruning an exclusive one.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -12,6 +12,7 @@ use super::cancel::Cancel;
 use super::error::Error;
 use super::sandbox::{self, Job};
 use super::work::GATE;
+use crate::lock::Lock;
 use crate::source::Store;
 use crate::source::clean::{Item, Kind, Prune};
 
@@ -67,15 +68,11 @@ pub fn prune(
         return Ok(pruned);
     }
     let gate = root.join(GATE);
-    let file = File::create(&gate).map_err(|error| Error::io("lock", &gate, error))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            pruned.busy = true;
-            return Ok(pruned);
-        }
-        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &gate, error)),
-    }
+    let lock = File::create(&gate).and_then(Lock::try_alone);
+    let Some(_lock) = lock.map_err(|error| Error::io("lock", &gate, error))? else {
+        pruned.busy = true;
+        return Ok(pruned);
+    };
     for item in items(store)? {
         let wanted = what.all || item.kind != Kind::BuildCaches;
         if wanted && item.age >= what.older_than {

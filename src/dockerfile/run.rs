@@ -21,6 +21,7 @@ use super::pattern::Rules;
 use super::sandbox::{self, Bind, FileMount, Job, Overlay, Stub, Unpack};
 use super::tree::Tree;
 use super::{Network, Secret};
+use crate::lock::Lock;
 use crate::source::Digest;
 use crate::source::Layer;
 
@@ -288,7 +289,7 @@ impl Worker<'_, '_> {
     }
 
     /// The directory of a cache, locked as its sharing asks.
-    fn cache(&self, mount: &Mount, locks: &mut Vec<File>) -> Result<PathBuf, Fail> {
+    fn cache(&self, mount: &Mount, locks: &mut Vec<Lock>) -> Result<PathBuf, Fail> {
         if mount.from.is_some() {
             return Err(Fail::Hinted(
                 "a cache mount can't start with the files of `from` yet".into(),
@@ -302,13 +303,13 @@ impl Worker<'_, '_> {
             let path = caches.join(format!("{name}.lock"));
             let fail = |error| Error::io("lock", &path, error);
             let file = File::create(&path).map_err(fail)?;
-            let held = match mount.sharing {
-                Sharing::Shared => file.lock_shared().map(|()| true).map_err(fail)?,
-                Sharing::Locked => file.lock().map(|()| true).map_err(fail)?,
-                Sharing::Private => file.try_lock().is_ok(),
+            let lock = match mount.sharing {
+                Sharing::Shared => Lock::shared(file).map(Some),
+                Sharing::Locked => Lock::alone(file).map(Some),
+                Sharing::Private => Lock::try_alone(file),
             };
-            if held {
-                locks.push(file);
+            if let Some(lock) = lock.map_err(fail)? {
+                locks.push(lock);
                 return Ok(caches.join(name));
             }
         }
@@ -598,8 +599,7 @@ impl Builder<'_> {
         let dir = root.join(chain(layers.iter().copied()));
         let path = dir.with_extension("lock");
         let fail = |error| Error::io("lock", &path, error);
-        let file = File::create(&path).map_err(fail)?;
-        file.lock().map_err(fail)?;
+        let _lock = File::create(&path).and_then(Lock::alone).map_err(fail)?;
         if !dir.exists() {
             self.unpack(layers, false, &dir)?;
         }

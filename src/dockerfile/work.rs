@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::Error;
+use crate::lock::Lock;
 use crate::source::Store;
 
 /// The file that running builds hold a lock on.
@@ -28,9 +29,9 @@ pub struct Workshop {
     /// This build's own directory.
     pub own: PathBuf,
     /// Held as long as the build runs; a directory without a holder is left over.
-    _lock: File,
+    _lock: Lock,
     /// Held so that nothing is pruned meanwhile.
-    _gate: File,
+    _gate: Lock,
     next: AtomicU64,
 }
 
@@ -49,8 +50,7 @@ impl Workshop {
         }
         let path = root.join(GATE);
         let fail = |error| Error::io("lock", &path, error);
-        let gate = File::create(&path).map_err(fail)?;
-        gate.lock_shared().map_err(fail)?;
+        let gate = File::create(&path).and_then(Lock::shared).map_err(fail)?;
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         loop {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -64,8 +64,7 @@ impl Workshop {
             }
             // Locked before it has its name: whoever finds it free takes the build for a dead one.
             let unnamed = own.join("lock.new");
-            let lock = File::create(&unnamed).map_err(fail)?;
-            lock.lock().map_err(fail)?;
+            let lock = File::create(&unnamed).and_then(Lock::alone).map_err(fail)?;
             fs::rename(&unnamed, own.join("lock")).map_err(fail)?;
             let next = AtomicU64::new(0);
             return Ok(Workshop { root, own, _lock: lock, _gate: gate, next });
@@ -91,7 +90,7 @@ impl Workshop {
             }
             // One without a lock file is being made now, unless it is old.
             match File::open(dir.join("lock")) {
-                Ok(lock) => lock.try_lock().is_ok(),
+                Ok(lock) => Lock::try_alone(lock).is_ok_and(|free| free.is_some()),
                 Err(_) => is_old(dir),
             }
         };

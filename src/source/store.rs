@@ -460,6 +460,8 @@ impl Drop for Writer {
         if is_same_file(&self.file, &self.path) && (!self.keep || self.hasher.is_empty()) {
             let _ = fs::remove_file(&self.path);
         }
+        // Whoever waits goes on, even if a child that is not at its exec yet has a copy.
+        let _ = self.file.unlock();
     }
 }
 

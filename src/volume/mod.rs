@@ -19,6 +19,7 @@ use dock2uni_ext4::{BLOCK, Format, MIN_SIZE, mkfs};
 
 use crate::atomic::Aside;
 use crate::environment;
+use crate::lock::Lock;
 pub use error::Error;
 pub use mount::{Mounted, mount};
 pub use spec::{Source, Spec, Tmpfs};
@@ -92,12 +93,12 @@ impl Volumes {
     }
 
     /// Makes and removes are done one after the other.
-    fn lock_dir(&self) -> Result<File, Error> {
+    fn lock_dir(&self) -> Result<Lock, Error> {
         let failed = Error::io("cannot lock", &self.dir);
         fs::create_dir_all(&self.dir).map_err(Error::io("cannot create", &self.dir))?;
         let path = self.dir.join(".lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-        lock.and_then(|file| file.lock().map(|()| file)).map_err(failed)
+        lock.and_then(Lock::alone).map_err(failed)
     }
 
     /// Makes an empty volume of `size` bytes.
@@ -124,7 +125,7 @@ impl Volumes {
             return Err(Error::Exists(name.to_owned()));
         }
         self.make(name, &path, size, uuid)?;
-        self.inspect(name)
+        self.look(name)
     }
 
     fn make(
@@ -181,6 +182,7 @@ impl Volumes {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(Error::io("cannot read", &self.dir))?,
         };
+        let _lock = self.quiet();
         let mut all = Vec::new();
         for entry in entries {
             let entry = entry.map_err(Error::io("cannot read", &self.dir))?;
@@ -189,7 +191,7 @@ impl Volumes {
                 continue;
             };
             if spec::check_name(name).is_ok() {
-                match self.inspect(name) {
+                match self.look(name) {
                     // Removed meanwhile.
                     Err(Error::NotFound(_)) => {}
                     other => all.push(other?),
@@ -205,12 +207,23 @@ impl Volumes {
     /// # Errors
     /// If there is none of that name, or its file is something else.
     pub fn inspect(&self, name: &str) -> Result<Volume, Error> {
+        let _lock = self.quiet();
+        self.look(name)
+    }
+
+    /// Keeps others from taking volumes into use while it is looked whether they are: for a moment they
+    /// would seem to be. Where nothing can be written, nobody takes any.
+    fn quiet(&self) -> Option<Lock> {
+        if self.dir.exists() { self.lock_dir().ok() } else { None }
+    }
+
+    fn look(&self, name: &str) -> Result<Volume, Error> {
         let path = self.path(name)?;
         let file = open(name, &path, false)?;
         let meta = file.metadata().map_err(Error::io("cannot read", &path))?;
         let uuid = read_uuid(&file, &path)?;
-        let in_use = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
         let created = meta.created().or_else(|_| meta.modified()).ok();
+        let in_use = Lock::try_alone(file).is_ok_and(|lock| lock.is_none());
         Ok(Volume {
             name: name.to_owned(),
             size: meta.len(),

@@ -13,7 +13,7 @@
 //! On the socket a request is a line, `watch`, `stop` or `kill`; the answer is the state as a line of
 //! JSON at once, and after each change until the end.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Spec};
 use crate::atomic::Aside;
 use crate::environment;
+use crate::lock::Lock;
 
 /// Names the directory of all fleets.
 pub const VARIABLE: &str = "DOCK2UNI_FLEETS";
@@ -211,15 +212,10 @@ impl Dir {
     ///
     /// # Errors
     /// If the file cannot be opened.
-    pub fn lock(&self) -> Result<Option<File>, Error> {
+    pub(crate) fn lock(&self) -> Result<Option<Lock>, Error> {
         let path = self.path.join("lock");
         let open = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = open.map_err(Error::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
-        }
+        Lock::try_alone(open.map_err(Error::io("open", &path))?).map_err(Error::io("lock", &path))
     }
 
     /// Whether a supervisor is at work.
@@ -237,7 +233,7 @@ impl Dir {
     pub fn wait_ended(&self) -> Result<(), Error> {
         let path = self.path.join("lock");
         let open = File::options().create(true).truncate(false).write(true).open(&path);
-        open.and_then(|file| file.lock()).map_err(Error::io("lock", &path))
+        open.and_then(Lock::alone).map(drop).map_err(Error::io("lock", &path))
     }
 
     /// Writes what is to run.
