@@ -708,9 +708,16 @@ fn nobody_comes_to_the_end_of_a_layer_that_is_not_what_it_should_be() {
     store.discard(&Digest::of(&content.layers[0])).unwrap();
     let part = format!("{}.part", Digest::of(&content.layers[0]).hex());
     fs::write(dir.path().join("staging").join(part), noise(400_000, 7)).unwrap();
-    let honest = content.clone();
-    let server = Server::start(move |request| honest.answer(request));
-    let work = work_on(&server, &store, &|| ());
+    // The rest is not sent before some of the damaged bytes have been read.
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (honest, path, gate) = (content.clone(), content.path(0), Mutex::new(gate));
+    let server = Server::start(move |request| {
+        if request.path == path && request.range() == Some(400_000) {
+            gate.lock().unwrap().recv_timeout(Duration::from_secs(180)).unwrap();
+        }
+        honest.answer(request)
+    });
+    let work = work_on(&server, &store, &|| go.send(()).unwrap());
     assert_eq!(work.result.unwrap(), Digest::of(&content.layers[0]));
     assert_eq!(work.begun, 2);
 }
