@@ -44,6 +44,8 @@ pub struct Info {
     pub cpid: i32,
     pub lpid: i32,
     pub attached: usize,
+    /// Pages that are in memory.
+    pub resident: usize,
 }
 
 /// `SHM_DEST`
@@ -75,6 +77,15 @@ impl Segment {
 
     fn attached(&self) -> usize {
         self.cache.upgrade().map_or(0, |cache| cache.mapping_count())
+    }
+
+    fn resident(&self) -> usize {
+        self.cache.upgrade().map_or(0, |cache| cache.own_pages())
+    }
+
+    /// All that is told of it.
+    fn describe(&self) -> Info {
+        Info { attached: self.attached(), resident: self.resident(), ..self.info }
     }
 
     fn allows(&self, caller: &Caller<'_>, wanted: u32) -> bool {
@@ -187,6 +198,7 @@ pub fn get(
         cpid: caller.pid,
         lpid: 0,
         attached: 0,
+        resident: 0,
     };
     let lingering = Arc::downgrade(&file);
     let segment =
@@ -255,7 +267,7 @@ pub fn stat(id: i32, caller: &Caller<'_>) -> Result<Info> {
     if !segment.allows(caller, 4) {
         return Err(Errno::EACCES);
     }
-    Ok(Info { attached: segment.attached(), ..segment.info })
+    Ok(segment.describe())
 }
 
 /// The id and attributes of the segment in a slot (`SHM_STAT`). An id stands for its slot.
@@ -266,7 +278,7 @@ pub fn stat_slot(slot: i32, caller: Option<&Caller<'_>>) -> Result<(i32, Info)> 
     if caller.is_some_and(|caller| !segment.allows(caller, 4)) {
         return Err(Errno::EACCES);
     }
-    Ok((id_of(slot, segment.sequence), Info { attached: segment.attached(), ..segment.info }))
+    Ok((id_of(slot, segment.sequence), segment.describe()))
 }
 
 /// Changes owner and permissions (`IPC_SET`).
@@ -297,22 +309,36 @@ pub fn set_locked(id: i32, locked: bool, caller: &Caller<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Segments, pages of them, and the highest slot in use.
-pub fn totals() -> (usize, usize, i32) {
+/// All segments together.
+pub struct Totals {
+    pub segments: usize,
+    pub pages: usize,
+    /// Pages that are in memory.
+    pub resident: usize,
+    /// The highest slot in use.
+    pub highest: i32,
+}
+
+/// What there is of all segments.
+pub fn totals() -> Totals {
     let mut table = TABLE.lock();
     sweep(&mut table);
-    let highest = table.keys().next_back().copied().unwrap_or(0);
-    (table.len(), TOTAL.load(Ordering::Relaxed), highest)
+    Totals {
+        segments: table.len(),
+        pages: TOTAL.load(Ordering::Relaxed),
+        resident: table.values().map(Segment::resident).sum(),
+        highest: table.keys().next_back().copied().unwrap_or(0),
+    }
 }
 
 /// Every segment with its id.
 pub fn list() -> alloc::vec::Vec<(i32, Info)> {
     let mut table = TABLE.lock();
     sweep(&mut table);
-    let entry = |(&slot, segment): (&i32, &Segment)| {
-        (id_of(slot, segment.sequence), Info { attached: segment.attached(), ..segment.info })
-    };
-    table.iter().map(entry).collect()
+    table
+        .iter()
+        .map(|(&slot, segment)| (id_of(slot, segment.sequence), segment.describe()))
+        .collect()
 }
 
 #[cfg(test)]

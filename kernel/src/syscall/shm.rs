@@ -5,7 +5,7 @@ use crate::errno::{Errno, Result};
 use crate::io::{get_user, put_user};
 use crate::ipc::with_caller;
 use crate::mm::shm::{self, Info};
-use crate::mm::{MapFlags, Prot, frame};
+use crate::mm::{MapFlags, Prot};
 use crate::task::current;
 
 const IPC_CREAT: u32 = 0o1000;
@@ -132,7 +132,7 @@ pub fn shmctl(id: i32, command: u32, buf: usize) -> Result<usize> {
             with_caller(|caller| shm::set_locked(id, lock, caller)).map(|()| 0)
         }
         IPC_INFO => {
-            let (_, _, highest) = shm::totals();
+            let highest = shm::totals().highest;
             let [bytes, segments, pages] = [&shm::MAX_BYTES, &shm::MAX_SEGMENTS, &shm::MAX_PAGES]
                 .map(|setting| setting.get() as u64);
             // shmmax, shmmin, shmmni, shmseg, shmall and four words of padding.
@@ -141,12 +141,12 @@ pub fn shmctl(id: i32, command: u32, buf: usize) -> Result<usize> {
             Ok(highest as usize)
         }
         SHM_INFO => {
-            let (count, pages, highest) = shm::totals();
-            let pages = pages as u64;
-            let resident = pages.min(frame::total_frames() as u64);
+            let all = shm::totals();
+            let [count, pages, resident] =
+                [all.segments, all.pages, all.resident].map(|n| n as u64);
             // used_ids (and padding), shm_tot, shm_rss, shm_swp, swap_attempts, swap_successes.
-            put_user(buf, &[count as u64, pages, resident, 0, 0, 0])?;
-            Ok(highest as usize)
+            put_user(buf, &[count, pages, resident, 0, 0, 0])?;
+            Ok(all.highest as usize)
         }
         _ => Err(Errno::EINVAL),
     }

@@ -28,6 +28,7 @@ cases![
     process_vm_checks_its_vectors,
     clock_adjustment_is_readable,
     system_v_objects_are_listed,
+    what_of_a_segment_is_in_memory_is_told,
     loop_device_shows_a_file,
     counters_name_what_exists,
     handlers_are_cleared_for_a_child,
@@ -421,6 +422,38 @@ fn system_v_objects_are_listed() {
             let text = std::fs::read_to_string(format!("/proc/sysvipc/{name}")).unwrap();
             assert!(text.lines().next().unwrap().contains(column), "{text}");
         }
+    }
+}
+
+fn what_of_a_segment_is_in_memory_is_told() {
+    const PAGE: usize = 4096;
+    const SHM_INFO: i32 = 14;
+    unsafe {
+        let id = ok(libc::shmget(libc::IPC_PRIVATE, 5 * PAGE - 1, 0o600));
+        // Size and bytes in memory of it, as /proc tells them.
+        let row = || {
+            let text = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+            let lines =
+                text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let row = lines.into_iter().find(|row| row[1] == id.to_string()).unwrap();
+            [3, 14].map(|column| row[column].parse::<usize>().unwrap())
+        };
+        // used_ids, shm_tot, shm_rss, shm_swp, swap_attempts, swap_successes
+        let totals = || {
+            let mut info = [0u64; 6];
+            ok(libc::shmctl(0, SHM_INFO, info.as_mut_ptr().cast()));
+            [info[1], info[2]].map(|pages| pages as usize)
+        };
+        assert_eq!(row(), [5 * PAGE - 1, 0]);
+        let at = libc::shmat(id, std::ptr::null(), 0).cast::<u8>();
+        for page in [0, 3] {
+            at.add(page * PAGE).write_volatile(1);
+        }
+        assert_eq!(row(), [5 * PAGE - 1, 2 * PAGE]);
+        let [pages, resident] = totals();
+        assert!(pages >= 5 && resident >= 2 && resident <= pages, "{pages} {resident}");
+        ok(libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()));
+        ok(libc::shmdt(at.cast()));
     }
 }
 

@@ -1,6 +1,7 @@
 //! /proc/sysvipc: System V objects, as ipcs(1) reads them.
 
 use super::super::pseudo::{Dir, Key, Kind, Text, entry};
+use crate::arch::PAGE_SIZE;
 use crate::errno::Result;
 use crate::ipc::{Perm, keys, msg, sem};
 use crate::mm::shm;
@@ -64,7 +65,7 @@ fn segments(_key: &Key, out: &mut Text) -> Result<()> {
         say!(out, "{:21} {:5} {:5} {:6} ", info.size, info.cpid, info.lpid, info.attached);
         say!(out, "{:5} {:5} {:5} {:5} ", info.uid, info.gid, info.cuid, info.cgid);
         say!(out, "{:10} {:10} {:10} ", info.atime, info.dtime, info.ctime);
-        say!(out, "{:21} {:21}\n", info.size, 0);
+        say!(out, "{:21} {:21}\n", info.resident * PAGE_SIZE, 0);
     }
     Ok(())
 }
