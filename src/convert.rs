@@ -151,6 +151,8 @@ pub struct RootOptions<'a> {
     pub limits: Limits,
     /// How files are compressed, if they are.
     pub compression: Option<Compression>,
+    /// Tells people why nothing seems to happen.
+    pub say: Option<&'a (dyn Fn(&str) + Sync)>,
 }
 
 impl std::fmt::Debug for RootOptions<'_> {

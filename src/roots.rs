@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
@@ -59,7 +59,13 @@ pub fn of_with(
     if path.exists() {
         return Ok(path);
     }
-    let _lock = lock(&path).map_err(failed)?;
+    let waiting = || {
+        if let Some(say) = options.say {
+            say("waiting for another conversion that makes the same root");
+        }
+    };
+    let lock = lock_file(&path).and_then(|file| Lock::alone_or_say(file, &waiting));
+    let _lock = lock.map_err(failed)?;
     if !path.exists() {
         convert::root_image(image, options, &path, progress)?;
     }
@@ -68,9 +74,13 @@ pub fn of_with(
 
 /// A lock for what is to be made at `path`. Its file stays: to remove it would let two have the lock
 /// at once.
-pub(crate) fn lock(path: &std::path::Path) -> io::Result<Lock> {
+pub(crate) fn lock(path: &Path) -> io::Result<Lock> {
+    Lock::alone(lock_file(path)?)
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
     let path = path.with_extension("lock");
-    Lock::alone(File::options().create(true).truncate(false).write(true).open(path)?)
+    File::options().create(true).truncate(false).write(true).open(path)
 }
 
 /// Where something made of what `feed` hashes is kept.

@@ -45,6 +45,7 @@ pub fn convert(args: &ConvertArgs) -> Result<u8, Failure> {
                 open: Some(open),
                 limits: target::limits(&args.source),
                 compression: args.disk.compress,
+                ..RootOptions::default()
             },
             inventory: !args.sbom.is_empty(),
             ..DiskOptions::default()

@@ -35,7 +35,9 @@ fn of_layers(
     }
     let bar = display.layers(image.layers.iter().map(|layer| layer.size).sum());
     let limits = target::limits(args);
-    let options = RootOptions { open: Some(open), limits, ..RootOptions::default() };
+    let say = |text: &str| display.say(text);
+    let options =
+        RootOptions { open: Some(open), limits, say: Some(&say), ..RootOptions::default() };
     roots::of_with(image, &options, store, &|bytes| bar.inc(bytes))
         .map_err(|error| target::conversion_failed(error, image, store))
 }

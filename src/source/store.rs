@@ -25,7 +25,8 @@ use super::arrival::Arrival;
 use super::digest::{Digest, Hasher};
 use super::error::Error;
 use super::image::Image;
-use crate::{atomic, environment};
+use super::progress::{Progress, Quiet};
+use crate::{atomic, environment, lock};
 
 /// Parts that nobody resumed for this long are removed.
 const STALE_PART: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -175,7 +176,7 @@ impl Store {
 
     /// Stores a small blob that the caller has verified.
     pub(crate) fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
-        match self.slot(digest, bytes.len() as u64)? {
+        match self.slot(digest, bytes.len() as u64, &Quiet)? {
             Slot::Present(_) => Ok(()),
             Slot::Vacant(mut writer) => {
                 writer.restart()?;
@@ -185,16 +186,23 @@ impl Store {
         }
     }
 
-    /// Finds a blob or reserves the right to write it, waiting for another process that is
-    /// writing it now.
-    pub(super) fn slot(&self, digest: &Digest, size: u64) -> Result<Slot, Error> {
+    /// Finds a blob or reserves the right to write it, waiting for who is writing it now.
+    pub(super) fn slot(
+        &self,
+        digest: &Digest,
+        size: u64,
+        progress: &dyn Progress,
+    ) -> Result<Slot, Error> {
+        let waiting = || {
+            progress.note(&format!("waiting for another conversion that fetches {digest}"));
+        };
         let path = self.root.join("staging").join(format!("{}.part", digest.hex()));
         loop {
             if let Some(path) = self.get(digest, size) {
                 return Ok(Slot::Present(path));
             }
             let file = open_part(&path)?;
-            file.lock().map_err(|e| Error::io("lock", &path, e))?;
+            lock::take(&file, &waiting).map_err(|e| Error::io("lock", &path, e))?;
             if self.get(digest, size).is_some() || !is_same_file(&file, &path) {
                 continue;
             }
@@ -470,7 +478,7 @@ mod tests {
     use super::*;
 
     fn vacant(store: &Store, content: &[u8]) -> Writer {
-        match store.slot(&Digest::of(content), content.len() as u64).unwrap() {
+        match store.slot(&Digest::of(content), content.len() as u64, &Quiet).unwrap() {
             Slot::Vacant(writer) => writer,
             Slot::Present(_) => panic!("present"),
         }
@@ -543,7 +551,7 @@ mod tests {
         let wrote = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| match store.slot(&Digest::of(&content), 1 << 20).unwrap() {
+                scope.spawn(|| match store.slot(&Digest::of(&content), 1 << 20, &Quiet).unwrap() {
                     Slot::Present(path) => assert_eq!(fs::read(path).unwrap(), content),
                     Slot::Vacant(mut writer) => {
                         wrote.fetch_add(1, Ordering::Relaxed);

@@ -80,7 +80,7 @@ impl Archive<'_> {
     ) -> Result<(Digest, PathBuf, Outcome), Error> {
         let mut writer = match digest {
             None => self.context.store.import()?,
-            Some(digest) => match self.context.store.slot(&digest, size)? {
+            Some(digest) => match self.context.store.slot(&digest, size, self.context.progress)? {
                 Slot::Present(path) => return Ok((digest, path, Outcome::Cached)),
                 Slot::Vacant(writer) => writer,
             },

@@ -30,19 +30,21 @@ impl Registry<'_> {
         let mut second_try = false;
         loop {
             let arrival = self.context.arrival(&blob.digest);
-            let mut writer = match self.context.store.slot(&blob.digest, blob.size)? {
-                Slot::Present(path) => {
-                    if let Some(arrival) = &arrival {
-                        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-                        arrival.begin(file, blob.size);
-                        arrival.verified();
+            let mut writer =
+                match self.context.store.slot(&blob.digest, blob.size, self.context.progress)? {
+                    Slot::Present(path) => {
+                        if let Some(arrival) = &arrival {
+                            let file =
+                                File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+                            arrival.begin(file, blob.size);
+                            arrival.verified();
+                        }
+                        bar.advance(blob.size);
+                        bar.finish(Outcome::Cached);
+                        return Ok(path);
                     }
-                    bar.advance(blob.size);
-                    bar.finish(Outcome::Cached);
-                    return Ok(path);
-                }
-                Slot::Vacant(writer) => writer,
-            };
+                    Slot::Vacant(writer) => writer,
+                };
             self.need_network(&format!("layer {}", blob.digest))?;
             if let Some(arrival) = &arrival {
                 writer.follow(arrival)?;
