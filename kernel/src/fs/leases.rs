@@ -5,6 +5,7 @@
 //! a file costs one load.
 
 use super::inode::{Inode, identity, mode::*};
+use super::locks::{END, Kind, Listed, Owner, Record};
 use super::perm::cap;
 use super::{File, hooks};
 use crate::errno::{Errno, Result};
@@ -25,6 +26,9 @@ struct Lease {
     holder: usize,
     teller: Teller,
     write: bool,
+    /// What /proc/locks tells besides.
+    node: Arc<dyn Inode>,
+    pid: i32,
     /// When it becomes a lease for reading, and when it goes, if somebody waits for that. In
     /// nanoseconds of monotonic time.
     downgrade: Option<u64>,
@@ -114,7 +118,9 @@ pub fn set(file: &Arc<File>, fd: i32, kind: u32) -> Result<()> {
             Some(core::mem::replace(&mut mine.write, write))
         }
         None => {
-            leases.push(Lease { inode, holder: me, teller, write, downgrade: None, unlock: None });
+            let pid = hooks::pid();
+            let (downgrade, unlock) = (None, None);
+            leases.push(Lease { inode, holder: me, teller, write, node, pid, downgrade, unlock });
             None
         }
     };
@@ -143,6 +149,25 @@ pub fn get(file: &File) -> u32 {
         Some(Lease { unlock: None, .. }) => F_RDLCK,
         _ => F_UNLCK,
     }
+}
+
+/// All leases, or that of a description, as /proc/locks shows them.
+pub fn list(of: Option<&File>) -> Vec<Listed> {
+    if !any() {
+        return Vec::new();
+    }
+    let me = of.map(|file| core::ptr::from_ref(file) as usize);
+    let leases = lock();
+    let shown = leases.iter().filter(|lease| me.is_none_or(|me| lease.holder == me));
+    let listed = shown.map(|lease| {
+        let breaking = lease.unlock.is_some() || lease.downgrade.is_some();
+        let owner = Owner::Description(lease.holder);
+        let (write, pid, by) = (lease.write, lease.pid, lease.holder);
+        let record = Record { start: 0, end: END, write, owner, pid, by };
+        let kind = Kind::Lease { breaking };
+        Listed { kind, waiting: false, record, inode: lease.node.clone() }
+    });
+    listed.collect()
 }
 
 fn give_back(file: &File) -> bool {

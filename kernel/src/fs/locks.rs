@@ -3,15 +3,15 @@
 //! Locks are kept in a table beside the inodes, since hardly any file is ever locked. Blocked tasks
 //! sleep on their file's queue and try again when something was released.
 
-use super::inode::identity;
-use super::{FdTable, File};
+use super::inode::{Inode, identity};
+use super::{FdTable, File, hooks};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::map::Tree;
 use crate::sync::{SpinLock, WaitMode, WaitQueue};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 /// Who holds a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Record {
     pub owner: Owner,
     /// Process shown by `F_GETLK`; -1 for description locks.
     pub pid: i32,
+    /// The open file description that it was set by.
+    pub by: usize,
 }
 
 impl Record {
@@ -50,11 +52,44 @@ impl Record {
     }
 }
 
+/// What a lock is, as /proc/locks calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// flock(2)
+    Flock,
+    /// fcntl(2), `F_SETLK`
+    Posix,
+    /// fcntl(2), `F_OFD_SETLK`
+    Description,
+    /// fcntl(2), `F_SETLEASE`; whether it is about to go.
+    Lease { breaking: bool },
+}
+
+/// A lock, or somebody who waits for one, as /proc/locks shows them.
+pub struct Listed {
+    /// What it is.
+    pub kind: Kind,
+    /// Whether it isn't held yet.
+    pub waiting: bool,
+    /// Range, mode and process.
+    pub record: Record,
+    /// The file.
+    pub inode: Arc<dyn Inode>,
+}
+
+/// Who waits, for a lock of the whole file or a record.
+struct Waiter {
+    number: usize,
+    flock: bool,
+    record: Record,
+}
+
 #[derive(Default)]
 struct State {
     records: Vec<Record>,
-    /// Descriptions that hold the flock, exclusively or not.
-    flocks: Vec<(usize, bool)>,
+    /// Locks of the whole file, held by descriptions.
+    flocks: Vec<Record>,
+    waiters: Vec<Waiter>,
 }
 
 impl State {
@@ -100,10 +135,31 @@ impl State {
     }
 }
 
-#[derive(Default)]
 struct Locks {
+    inode: Arc<dyn Inode>,
     state: SpinLock<State>,
     queue: WaitQueue,
+}
+
+impl Locks {
+    /// Notes that somebody waits, for who looks into /proc/locks, until what this returns is dropped.
+    fn waiting(&self, flock: bool, record: Record) -> Waiting<'_> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Relaxed);
+        self.state.lock().waiters.push(Waiter { number, flock, record });
+        Waiting { locks: self, number }
+    }
+}
+
+struct Waiting<'a> {
+    locks: &'a Locks,
+    number: usize,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.locks.state.lock().waiters.retain(|waiter| waiter.number != self.number);
+    }
 }
 
 /// Locks by inode. Entries live while a lock is held or waited for.
@@ -117,12 +173,17 @@ fn key(file: &File) -> u128 {
     file.with_inode(identity) as u128
 }
 
-fn locks_of(key: u128, create: bool) -> Option<Arc<Locks>> {
-    let mut table = TABLE.lock();
-    if create {
-        return Some(table.get_or_insert_with(key, Arc::default).clone());
+fn find(key: u128) -> Option<Arc<Locks>> {
+    TABLE.lock().get(key).cloned()
+}
+
+fn locks_of(key: u128, file: &File) -> Arc<Locks> {
+    if let Some(locks) = find(key) {
+        return locks;
     }
-    table.get(key).cloned()
+    let inode = file.inode();
+    let new = || Arc::new(Locks { inode, state: SpinLock::default(), queue: WaitQueue::new() });
+    TABLE.lock().get_or_insert_with(key, new).clone()
 }
 
 /// Drops the entry of a file without locks; `locks` is the caller's reference.
@@ -145,7 +206,7 @@ fn changed(before: usize, after: usize) {
 
 /// The lock that keeps `range` from being set (`F_GETLK`).
 pub fn test(file: &File, range: &Record) -> Option<Record> {
-    let locks = locks_of(key(file), false)?;
+    let locks = find(key(file))?;
     let state = locks.state.lock();
     state.conflict(range)
 }
@@ -154,7 +215,7 @@ pub fn test(file: &File, range: &Record) -> Option<Record> {
 /// would never end.
 pub fn set(file: &File, range: Record, wait: bool) -> Result<()> {
     let key = key(file);
-    let locks = locks_of(key, true).ok_or(Errno::ENOLCK)?;
+    let locks = locks_of(key, file);
     let attempt = || {
         let mut state = locks.state.lock();
         match state.conflict(&range) {
@@ -171,6 +232,7 @@ pub fn set(file: &File, range: Record, wait: bool) -> Result<()> {
         Ok(()) => Ok(()),
         Err(_) if !wait => Err(Errno::EAGAIN),
         Err(_) => {
+            let _waiting = locks.waiting(false, range);
             let outcome = locks.queue.wait(WaitMode::Interruptible, None, || match attempt() {
                 Ok(()) => Some(Ok(())),
                 Err(other) => blocked_by(range.owner, other.owner).err().map(Err),
@@ -210,7 +272,7 @@ fn blocked_by(waiter: Owner, holder: Owner) -> Result<()> {
 /// Removes a record lock, or the part of locks within a range.
 pub fn unlock(file: &File, range: &Record) {
     let key = key(file);
-    let Some(locks) = locks_of(key, false) else { return };
+    let Some(locks) = find(key) else { return };
     {
         let mut state = locks.state.lock();
         let before = state.records.len();
@@ -224,39 +286,45 @@ pub fn unlock(file: &File, range: &Record) {
 /// flock(2): takes the lock shared or exclusively. EWOULDBLOCK if it is held otherwise and `wait`
 /// isn't set.
 pub fn flock(file: &Arc<File>, exclusive: bool, wait: bool) -> Result<()> {
-    let me = Arc::as_ptr(file) as usize;
+    let (by, pid) = (Arc::as_ptr(file) as usize, hooks::pid());
+    let me = Owner::Description(by);
+    let wanted = Record { start: 0, end: END, write: exclusive, owner: me, pid, by };
     let key = key(file);
-    let locks = locks_of(key, true).ok_or(Errno::ENOLCK)?;
+    let locks = locks_of(key, file);
     // A conversion isn't atomic: the old lock goes first.
     if drop_flock(&locks, me, Some(exclusive)) {
         locks.queue.wake_all(Events::ALL);
     }
     let attempt = || {
         let mut state = locks.state.lock();
-        if state.flocks.contains(&(me, exclusive)) {
+        if state.flocks.iter().any(|held| held.owner == me && held.write == exclusive) {
             return Some(());
         }
-        if state.flocks.iter().any(|&(_, held)| held || exclusive) {
+        if state.flocks.iter().any(|held| held.write || exclusive) {
             return None;
         }
-        state.flocks.push((me, exclusive));
+        state.flocks.push(wanted);
         changed(0, 1);
         Some(())
     };
-    let result = if wait {
-        locks.queue.wait(WaitMode::Interruptible, None, attempt).map_err(|_| Errno::ERESTARTSYS)
-    } else {
-        attempt().ok_or(Errno::EAGAIN)
+    let result = match attempt() {
+        Some(()) => Ok(()),
+        None if !wait => Err(Errno::EAGAIN),
+        None => {
+            let _waiting = locks.waiting(true, wanted);
+            let waited = locks.queue.wait(WaitMode::Interruptible, None, attempt);
+            waited.map_err(|_| Errno::ERESTARTSYS)
+        }
     };
     tidy(key, locks);
     result
 }
 
 /// Drops a description's flock unless it is of the kind `keep`.
-fn drop_flock(locks: &Locks, me: usize, keep: Option<bool>) -> bool {
+fn drop_flock(locks: &Locks, me: Owner, keep: Option<bool>) -> bool {
     let mut state = locks.state.lock();
     let before = state.flocks.len();
-    state.flocks.retain(|&(who, held)| who != me || Some(held) == keep);
+    state.flocks.retain(|held| held.owner != me || Some(held.write) == keep);
     changed(before, state.flocks.len());
     before != state.flocks.len()
 }
@@ -264,8 +332,8 @@ fn drop_flock(locks: &Locks, me: usize, keep: Option<bool>) -> bool {
 /// flock(2) with `LOCK_UN`.
 pub fn funlock(file: &File) {
     let key = key(file);
-    let Some(locks) = locks_of(key, false) else { return };
-    if drop_flock(&locks, core::ptr::from_ref(file) as usize, None) {
+    let Some(locks) = find(key) else { return };
+    if drop_flock(&locks, description(file), None) {
         locks.queue.wake_all(Events::ALL);
     }
     tidy(key, locks);
@@ -286,14 +354,66 @@ pub fn description_closed(file: &File) {
         return;
     }
     funlock(file);
-    release(file, Owner::Description(core::ptr::from_ref(file) as usize));
+    release(file, description(file));
+}
+
+fn description(file: &File) -> Owner {
+    Owner::Description(core::ptr::from_ref(file) as usize)
 }
 
 fn release(file: &File, owner: Owner) {
-    unlock(file, &Record { start: 0, end: END, write: false, owner, pid: 0 });
+    unlock(file, &Record { start: 0, end: END, write: false, owner, pid: 0, by: 0 });
 }
 
-/// Lines of /proc/locks are of interest to nobody we know; their number is to tests.
+/// All locks there are, each followed by those who wait for it; those only that `table` has by `file`,
+/// if they are given.
+pub fn list(of: Option<(&File, &FdTable)>) -> Vec<Listed> {
+    let all: Vec<Arc<Locks>> = match of {
+        Some((file, _)) => find(key(file)).into_iter().collect(),
+        None => TABLE.lock().values().cloned().collect(),
+    };
+    let table = of.map(|(_, table)| Owner::Table(core::ptr::from_ref(table) as usize));
+    let file = of.map(|(file, _)| core::ptr::from_ref(file) as usize);
+    let is_meant = |held: &Record| {
+        file.is_none_or(|file| file == held.by)
+            && (table.is_none_or(|table| table == held.owner)
+                || matches!(held.owner, Owner::Description(_)))
+    };
+    let mut listed = Vec::new();
+    for locks in &all {
+        let state = locks.state.lock();
+        let mut shown = Vec::new();
+        let records = state.records.iter().map(|record| (false, record));
+        for (flock, held) in records.chain(state.flocks.iter().map(|record| (true, record))) {
+            if !is_meant(held) {
+                continue;
+            }
+            let mut show = |waiting, record: &Record| {
+                let kind = match record.owner {
+                    _ if flock => Kind::Flock,
+                    Owner::Table(_) => Kind::Posix,
+                    Owner::Description(_) => Kind::Description,
+                };
+                listed.push(Listed { kind, waiting, record: *record, inode: locks.inode.clone() });
+            };
+            show(false, held);
+            for waiter in state.waiters.iter().filter(|waiter| waiter.flock == flock) {
+                // Whoever waits for several is shown behind the first one.
+                if waiter.record.conflicts(held) && !shown.contains(&waiter.number) {
+                    shown.push(waiter.number);
+                    show(true, &waiter.record);
+                }
+            }
+        }
+    }
+    for locks in all {
+        // The last lock may have gone meanwhile.
+        tidy(identity(&locks.inode) as u128, locks);
+    }
+    listed.extend(super::leases::list(of.map(|(file, _)| file)));
+    listed
+}
+
 #[cfg(test)]
 fn held() -> usize {
     HELD.load(SeqCst)
@@ -304,7 +424,7 @@ mod tests {
     use super::*;
 
     fn record(start: u64, end: u64, write: bool, owner: usize) -> Record {
-        Record { start, end, write, owner: Owner::Table(owner), pid: owner as i32 }
+        Record { start, end, write, owner: Owner::Table(owner), pid: owner as i32, by: 0 }
     }
 
     #[test]
@@ -339,7 +459,7 @@ mod tests {
         let (file, _other) = crate::fs::pipe::pipe(0, 0, 0).unwrap();
         let fd = table.alloc(file.clone(), false, 10).unwrap();
         let owner = Owner::Table(core::ptr::from_ref(&table) as usize);
-        set(&file, Record { start: 0, end: 9, write: true, owner, pid: 1 }, false).unwrap();
+        set(&file, Record { start: 0, end: 9, write: true, owner, pid: 1, by: 0 }, false).unwrap();
         flock(&file, true, false).unwrap();
         let other = record(5, 6, false, 7);
         assert_eq!(set(&file, other, false), Err(Errno::EAGAIN));

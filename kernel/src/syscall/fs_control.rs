@@ -129,8 +129,9 @@ fn parse_lock(
         Owner::Table(Arc::as_ptr(files) as usize)
     };
     let pid = if description { -1 } else { hooks::pid() };
-    let record =
-        Record { start: start as u64, end: end as u64, write: kind == F_WRLCK, owner, pid };
+    let by = Arc::as_ptr(file) as usize;
+    let (start, end, write) = (start as u64, end as u64, kind == F_WRLCK);
+    let record = Record { start, end, write, owner, pid, by };
     Ok((record, kind))
 }
 

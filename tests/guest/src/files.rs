@@ -37,6 +37,7 @@ cases![
     file_locks_exclude,
     record_locks_follow_posix,
     open_file_description_locks,
+    locks_are_listed,
     sendfile_copies,
     copy_file_range_copies,
     splice_moves_between_pipe_and_file,
@@ -721,6 +722,87 @@ fn record_locks_follow_posix() {
         fails!(fcntl(fd, F_SETLK, &lock(99, 0, 1)), EINVAL);
         let read_only = open_at(&file, O_RDONLY);
         fails!(fcntl(read_only, F_SETLK, &lock(F_WRLCK, 0, 1)), EBADF);
+    }
+}
+
+/// What /proc/locks says of a file, without the numbers of the locks and the device.
+fn listed(fd: i32) -> Vec<String> {
+    let inode = unsafe {
+        let mut st: stat = zeroed();
+        ok(fstat(fd, &mut st));
+        format!(":{}", st.st_ino)
+    };
+    let text = std::fs::read_to_string("/proc/locks").unwrap();
+    let lines = text.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
+    let mine = lines.filter(|words| words.iter().any(|word| word.ends_with(&inode)));
+    let mut mine: Vec<String> = mine
+        .map(|mut words| {
+            words.retain(|word| !word.ends_with(&inode));
+            words.join(" ")
+        })
+        .collect();
+    // They come in no order, but for those who wait, which stand behind what they wait for.
+    mine.sort();
+    mine
+}
+
+fn locks_are_listed() {
+    unsafe {
+        let me = getpid();
+        let file = create("listed", b"");
+        let open_it = || ok(open(file.as_ptr(), O_RDWR));
+        let fd = open_it();
+        assert!(listed(fd).is_empty());
+        ok(flock(fd, LOCK_EX));
+        let waits = child(|| flock(open_it(), LOCK_SH));
+        until_asleep(waits);
+        assert_eq!(
+            listed(fd),
+            [
+                format!("-> FLOCK ADVISORY READ {waits} 0 EOF"),
+                format!("FLOCK ADVISORY WRITE {me} 0 EOF")
+            ]
+        );
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+        let line = info.lines().find(|line| line.starts_with("lock:")).unwrap();
+        assert!(line.starts_with(&format!("lock:\t1: FLOCK  ADVISORY  WRITE {me} ")), "{line:?}");
+        assert!(line.ends_with(" 0 EOF"), "{line:?}");
+        ok(flock(fd, LOCK_UN));
+        assert_eq!(wait_for(waits), 0);
+        assert!(listed(fd).is_empty());
+
+        ok(fcntl(fd, F_SETLK, &lock(F_RDLCK, 10, 10)));
+        ok(fcntl(fd, F_OFD_SETLK, &lock(F_WRLCK, 100, 0)));
+        let waits = child(|| fcntl(open_it(), F_SETLKW, &lock(F_WRLCK, 0, 15)));
+        until_asleep(waits);
+        assert_eq!(
+            listed(fd),
+            [
+                format!("-> POSIX ADVISORY WRITE {waits} 0 14"),
+                "OFDLCK ADVISORY WRITE -1 100 EOF".into(),
+                format!("POSIX ADVISORY READ {me} 10 19"),
+            ]
+        );
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+        assert_eq!(info.lines().filter(|line| line.starts_with("lock:")).count(), 2, "{info}");
+        // A lock that a descriptor of another's holds isn't this one's.
+        let other = ok(dup(fd));
+        let again = open_it();
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{again}")).unwrap();
+        assert_eq!(info.lines().filter(|line| line.starts_with("lock:")).count(), 0, "{info}");
+        ok(close(other));
+        // Closing any descriptor of the file has ended this process's record locks.
+        assert_eq!(wait_for(waits), 0);
+        assert_eq!(listed(fd), ["OFDLCK ADVISORY WRITE -1 100 EOF"]);
+        ok(close(fd));
+
+        // With nobody else there who has the file open.
+        ok(close(again));
+        let fd = open_it();
+        ok(fcntl(fd, F_SETLEASE, F_WRLCK));
+        assert_eq!(listed(fd), [format!("LEASE ACTIVE WRITE {me} 0 EOF")]);
+        ok(fcntl(fd, F_SETLEASE, F_UNLCK));
+        assert!(listed(fd).is_empty());
     }
 }
 

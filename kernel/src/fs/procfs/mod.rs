@@ -2,6 +2,7 @@
 
 mod cpuinfo;
 mod ipc;
+mod locks;
 mod maps;
 mod mounts;
 mod net;
@@ -62,7 +63,7 @@ static ROOT: Entry = entry(
             entry("key-users", Kind::Text(ipc::key_users)),
             entry("keys", Kind::Text(ipc::keys)),
             entry("loadavg", Kind::Text(system::loadavg)),
-            entry("locks", Kind::Const("")),
+            entry("locks", Kind::Text(locks::locks)),
             entry("meminfo", Kind::Text(system::meminfo)),
             entry("misc", Kind::Const("")),
             entry("modules", Kind::Const("")),

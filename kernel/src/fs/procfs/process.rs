@@ -1,7 +1,7 @@
 //! /proc/PID and /proc/PID/task/TID.
 
 use super::system::ticks;
-use super::{GONE, maps, mounts, net, number};
+use super::{GONE, locks, maps, mounts, net, number};
 use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Inode;
@@ -11,7 +11,7 @@ use crate::fs::pseudo::{
     Changing, Dir, Emit, Entry, Key, Kind, Text, entry, entry_of, parse_number,
 };
 use crate::fs::walk::name_of;
-use crate::fs::{File, FileType, FsContext, Path, hooks};
+use crate::fs::{FdTable, File, FileType, FsContext, Path, hooks};
 use crate::mm::MapInfo;
 use crate::say;
 use crate::task::inspect::{Identity, may_inspect};
@@ -243,8 +243,14 @@ fn open_fd(key: &Key, name: &[u8]) -> Option<Key> {
 }
 
 fn file_of(key: &Key) -> Result<Arc<File>> {
+    descriptor_of(key).map(|(_, file)| file)
+}
+
+/// An open file, and the table that it is in.
+fn descriptor_of(key: &Key) -> Result<(Arc<FdTable>, Arc<File>)> {
     let files = check_access(key)?.and_then(|task| task.try_files()).ok_or(GONE)?;
-    files.get_any(key.index as i32).map_err(|_| Errno::ENOENT)
+    let file = files.get_any(key.index as i32).map_err(|_| Errno::ENOENT)?;
+    Ok((files, file))
 }
 
 fn list_fds(key: &Key, from: u64, kind: FileType, emit: Emit<'_>) {
@@ -287,11 +293,12 @@ fn fd_place(key: &Key) -> Result<Path> {
 }
 
 fn fdinfo(key: &Key, out: &mut Text) -> Result<()> {
-    let file = file_of(key)?;
+    let (files, file) = descriptor_of(key)?;
     let pos = *file.pos.lock();
     let mount = file.path.as_ref().map_or(0, |path| path.mount.id);
     let ino = file.with_inode(|inode| inode.metadata().ino);
     say!(out, "pos:\t{pos}\nflags:\t0{:o}\nmnt_id:\t{mount}\nino:\t{ino}\n", file.flags());
+    locks::of_descriptor(&file, &files, out);
     out.bytes(file.ops.details().as_bytes());
     if let Ok(process) = crate::event::pidfd::PidFd::process(&file) {
         let pid = if process.is_reaped() { -1 } else { process.pid() };
