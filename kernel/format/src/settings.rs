@@ -33,6 +33,7 @@ pub const SETTABLE: &[&str] = &[
     "kernel.pid_max",
     "kernel.sem",
     "kernel.sem_next_id",
+    "kernel.shm_next_id",
     "kernel.shmall",
     "kernel.shmmax",
     "kernel.shmmni",

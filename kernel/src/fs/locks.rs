@@ -4,7 +4,7 @@
 //! sleep on their file's queue and try again when something was released.
 
 use super::inode::{Inode, identity};
-use super::{FdTable, File, hooks};
+use super::{FdTable, File};
 use crate::errno::{Errno, Result};
 use crate::event::Events;
 use crate::map::Tree;
@@ -283,10 +283,10 @@ pub fn unlock(file: &File, range: &Record) {
     tidy(key, locks);
 }
 
-/// flock(2): takes the lock shared or exclusively. EWOULDBLOCK if it is held otherwise and `wait`
-/// isn't set.
-pub fn flock(file: &Arc<File>, exclusive: bool, wait: bool) -> Result<()> {
-    let (by, pid) = (Arc::as_ptr(file) as usize, hooks::pid());
+/// flock(2) by the process `pid`: takes the lock shared or exclusively. EWOULDBLOCK if it is held
+/// otherwise and `wait` isn't set.
+pub fn flock(file: &Arc<File>, exclusive: bool, wait: bool, pid: i32) -> Result<()> {
+    let by = Arc::as_ptr(file) as usize;
     let me = Owner::Description(by);
     let wanted = Record { start: 0, end: END, write: exclusive, owner: me, pid, by };
     let key = key(file);
@@ -460,7 +460,7 @@ mod tests {
         let fd = table.alloc(file.clone(), false, 10).unwrap();
         let owner = Owner::Table(core::ptr::from_ref(&table) as usize);
         set(&file, Record { start: 0, end: 9, write: true, owner, pid: 1, by: 0 }, false).unwrap();
-        flock(&file, true, false).unwrap();
+        flock(&file, true, false, 1).unwrap();
         let other = record(5, 6, false, 7);
         assert_eq!(set(&file, other, false), Err(Errno::EAGAIN));
         table.close(fd).unwrap();

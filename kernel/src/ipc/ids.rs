@@ -7,10 +7,10 @@ use crate::setting::Setting;
 use crate::sync::Mutex;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, AtomicI64, Ordering::Relaxed};
 
 /// Slots whose ids differ by this number share an index, as in Linux (`IPCMNI`).
-const MAX_IDS: i32 = 32768;
+pub const MAX_IDS: i32 = 32768;
 /// Most objects of a kind (`SEMMNI`, `MSGMNI`).
 const LIMIT: i64 = 32000;
 
@@ -25,22 +25,48 @@ struct Slot<T> {
     object: Arc<T>,
 }
 
-struct Table<T> {
-    slots: Sorted<i32, Slot<T>>,
-    next_sequence: i32,
+/// Which ids new objects get.
+pub struct Numbering {
+    /// The id that the next object is to get, if it is to be had; -1 for any (`kernel.msg_next_id` and
+    /// others).
+    pub next: AtomicI64,
+    sequence: AtomicI32,
+}
+
+impl Numbering {
+    /// From the first id on.
+    pub const fn new() -> Numbering {
+        Numbering { next: AtomicI64::new(-1), sequence: AtomicI32::new(0) }
+    }
+
+    /// Slot and sequence number of a new object: the lowest free slot, if none is wished for. Sequence
+    /// numbers make ids of removed objects invalid.
+    pub fn place<V>(&self, slots: &Sorted<i32, V>) -> (i32, i32) {
+        let wanted = i32::try_from(self.next.swap(-1, Relaxed)).ok().filter(|&id| id >= 0);
+        match wanted.filter(|id| !slots.contains_key(&(id % MAX_IDS))) {
+            Some(id) => (id % MAX_IDS, id / MAX_IDS),
+            None => (slots.lowest_free(), self.sequence.fetch_add(1, Relaxed) & 0xffff),
+        }
+    }
+}
+
+impl Default for Numbering {
+    fn default() -> Numbering {
+        Numbering::new()
+    }
 }
 
 /// All objects of one kind.
 pub struct Ids<T> {
-    table: Mutex<Table<T>>,
-    /// The id that the next object is to get, if it is to be had; -1 for any (`kernel.msg_next_id` and
-    /// others).
-    pub next: AtomicI64,
+    table: Mutex<Sorted<i32, Slot<T>>>,
+    /// Which ids they get.
+    pub numbering: Numbering,
     /// Most that there may be (`kernel.msgmni` and others).
     pub limit: Setting,
 }
 
-fn id_of(slot: i32, sequence: i32) -> i32 {
+/// The id of what is in a slot.
+pub fn id_of(slot: i32, sequence: i32) -> i32 {
     sequence.wrapping_mul(MAX_IDS).wrapping_add(slot) & i32::MAX
 }
 
@@ -53,8 +79,11 @@ impl<T: Object> Default for Ids<T> {
 impl<T: Object> Ids<T> {
     /// None yet.
     pub const fn new() -> Ids<T> {
-        let table = Mutex::new(Table { slots: Sorted::new(), next_sequence: 0 });
-        Ids { table, next: AtomicI64::new(-1), limit: Setting::new(LIMIT, 0, MAX_IDS as i64) }
+        Ids {
+            table: Mutex::new(Sorted::new()),
+            numbering: Numbering::new(),
+            limit: Setting::new(LIMIT, 0, MAX_IDS as i64),
+        }
     }
 
     /// Finds or makes the object of a key (semget(2), msgget(2)); its id. `found` checks an object
@@ -70,7 +99,7 @@ impl<T: Object> Ids<T> {
         let mut table = self.table.lock();
         let old = match key {
             PRIVATE => None,
-            _ => table.slots.iter().find(|(_, slot)| slot.object.perm().key == key),
+            _ => table.iter().find(|(_, slot)| slot.object.perm().key == key),
         };
         if let Some((&slot, old)) = old {
             if flags & (CREAT | EXCL) == CREAT | EXCL {
@@ -84,29 +113,18 @@ impl<T: Object> Ids<T> {
             return Err(Errno::ENOENT);
         }
         let object = Arc::new(make(Perm::new(key, flags, caller))?);
-        if table.slots.len() >= self.limit.size() {
+        if table.len() >= self.limit.size() {
             return Err(Errno::ENOSPC);
         }
-        // Lowest free slot. Sequence numbers make ids of removed objects invalid.
-        let slot = table.slots.lowest_free();
-        let wanted = i32::try_from(self.next.swap(-1, Relaxed)).ok().filter(|&id| id >= 0);
-        let wanted = wanted.filter(|id| !table.slots.contains_key(&(id % MAX_IDS)));
-        let (slot, sequence) = match wanted {
-            Some(id) => (id % MAX_IDS, id / MAX_IDS),
-            None => {
-                let sequence = table.next_sequence;
-                table.next_sequence = (sequence + 1) & 0xffff;
-                (slot, sequence)
-            }
-        };
-        table.slots.insert(slot, Slot { sequence, object });
+        let (slot, sequence) = self.numbering.place(&table);
+        table.insert(slot, Slot { sequence, object });
         Ok(id_of(slot, sequence))
     }
 
     /// The object with an id: EINVAL if there is none there, EIDRM if it was replaced.
     pub fn find(&self, id: i32) -> Result<Arc<T>> {
         let table = self.table.lock();
-        let slot = table.slots.get(&(id % MAX_IDS)).filter(|_| id >= 0).ok_or(Errno::EINVAL)?;
+        let slot = table.get(&(id % MAX_IDS)).filter(|_| id >= 0).ok_or(Errno::EINVAL)?;
         if id_of(id % MAX_IDS, slot.sequence) != id {
             return Err(Errno::EIDRM);
         }
@@ -117,8 +135,7 @@ impl<T: Object> Ids<T> {
     /// unless `any`. An id stands for its slot, as in Linux.
     pub fn at(&self, slot: i32, any: bool, caller: &Caller<'_>) -> Result<(i32, Arc<T>)> {
         let table = self.table.lock();
-        let found =
-            table.slots.get(&(slot % MAX_IDS)).filter(|_| slot >= 0).ok_or(Errno::EINVAL)?;
+        let found = table.get(&(slot % MAX_IDS)).filter(|_| slot >= 0).ok_or(Errno::EINVAL)?;
         if !any {
             found.object.perm().check(caller, READ)?;
         }
@@ -129,19 +146,19 @@ impl<T: Object> Ids<T> {
     pub fn remove(&self, id: i32, caller: &Caller<'_>) -> Result<Arc<T>> {
         let object = self.find(id)?;
         object.perm().check_owner(caller)?;
-        let removed = self.table.lock().slots.remove(&(id % MAX_IDS));
+        let removed = self.table.lock().remove(&(id % MAX_IDS));
         removed.map(|slot| slot.object).ok_or(Errno::EIDRM)
     }
 
     /// Every object with its id.
     pub fn list(&self) -> Vec<(i32, Arc<T>)> {
         let table = self.table.lock();
-        table.slots.iter().map(|(&at, s)| (id_of(at, s.sequence), s.object.clone())).collect()
+        table.iter().map(|(&at, s)| (id_of(at, s.sequence), s.object.clone())).collect()
     }
 
     /// The highest slot in use.
     pub fn highest(&self) -> i32 {
-        self.table.lock().slots.keys().next_back().copied().unwrap_or(0)
+        self.table.lock().keys().next_back().copied().unwrap_or(0)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::arch::PAGE_SIZE;
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::memfs::MemFs;
+use crate::ipc::ids::{MAX_IDS, Numbering, id_of};
 use crate::ipc::{Caller, PRIVATE};
 use crate::map::Sorted;
 use crate::setting::Setting;
@@ -23,8 +24,8 @@ pub static MAX_SEGMENTS: Setting = Setting::new(4096, 0, MAX_IDS as i64);
 pub static MAX_BYTES: Setting = Setting::new(i64::MAX, 0, i64::MAX);
 /// See [`MAX_BYTES`].
 pub static MAX_PAGES: Setting = Setting::new(i64::MAX, 0, i64::MAX);
-/// Slots whose ids differ by this number share an index, as in Linux.
-const MAX_IDS: i32 = 32768;
+/// Which ids they get (`kernel.shm_next_id`).
+pub static NUMBERING: Numbering = Numbering::new();
 
 /// A segment's attributes, as shmctl(2) `IPC_STAT` shows them.
 #[derive(Clone, Copy, Debug)]
@@ -119,11 +120,6 @@ fn sweep(table: &mut Sorted<i32, Segment>) {
     });
 }
 
-/// The id of a slot's present segment.
-fn id_of(slot: i32, sequence: i32) -> i32 {
-    sequence.wrapping_mul(MAX_IDS).wrapping_add(slot) & i32::MAX
-}
-
 fn by_id(table: &mut Sorted<i32, Segment>, id: i32) -> Result<&mut Segment> {
     let segment = table.get_mut(&(id % MAX_IDS)).filter(|_| id >= 0).ok_or(Errno::EINVAL)?;
     if id_of(id % MAX_IDS, segment.sequence) != id { Err(Errno::EIDRM) } else { Ok(segment) }
@@ -177,13 +173,7 @@ pub fn get(
     let cache = inode.cache()?.clone();
     cache.truncate(size as u64)?;
     let file = File::named(inode, O_RDWR, path);
-    // Lowest free slot. Sequence numbers make ids of removed segments invalid.
-    let slot = (0..)
-        .zip(table.keys())
-        .find(|(at, slot)| at != *slot)
-        .map_or(table.len() as i32, |(at, _)| at);
-    static SEQUENCE: AtomicUsize = AtomicUsize::new(0);
-    let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed) as i32 & 0xffff;
+    let (slot, sequence) = NUMBERING.place(&table);
     let info = Info {
         key,
         uid: caller.euid,

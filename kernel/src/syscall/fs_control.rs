@@ -181,8 +181,8 @@ pub fn flock(fd: i32, operation: u32) -> Result<usize> {
     let file = file(fd)?;
     let wait = operation & LOCK_NB == 0;
     match operation & !LOCK_NB {
-        LOCK_SH => locks::flock(&file, false, wait)?,
-        LOCK_EX => locks::flock(&file, true, wait)?,
+        LOCK_SH => locks::flock(&file, false, wait, hooks::pid())?,
+        LOCK_EX => locks::flock(&file, true, wait, hooks::pid())?,
         LOCK_UN => locks::funlock(&file),
         _ => return Err(Errno::EINVAL),
     }

@@ -388,17 +388,38 @@ fn names_and_numbers_of_the_system_can_be_set() {
         assert_eq!(now.trim(), value);
     };
     set("domainname", "a.domain");
-    // The next queue gets the id that was asked for, and only that one.
-    if std::fs::write("/proc/sys/kernel/msg_next_id", "4321").is_ok() {
+    // The next object gets the id that was asked for, and only that one.
+    type Make = unsafe fn() -> i32;
+    type Remove = unsafe fn(i32) -> i32;
+    let kinds: [(&str, Make, Remove); 2] = [
+        (
+            "msg",
+            || unsafe { libc::msgget(libc::IPC_PRIVATE, 0o600) },
+            |id| unsafe { libc::msgctl(id, libc::IPC_RMID, null_mut()) },
+        ),
+        (
+            "shm",
+            || unsafe { libc::shmget(libc::IPC_PRIVATE, 1, 0o600) },
+            |id| unsafe { libc::shmctl(id, libc::IPC_RMID, null_mut()) },
+        ),
+    ];
+    for (kind, make, remove) in kinds {
+        let path = format!("/proc/sys/kernel/{kind}_next_id");
+        if std::fs::write(&path, "4321").is_err() {
+            continue;
+        }
         unsafe {
-            let queue = ok(libc::msgget(libc::IPC_PRIVATE, 0o600));
-            let other = ok(libc::msgget(libc::IPC_PRIVATE, 0o600));
-            let next = std::fs::read_to_string("/proc/sys/kernel/msg_next_id").unwrap();
-            for id in [queue, other] {
-                ok(libc::msgctl(id, libc::IPC_RMID, null_mut()));
+            let first = ok(make());
+            let other = ok(make());
+            let next = std::fs::read_to_string(&path).unwrap();
+            // One that is taken is not to be had.
+            std::fs::write(&path, "4321").unwrap();
+            let third = ok(make());
+            for id in [first, other, third] {
+                ok(remove(id));
             }
-            assert_eq!((queue, next.trim()), (4321, "-1"));
-            assert_ne!(other, queue);
+            assert_eq!((first, next.trim()), (4321, "-1"), "{kind}");
+            assert!(other != first && third != first && third != other, "{kind}");
         }
     }
     set("pid_max", "40000");

@@ -1,5 +1,6 @@
 //! /proc (proc(5)): processes, and the numbers that applications read of the system.
 
+mod config;
 mod cpuinfo;
 mod ipc;
 mod locks;
@@ -49,6 +50,7 @@ static ROOT: Entry = entry(
             entry("bus", Kind::Dir(&EMPTY)),
             entry("cgroups", Kind::Const(system::CGROUPS)),
             entry("cmdline", Kind::Text(system::cmdline)),
+            entry("config.gz", Kind::Text(config::config)),
             entry("cpuinfo", Kind::Text(cpuinfo::cpuinfo)),
             entry("devices", Kind::Const(system::DEVICES)),
             entry(
