@@ -61,6 +61,22 @@ fn global_records_hold_until_replaced() {
     assert_eq!(xattrs, [(b"user.from".to_vec(), b"all".to_vec())]);
 }
 
+/// Whoever writes an archive and doesn't close it leaves out the last entry's padding and the end
+/// (umoci 0.4's `insert` of a file does): all that there was is there. Docker takes such layers.
+#[test]
+fn archives_that_end_with_the_last_data_are_whole() {
+    let whole = LayerTar::new().file("a", "first").file("b", "second").finish();
+    for cut in [4 * 512, 3 * 512 + 300, 3 * 512 + 6] {
+        let lab = Lab::new([whole[..cut].to_vec()]);
+        let built = lab.build();
+        assert_eq!(built.paths(), ["/a", "/b"], "{cut}");
+        assert_eq!(built.text("b").as_deref(), Some("second"), "{cut}");
+    }
+    // With a byte of the data less it is not.
+    let error = Lab::new([whole[..3 * 512 + 5].to_vec()]).error();
+    assert!(error.to_string().contains("not a valid tar archive"), "{error}");
+}
+
 #[test]
 fn gnu_long_names_and_links() {
     let (name, target) = ("n/".repeat(80) + "end", "t".repeat(300));

@@ -177,12 +177,23 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn skip_data(&mut self) -> Result<(), Fault> {
-        let mut left = self.remaining + self.padding;
+        let (data, padding) = (self.remaining, self.padding);
         (self.remaining, self.padding) = (0, 0);
+        if self.skip(data)? < data {
+            return Err(Fault::Truncated);
+        }
+        // An archive that was never closed ends behind the last entry's data; Go's reader, and Docker and
+        // containerd with it, take it for whole.
+        self.skip(padding).map(drop)
+    }
+
+    /// Passes over bytes; returns how many there were.
+    fn skip(&mut self, len: u64) -> Result<u64, Fault> {
+        let mut left = len;
         while left > 0 {
             let have = fill_buf(&mut self.source)?.len() as u64;
             if have == 0 {
-                return Err(Fault::Truncated);
+                break;
             }
             let take = have.min(left);
             // `take` is at most the length of a slice.
@@ -190,7 +201,7 @@ impl<R: BufRead> Reader<R> {
             self.offset += take;
             left -= take;
         }
-        Ok(())
+        Ok(len - left)
     }
 
     /// Reads one header block; `None` at the end of the archive.
