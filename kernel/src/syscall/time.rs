@@ -338,8 +338,11 @@ pub fn timer_create(id: i32, event: usize, to: usize) -> Result<usize> {
 
 /// timer_settime(2).
 pub fn timer_settime(id: i32, flags: u32, new: usize, old: usize) -> Result<usize> {
-    let timer = posix::find(id)?;
+    if new == 0 {
+        return Err(Errno::EINVAL);
+    }
     let [is, ins, vs, vns]: [i64; 4] = get_user(new)?;
+    let timer = posix::find(id)?;
     let (value, period) = (valid_time(vs, vns, 1)?, valid_time(is, ins, 1)?);
     let before = timer.set(value, period, flags & TIMER_ABSTIME != 0);
     if old != 0 {

@@ -1,6 +1,7 @@
 //! What TCP, UDP and packet sockets do beyond the everyday.
 
 use crate::harness::*;
+use crate::harness::{read, write};
 use libc::*;
 use std::io::{Read, Write};
 use std::mem::{size_of, zeroed};
@@ -25,7 +26,55 @@ cases![
     low_ports_are_for_whom_the_setting_says,
     packet_sockets,
     segment_size_and_congestion_options,
+    links_may_be_asked_to_be_what_they_are,
 ];
+
+/// Asks the kernel by rtnetlink(7) for these flags of a link; returns the errno of the answer.
+fn set_link(fd: i32, index: i32, flags: u32, change: u32) -> i32 {
+    const RTM_NEWLINK: u16 = 16;
+    let mut request = Vec::new();
+    // struct nlmsghdr: length, type, NLM_F_REQUEST | NLM_F_ACK, sequence, port; struct ifinfomsg
+    request.extend(32u32.to_ne_bytes());
+    request.extend(RTM_NEWLINK.to_ne_bytes());
+    request.extend(5u16.to_ne_bytes());
+    request.extend([7u32, 0, 0].map(u32::to_ne_bytes).as_flattened());
+    request.extend(index.to_ne_bytes());
+    request.extend([flags, change].map(u32::to_ne_bytes).as_flattened());
+    write(fd, &request);
+    let answer = read(fd, 4096);
+    let int = |at: usize| i32::from_ne_bytes(answer[at..at + 4].try_into().unwrap());
+    assert_eq!((answer[4], int(8)), (2, 7), "NLMSG_ERROR and the sequence");
+    -int(16)
+}
+
+fn links_may_be_asked_to_be_what_they_are() {
+    // SAFETY: sockets, and ioctls with a structure that lives.
+    unsafe {
+        let fd = ok(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        let mut lo: ifreq = std::mem::zeroed();
+        for (to, from) in lo.ifr_name.iter_mut().zip(b"lo") {
+            *to = *from as c_char;
+        }
+        ok(ioctl(fd, SIOCGIFINDEX, &mut lo));
+        let index = lo.ifr_ifru.ifru_ifindex;
+        ok(ioctl(fd, SIOCGIFADDR, &mut lo));
+        ok(ioctl(fd, SIOCSIFADDR, &lo));
+        ok(ioctl(fd, SIOCGIFMTU, &mut lo));
+        ok(ioctl(fd, SIOCSIFMTU, &lo));
+        ok(ioctl(fd, SIOCGIFFLAGS, &mut lo));
+        lo.ifr_ifru.ifru_flags |= IFF_UP as c_short;
+        ok(ioctl(fd, SIOCSIFFLAGS, &lo));
+        let netlink = ok(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+        assert_eq!(set_link(netlink, index, IFF_UP as u32, IFF_UP as u32), 0);
+        assert_eq!(set_link(netlink, 12_345, IFF_UP as u32, IFF_UP as u32), ENODEV);
+        // Only a VM's are nobody else's, and always up.
+        if std::path::Path::new("/proc/dock2uni").exists() {
+            assert_eq!(set_link(netlink, index, 0, IFF_UP as u32), EPERM);
+            lo.ifr_ifru.ifru_flags &= !IFF_UP as c_short;
+            fails!(ioctl(fd, SIOCSIFFLAGS, &lo), EPERM);
+        }
+    }
+}
 
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -244,6 +244,7 @@ fn a_timer_has_a_place_of_its_own_among_signals() {
         assert_eq!(sigwaitinfo(&set, &mut info), SIGUSR1);
         assert_eq!(info.si_code, SI_TIMER);
         ok(timer_settime(timer, 0, &zeroed(), null_mut()));
+        fails!(timer_settime(timer, 0, std::ptr::null(), null_mut()), EINVAL);
         ok(timer_delete(timer));
     }
 }

@@ -79,15 +79,18 @@ pub(super) fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-/// The value of the first attribute of a kind.
-pub(super) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    while let [l0, l1, k0, k1, ..] = *attributes {
+/// Kinds and values of attributes, up to one that isn't whole.
+pub(super) fn each(mut attributes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    core::iter::from_fn(move || {
+        let [l0, l1, k0, k1, ..] = *attributes else { return None };
         let len = usize::from(u16::from_ne_bytes([l0, l1]));
-        if u16::from_ne_bytes([k0, k1]) == wanted {
-            return attributes.get(4..len);
-        }
-        // What is shorter than its own header has no next one.
-        attributes = attributes.get(len.next_multiple_of(4)..).filter(|_| len >= 4)?;
-    }
-    None
+        let value = attributes.get(4..len)?;
+        attributes = attributes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([k0, k1]), value))
+    })
+}
+
+/// The value of the first attribute of a kind.
+pub(super) fn find(attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    each(attributes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }

@@ -1,22 +1,26 @@
 //! Links, addresses, routes and neighbours, as getifaddrs(3) and `ip` read them (rtnetlink(7)).
 //! Requests that would change something are refused.
 
-use super::message::{Reply, attribute, find};
+use super::message::{Reply, attribute, each, find};
 use crate::errno::{Errno, Result};
 use crate::net::addr::IpAddr;
-use crate::net::socket::ifreq::{self, Interface};
+use crate::net::socket::ifreq::{self, CHANGEABLE, Interface};
 use crate::net::stack::Stack;
 use alloc::vec::Vec;
 use linux_raw_sys::net::{AF_INET, AF_INET6};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_GETNEIGH: u16 = 30;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_EXT_MASK: u16 = 29;
 
 /// Answers a request of `NETLINK_ROUTE`.
 pub(super) fn answer(reply: &mut Reply<'_>, stack: &Stack, dump: bool) -> Result<()> {
@@ -24,6 +28,7 @@ pub(super) fn answer(reply: &mut Reply<'_>, stack: &Stack, dump: bool) -> Result
     let interfaces = ifreq::interfaces(stack);
     match reply.request.kind {
         RTM_GETLINK => links(reply, &interfaces, dump),
+        RTM_NEWLINK | RTM_SETLINK => set_link(reply.request.body, &interfaces),
         RTM_GETADDR if dump => {
             addresses(reply, &interfaces, family);
             Ok(())
@@ -78,11 +83,11 @@ fn links(reply: &mut Reply<'_>, interfaces: &[Interface], dump: bool) -> Result<
             out.extend((interface.flags | 0x10000).to_ne_bytes());
             out.extend([0; 4]);
             let broadcast = if loopback { [0; 6] } else { [0xff; 6] };
-            attribute(out, 3, &[interface.name.as_bytes(), &[0]].concat());
+            attribute(out, IFLA_IFNAME, &[interface.name.as_bytes(), &[0]].concat());
             attribute(out, 13, &1000u32.to_ne_bytes());
             attribute(out, 16, &[if loopback { 0 } else { 6 }]);
             attribute(out, 17, &[0]);
-            attribute(out, 4, &interface.mtu.to_ne_bytes());
+            attribute(out, IFLA_MTU, &interface.mtu.to_ne_bytes());
             attribute(out, 27, &0u32.to_ne_bytes());
             attribute(out, 6, if loopback { b"noqueue\0" } else { b"mq\0" });
             attribute(out, 1, &interface.mac);
@@ -108,9 +113,39 @@ fn links(reply: &mut Reply<'_>, interfaces: &[Interface], dump: bool) -> Result<
     Ok(())
 }
 
+/// Links can't be changed, but asked to be what they are: scripts make sure that `lo` is up. EPERM if
+/// something would change, or be made.
+fn set_link(body: &[u8], interfaces: &[Interface]) -> Result<()> {
+    let Some((head, attributes)) = body.split_first_chunk::<16>() else {
+        return Err(Errno::EINVAL);
+    };
+    // struct ifinfomsg: family, type (2 bytes each), index, flags, and which of them are meant.
+    let [_, index, flags, change] = [0, 4, 8, 12]
+        .map(|at| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+    let meant = |interface: &&Interface| {
+        if index == 0 { named(body, interface) } else { interface.index == index }
+    };
+    let Some(interface) = interfaces.iter().find(meant) else {
+        return Err(if index == 0 { Errno::EPERM } else { Errno::ENODEV });
+    };
+    let change = if change == 0 && flags != 0 { u32::MAX } else { change };
+    if (flags ^ interface.flags) & change & CHANGEABLE != 0 {
+        return Err(Errno::EPERM);
+    }
+    let mtu = interface.mtu.to_ne_bytes();
+    let same = |kind: u16, value: &[u8]| match kind {
+        IFLA_IFNAME => value.split(|&byte| byte == 0).next() == Some(interface.name.as_bytes()),
+        IFLA_MTU => value == mtu,
+        // A mask of what is to be told, of which there is nothing.
+        IFLA_EXT_MASK => true,
+        _ => false,
+    };
+    if each(attributes).all(|(kind, value)| same(kind, value)) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
 /// Whether an `IFLA_IFNAME` attribute of the request names this interface.
 fn named(body: &[u8], interface: &Interface) -> bool {
-    let value = find(body.get(16..).unwrap_or_default(), 3).unwrap_or_default();
+    let value = find(body.get(16..).unwrap_or_default(), IFLA_IFNAME).unwrap_or_default();
     value.split(|&byte| byte == 0).next() == Some(interface.name.as_bytes())
 }
 

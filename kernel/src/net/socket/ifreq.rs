@@ -10,12 +10,16 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 const SIOCGIFNAME: u32 = 0x8910;
 const SIOCGIFCONF: u32 = 0x8912;
 const SIOCGIFFLAGS: u32 = 0x8913;
+const SIOCSIFFLAGS: u32 = 0x8914;
 const SIOCGIFADDR: u32 = 0x8915;
+const SIOCSIFADDR: u32 = 0x8916;
 const SIOCGIFDSTADDR: u32 = 0x8917;
 const SIOCGIFBRDADDR: u32 = 0x8919;
 const SIOCGIFNETMASK: u32 = 0x891b;
+const SIOCSIFNETMASK: u32 = 0x891c;
 const SIOCGIFMETRIC: u32 = 0x891d;
 const SIOCGIFMTU: u32 = 0x8921;
+const SIOCSIFMTU: u32 = 0x8922;
 const SIOCGIFHWADDR: u32 = 0x8927;
 const SIOCGIFINDEX: u32 = 0x8933;
 const SIOCGIFTXQLEN: u32 = 0x8942;
@@ -28,6 +32,9 @@ const NAME: usize = 16;
 pub const ETHERNET_FLAGS: u32 = 0x1043;
 /// `IFF_UP | IFF_LOOPBACK | IFF_RUNNING`.
 pub const LOOPBACK_FLAGS: u32 = 0x49;
+/// Flags that can be asked to change (netdevice(7)); others say what the device does: `IFF_UP`,
+/// `IFF_DEBUG`, `IFF_NOARP`, `IFF_PROMISC`, `IFF_ALLMULTI`, `IFF_MULTICAST`.
+pub const CHANGEABLE: u32 = 0x1 | 0x4 | 0x80 | 0x100 | 0x200 | 0x1000;
 /// MTU of loopback, as Linux has it.
 pub const LOOPBACK_MTU: u32 = 65536;
 
@@ -98,7 +105,7 @@ fn sockaddr(addr: IpAddr) -> [u8; 16] {
 }
 
 /// Answers one request. ENOTTY if it isn't an interface request, EPERM for those that would change
-/// something.
+/// something: scripts make sure that `lo` is up.
 pub fn ioctl(request: u32, arg: usize) -> Result<usize> {
     let interfaces = interfaces(crate::net::stack());
     if request == SIOCGIFCONF {
@@ -116,16 +123,37 @@ pub fn ioctl(request: u32, arg: usize) -> Result<usize> {
         _ => interfaces.iter().find(|interface| interface.name.as_bytes() == name),
     };
     let interface = found.ok_or(Errno::ENODEV)?;
+    if request == SIOCGIFNAME {
+        let name = interface.name.as_bytes();
+        raw[..NAME].fill(0);
+        raw[..name.len()].copy_from_slice(name);
+        put_user_slice(arg, &raw)?;
+        return Ok(0);
+    }
+    if let SIOCSIFFLAGS | SIOCSIFADDR | SIOCSIFNETMASK | SIOCSIFMTU = request {
+        // Each stands behind the one that asks for the same.
+        let present = value(interface, request - 1)?;
+        let wanted = &raw[NAME..];
+        let same = match request {
+            SIOCSIFFLAGS => {
+                let flags = u32::from(u16::from_ne_bytes([wanted[0], wanted[1]]));
+                (flags ^ interface.flags) & CHANGEABLE == 0
+            }
+            SIOCSIFMTU => wanted[..4] == present[..4],
+            // The family and the address behind the port.
+            _ => wanted[..2] == present[..2] && wanted[4..8] == present[4..8],
+        };
+        return if same { Ok(0) } else { Err(Errno::EPERM) };
+    }
+    put_user_slice(arg + NAME, &value(interface, request)?)?;
+    Ok(0)
+}
+
+/// What an interface has, behind the name in a `struct ifreq`. EPERM for what it can't be asked.
+fn value(interface: &Interface, request: u32) -> Result<[u8; 16]> {
     let mut value = [0u8; 16];
     let mut int = |number: u32| value[..4].copy_from_slice(&number.to_ne_bytes());
     match request {
-        SIOCGIFNAME => {
-            let name = interface.name.as_bytes();
-            raw[..NAME].fill(0);
-            raw[..name.len()].copy_from_slice(name);
-            put_user_slice(arg, &raw)?;
-            return Ok(0);
-        }
         SIOCGIFFLAGS => value[..2].copy_from_slice(&(interface.flags as u16).to_ne_bytes()),
         SIOCGIFINDEX => int(interface.index),
         SIOCGIFMTU => int(interface.mtu),
@@ -148,8 +176,7 @@ pub fn ioctl(request: u32, arg: usize) -> Result<usize> {
         }
         _ => return Err(Errno::EPERM),
     }
-    put_user_slice(arg + NAME, &value)?;
-    Ok(0)
+    Ok(value)
 }
 
 fn configuration(interfaces: &[Interface], arg: usize) -> Result<usize> {
