@@ -32,7 +32,7 @@ impl Lock {
     /// # Errors
     /// If the filesystem has no locks.
     pub(crate) fn alone_or_say(file: File, waiting: &(dyn Fn() + Sync)) -> io::Result<Lock> {
-        wait(&file, PATIENCE, waiting).map(|()| Lock(file))
+        take(&file, waiting).map(|()| Lock(file))
     }
 
     /// Waits until nobody has the file alone.

@@ -64,23 +64,19 @@ pub fn of_with(
             say("waiting for another conversion that makes the same root");
         }
     };
-    let lock = lock_file(&path).and_then(|file| Lock::alone_or_say(file, &waiting));
-    let _lock = lock.map_err(failed)?;
+    let _lock = lock(&path, &waiting).map_err(failed)?;
     if !path.exists() {
         convert::root_image(image, options, &path, progress)?;
     }
     Ok(path)
 }
 
-/// A lock for what is to be made at `path`. Its file stays: to remove it would let two have the lock
-/// at once.
-pub(crate) fn lock(path: &Path) -> io::Result<Lock> {
-    Lock::alone(lock_file(path)?)
-}
-
-fn lock_file(path: &Path) -> io::Result<File> {
+/// A lock for what is to be made at `path`; `waiting` is called if it takes long. Its file stays: to
+/// remove it would let two have the lock at once.
+pub(crate) fn lock(path: &Path, waiting: &(dyn Fn() + Sync)) -> io::Result<Lock> {
     let path = path.with_extension("lock");
-    File::options().create(true).truncate(false).write(true).open(path)
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    Lock::alone_or_say(file, waiting)
 }
 
 /// Where something made of what `feed` hashes is kept.

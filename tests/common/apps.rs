@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ impl App {
     pub fn until_ready(&mut self, client: impl Fn() -> Command) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let output = super::output_within(&mut client(), Stdio::null(), |_| {}, PATIENCE);
+            let output = super::output_within(&mut client(), None, PATIENCE);
             if output.status.success() {
                 return String::from_utf8_lossy(&output.stdout).into_owned();
             }
@@ -81,13 +81,7 @@ pub fn assert_well(text: &str) {
 /// Runs a client to its end, with `input` if there is any; returns what it printed. Panics with
 /// all of that if it fails.
 pub fn client(command: &mut Command, input: &str) -> String {
-    let feed = |child: &mut Child| {
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_owned();
-        // A client that has heard enough closes its input.
-        thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
-    };
-    let output = super::output_within(command, Stdio::piped(), feed, CLIENT_LIMIT);
+    let output = super::output_within(command, Some(input), CLIENT_LIMIT);
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?} failed ({}):\n{out}{err}", output.status);

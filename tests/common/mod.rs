@@ -13,8 +13,9 @@ pub mod stargz;
 pub mod vm;
 pub mod webhooks;
 
+use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Longer than any command of the tests takes, a build among them.
-const LIMIT: Duration = Duration::from_secs(600);
+pub const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs a command to its end and returns its output; panics with everything it printed if it
 /// failed, or did not end.
@@ -40,18 +41,13 @@ pub fn run(command: &mut Command) -> Output {
 /// Runs a command to its end and returns its output, whatever its status; panics with everything it
 /// printed if it did not end.
 pub fn output(command: &mut Command) -> Output {
-    output_within(command, Stdio::null(), |_| {}, LIMIT)
+    output_within(command, None, LIMIT)
 }
 
-/// The same with an end to the patience, and with its input at `feed`'s hands.
-pub fn output_within(
-    command: &mut Command,
-    stdin: Stdio,
-    feed: impl FnOnce(&mut Child),
-    patience: Duration,
-) -> Output {
+/// The same with an end to the patience, and with input if there is any.
+pub fn output_within(command: &mut Command, input: Option<&str>, patience: Duration) -> Output {
     let mut child = command
-        .stdin(stdin)
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // What it starts and leaves behind would keep its output open.
@@ -59,7 +55,10 @@ pub fn output_within(
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let group = Pid::from_child(&child);
-    feed(&mut child);
+    if let Some((mut stdin, input)) = child.stdin.take().zip(input.map(str::to_owned)) {
+        // Whoever has read enough closes its input.
+        thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    }
     let (ended, waiting) = mpsc::channel::<()>();
     let watchdog = thread::spawn(move || {
         let late = waiting.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);

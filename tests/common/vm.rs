@@ -155,8 +155,8 @@ impl Vm {
     /// Takes what was printed, until nothing comes for this long; for a few seconds at most.
     pub fn drain(&mut self, pause: Duration) {
         let deadline = Instant::now() + Duration::from_secs(5);
-        while let Ok(line) = self.lines.recv_timeout(pause)
-            && Instant::now() < deadline
+        while Instant::now() < deadline
+            && let Ok(line) = self.lines.recv_timeout(pause)
         {
             self.seen.push(line);
         }

@@ -245,16 +245,10 @@ fn what_helm_prints_is_read_from_standard_input_as_from_a_directory() {
     }
     let lab = Lab::new(&[("busybox", "a/shell:1")]);
     let text = HELM.replace("REGISTRY", &lab.registry.addr.to_string());
-    let mut child = dock2uni()
-        .args(["fleet", "plan", "--json", "-"])
-        .current_dir(lab.path())
-        .env("DOCK2UNI_STORE", lab.path().join("store"))
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let mut command = dock2uni();
+    command.args(["fleet", "plan", "--json", "-"]).current_dir(lab.path());
+    command.env("DOCK2UNI_STORE", lab.path().join("store"));
+    let output = common::output_within(&mut command, Some(&text), common::LIMIT);
     let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(7), "the hook's program is missing: {plan:#}");
     let all = verdicts(&plan);

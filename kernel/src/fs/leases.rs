@@ -21,18 +21,23 @@ use linux_raw_sys::general::{F_RDLCK, F_UNLCK, F_WRLCK};
 
 struct Lease {
     /// The file, which lives as long as its description.
-    inode: usize,
+    node: Arc<dyn Inode>,
     /// The description that it was asked for by.
     holder: usize,
     teller: Teller,
     write: bool,
-    /// What /proc/locks tells besides.
-    node: Arc<dyn Inode>,
+    /// Who asked for it, as /proc/locks tells.
     pid: i32,
     /// When it becomes a lease for reading, and when it goes, if somebody waits for that. In
     /// nanoseconds of monotonic time.
     downgrade: Option<u64>,
     unlock: Option<u64>,
+}
+
+impl Lease {
+    fn is_on(&self, inode: usize) -> bool {
+        identity(&self.node) == inode
+    }
 }
 
 /// Seconds that a holder has (`fs.lease-break-time`); 0 for no limit.
@@ -105,7 +110,7 @@ pub fn set(file: &Arc<File>, fd: i32, kind: u32) -> Result<()> {
     let mut leases = lock();
     // Others may read; nobody gets anything while somebody waits to write.
     let blocks = |lease: &Lease| {
-        lease.inode == inode && (lease.unlock.is_some() || write && lease.holder != me)
+        lease.is_on(inode) && (lease.unlock.is_some() || write && lease.holder != me)
     };
     if leases.iter().any(blocks) {
         return Err(Errno::EAGAIN);
@@ -120,7 +125,7 @@ pub fn set(file: &Arc<File>, fd: i32, kind: u32) -> Result<()> {
         None => {
             let pid = hooks::pid();
             let (downgrade, unlock) = (None, None);
-            leases.push(Lease { inode, holder: me, teller, write, node, pid, downgrade, unlock });
+            leases.push(Lease { node, holder: me, teller, write, pid, downgrade, unlock });
             None
         }
     };
@@ -207,7 +212,7 @@ pub fn breaking(
     let me = file.map_or(0, |file| Arc::as_ptr(file) as usize);
     let inode = identity(inode);
     let conflicts =
-        |lease: &Lease| lease.inode == inode && lease.holder != me && (write || lease.write);
+        |lease: &Lease| lease.is_on(inode) && lease.holder != me && (write || lease.write);
     loop {
         let seconds = BREAK_TIME.load(Relaxed);
         let limit = match seconds {

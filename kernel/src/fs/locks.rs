@@ -177,7 +177,8 @@ fn find(key: u128) -> Option<Arc<Locks>> {
     TABLE.lock().get(key).cloned()
 }
 
-fn locks_of(key: u128, file: &File) -> Arc<Locks> {
+fn locks_of(file: &File) -> Arc<Locks> {
+    let key = key(file);
     if let Some(locks) = find(key) {
         return locks;
     }
@@ -187,7 +188,8 @@ fn locks_of(key: u128, file: &File) -> Arc<Locks> {
 }
 
 /// Drops the entry of a file without locks; `locks` is the caller's reference.
-fn tidy(key: u128, locks: Arc<Locks>) {
+fn tidy(locks: Arc<Locks>) {
+    let key = identity(&locks.inode) as u128;
     let mut table = TABLE.lock();
     let unused = {
         let state = locks.state.lock();
@@ -214,8 +216,7 @@ pub fn test(file: &File, range: &Record) -> Option<Record> {
 /// Sets a record lock. EAGAIN if another is in the way and `wait` isn't set; EDEADLK if waiting
 /// would never end.
 pub fn set(file: &File, range: Record, wait: bool) -> Result<()> {
-    let key = key(file);
-    let locks = locks_of(key, file);
+    let locks = locks_of(file);
     let attempt = || {
         let mut state = locks.state.lock();
         match state.conflict(&range) {
@@ -243,7 +244,7 @@ pub fn set(file: &File, range: Record, wait: bool) -> Result<()> {
     };
     // A changed kind of lock (writer to reader) may let others in.
     locks.queue.wake_all(Events::ALL);
-    tidy(key, locks);
+    tidy(locks);
     result
 }
 
@@ -271,8 +272,7 @@ fn blocked_by(waiter: Owner, holder: Owner) -> Result<()> {
 
 /// Removes a record lock, or the part of locks within a range.
 pub fn unlock(file: &File, range: &Record) {
-    let key = key(file);
-    let Some(locks) = find(key) else { return };
+    let Some(locks) = find(key(file)) else { return };
     {
         let mut state = locks.state.lock();
         let before = state.records.len();
@@ -280,7 +280,7 @@ pub fn unlock(file: &File, range: &Record) {
         changed(before, state.records.len());
     }
     locks.queue.wake_all(Events::ALL);
-    tidy(key, locks);
+    tidy(locks);
 }
 
 /// flock(2) by the process `pid`: takes the lock shared or exclusively. EWOULDBLOCK if it is held
@@ -289,8 +289,7 @@ pub fn flock(file: &Arc<File>, exclusive: bool, wait: bool, pid: i32) -> Result<
     let by = Arc::as_ptr(file) as usize;
     let me = Owner::Description(by);
     let wanted = Record { start: 0, end: END, write: exclusive, owner: me, pid, by };
-    let key = key(file);
-    let locks = locks_of(key, file);
+    let locks = locks_of(file);
     // A conversion isn't atomic: the old lock goes first.
     if drop_flock(&locks, me, Some(exclusive)) {
         locks.queue.wake_all(Events::ALL);
@@ -316,7 +315,7 @@ pub fn flock(file: &Arc<File>, exclusive: bool, wait: bool, pid: i32) -> Result<
             waited.map_err(|_| Errno::ERESTARTSYS)
         }
     };
-    tidy(key, locks);
+    tidy(locks);
     result
 }
 
@@ -331,12 +330,11 @@ fn drop_flock(locks: &Locks, me: Owner, keep: Option<bool>) -> bool {
 
 /// flock(2) with `LOCK_UN`.
 pub fn funlock(file: &File) {
-    let key = key(file);
-    let Some(locks) = find(key) else { return };
+    let Some(locks) = find(key(file)) else { return };
     if drop_flock(&locks, description(file), None) {
         locks.queue.wake_all(Events::ALL);
     }
-    tidy(key, locks);
+    tidy(locks);
 }
 
 /// A process closed a descriptor of `file`: its POSIX locks on that file go, even if others are
@@ -408,7 +406,7 @@ pub fn list(of: Option<(&File, &FdTable)>) -> Vec<Listed> {
     }
     for locks in all {
         // The last lock may have gone meanwhile.
-        tidy(identity(&locks.inode) as u128, locks);
+        tidy(locks);
     }
     listed.extend(super::leases::list(of.map(|(file, _)| file)));
     listed

@@ -88,7 +88,7 @@ impl Shared {
     /// Makes the stream of a layer if it isn't there, and returns its length.
     fn inflated(&self, layer: &Layer, path: &Path) -> Result<u64, rootfs::Error> {
         // One thread makes it; the others wait for it.
-        let _lock = roots::lock(path).map_err(rootfs::Error::Write)?;
+        let _lock = roots::lock(path, &|| ()).map_err(rootfs::Error::Write)?;
         if let Ok(meta) = path.metadata() {
             return Ok(meta.len());
         }

@@ -30,21 +30,20 @@ impl Registry<'_> {
         let mut second_try = false;
         loop {
             let arrival = self.context.arrival(&blob.digest);
-            let mut writer =
-                match self.context.store.slot(&blob.digest, blob.size, self.context.progress)? {
-                    Slot::Present(path) => {
-                        if let Some(arrival) = &arrival {
-                            let file =
-                                File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-                            arrival.begin(file, blob.size);
-                            arrival.verified();
-                        }
-                        bar.advance(blob.size);
-                        bar.finish(Outcome::Cached);
-                        return Ok(path);
+            let slot = self.context.store.slot(&blob.digest, blob.size, self.context.progress)?;
+            let mut writer = match slot {
+                Slot::Present(path) => {
+                    if let Some(arrival) = &arrival {
+                        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+                        arrival.begin(file, blob.size);
+                        arrival.verified();
                     }
-                    Slot::Vacant(writer) => writer,
-                };
+                    bar.advance(blob.size);
+                    bar.finish(Outcome::Cached);
+                    return Ok(path);
+                }
+                Slot::Vacant(writer) => writer,
+            };
             self.need_network(&format!("layer {}", blob.digest))?;
             if let Some(arrival) = &arrival {
                 writer.follow(arrival)?;

@@ -77,6 +77,8 @@ pub fn main(cases: &[Case]) -> i32 {
         }
         words => (cases, words),
     };
+    // What a case's processes leave behind becomes ours, whatever session they have moved to.
+    ok(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) });
     let (mut passed, mut failed) = (0, 0);
     for (name, case) in (0..times).flat_map(|_| cases) {
         let name = short(name);
@@ -106,8 +108,6 @@ fn short(name: &str) -> &str {
 fn run(case: fn()) -> Result<(), String> {
     use std::io::Write;
     std::io::stdout().flush().unwrap();
-    // What a case's processes leave behind becomes ours, whatever session they have moved to.
-    ok(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) });
     unsafe {
         let pid = libc::fork();
         assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
@@ -172,6 +172,7 @@ fn ends_within(pid: libc::pid_t, limit: Duration) -> bool {
 /// Kills and reaps all children there are, and those they leave.
 fn end_children() -> Result<(), String> {
     let deadline = Instant::now() + CLEANING_LIMIT;
+    let children = || children_of(unsafe { libc::getpid() });
     loop {
         match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL) } {
             0 if Instant::now() > deadline => {
@@ -194,12 +195,6 @@ fn end_children() -> Result<(), String> {
     }
 }
 
-/// The children of this process.
-fn children() -> Vec<libc::pid_t> {
-    let mine = unsafe { libc::getpid() };
-    children_of(mine)
-}
-
 fn children_of(pid: libc::pid_t) -> Vec<libc::pid_t> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
     tasks
@@ -213,12 +208,10 @@ fn children_of(pid: libc::pid_t) -> Vec<libc::pid_t> {
 
 /// Prints what the threads of a process and of those below it wait for.
 fn describe(pid: libc::pid_t, depth: usize) {
-    let text = |path: String| std::fs::read_to_string(path).unwrap_or_default();
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let path = task.path();
-        let file = |name: &str| text(path.join(name).display().to_string());
-        let stat = file("stat");
-        let state = stat.rsplit(") ").next().unwrap_or_default().split(' ').next().unwrap_or("?");
+        let file = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+        let state = state_in(&file("stat")).unwrap_or('?');
         println!(
             "{:indent$}{} of {pid} ({}): {state}, in {}, call {}",
             "",
@@ -233,6 +226,11 @@ fn describe(pid: libc::pid_t, depth: usize) {
     if depth < 10 {
         children_of(pid).into_iter().for_each(|child| describe(child, depth + 1));
     }
+}
+
+/// The state that a text of proc_pid_stat(5) tells, behind the name in parentheses.
+fn state_in(stat: &str) -> Option<char> {
+    stat.rsplit(") ").next()?.chars().next()
 }
 
 /// Waits for one child; returns its wait status.
@@ -325,15 +323,26 @@ pub fn pause_ms(ms: u64) {
 /// Returns once the process or thread sleeps for a while, as those do that wait for something; one on
 /// its way there may sleep for a moment.
 pub fn until_asleep(number: i32) {
-    let state = || {
-        let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap();
-        stat.rsplit(") ").next().unwrap().chars().next()
-    };
+    let state = || state_in(&std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap());
     let mut seen = 0;
     while seen < 5 {
         seen = if state() == Some('S') { seen + 1 } else { 0 };
         pause_ms(1);
     }
+}
+
+/// Whether this is the VM, where settings and devices are nobody else's.
+pub fn in_vm() -> bool {
+    std::fs::exists("/proc/dock2uni").unwrap_or(false)
+}
+
+/// What ioctl(2) wants to know of an interface (netdevice(7)): its name, and nothing else yet.
+pub fn interface(name: &str) -> libc::ifreq {
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
 }
 
 /// Reads the byte at an address, for the fault it may cause.

@@ -51,10 +51,7 @@ fn links_may_be_asked_to_be_what_they_are() {
     // SAFETY: sockets, and ioctls with a structure that lives.
     unsafe {
         let fd = ok(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-        let mut lo: ifreq = std::mem::zeroed();
-        for (to, from) in lo.ifr_name.iter_mut().zip(b"lo") {
-            *to = *from as c_char;
-        }
+        let mut lo = interface("lo");
         ok(ioctl(fd, SIOCGIFINDEX, &mut lo));
         let index = lo.ifr_ifru.ifru_ifindex;
         ok(ioctl(fd, SIOCGIFADDR, &mut lo));
@@ -68,7 +65,7 @@ fn links_may_be_asked_to_be_what_they_are() {
         assert_eq!(set_link(netlink, index, IFF_UP as u32, IFF_UP as u32), 0);
         assert_eq!(set_link(netlink, 12_345, IFF_UP as u32, IFF_UP as u32), ENODEV);
         // Only a VM's are nobody else's, and always up.
-        if std::path::Path::new("/proc/dock2uni").exists() {
+        if in_vm() {
             assert_eq!(set_link(netlink, index, 0, IFF_UP as u32), EPERM);
             lo.ifr_ifru.ifru_flags &= !IFF_UP as c_short;
             fails!(ioctl(fd, SIOCSIFFLAGS, &lo), EPERM);

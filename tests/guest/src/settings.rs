@@ -1,13 +1,12 @@
 //! /proc/sys: that settings do what they say.
 
-use crate::harness::{child_passes, ok, scratch};
+use crate::harness::{child_passes, in_vm, interface, ok, scratch};
 use libc::*;
 use std::fs::{read_to_string, write};
-use std::mem::{size_of, zeroed};
+use std::mem::size_of;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 use std::ptr::null_mut;
 
 cases!(
@@ -24,10 +23,6 @@ cases!(
     mappings_and_watches_are_bounded,
 );
 
-fn in_vm() -> bool {
-    Path::new("/proc/dock2uni").exists()
-}
-
 /// Whether settings of the network and of IPC are the process's own: it is alone in the VM, and has
 /// namespaces of its own elsewhere.
 fn alone() -> bool {
@@ -38,10 +33,7 @@ fn alone() -> bool {
         if unshare(CLONE_NEWNET | CLONE_NEWIPC) != 0 {
             return false;
         }
-        let mut request: ifreq = zeroed();
-        for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-            *to = *from as c_char;
-        }
+        let mut request = interface("lo");
         request.ifr_ifru.ifru_flags = IFF_UP as c_short;
         let fd = ok(socket(AF_INET, SOCK_DGRAM, 0));
         ok(ioctl(fd, SIOCSIFFLAGS, &request));

@@ -1,6 +1,6 @@
 //! Sockets, as `ss` reads them (sock_diag(7)): those of the internet families and unix sockets.
 
-use super::message::{Reply, attribute, find};
+use super::message::{Reply, attribute, find, word};
 use crate::errno::{Errno, Result};
 use crate::net::addr::{IpAddr, SocketAddr, UnixName};
 use crate::net::ip::protocol;
@@ -50,8 +50,7 @@ pub(super) fn answer(reply: &mut Reply<'_>, stack: &Arc<Stack>, dump: bool) -> R
         }
         Some(AF_UNIX) => {
             let body: &[u8; 24] = body.first_chunk().ok_or(Errno::EINVAL)?;
-            let word = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| body[at + byte]));
-            let (states, ino, show) = (word(4), word(8), word(12));
+            let [states, ino, show] = [4, 8, 12].map(|at| word(body, at));
             let mut found = false;
             for report in unix::reports() {
                 let named = ino != 0 && report.owner.0 == u64::from(ino);
@@ -90,7 +89,7 @@ impl Wanted {
             v6: u32::from(body[0]) == AF_INET6,
             protocol,
             attributes: body[2],
-            states: u32::from_ne_bytes([body[4], body[5], body[6], body[7]]),
+            states: word(body, 4),
             id,
         })
     }

@@ -71,6 +71,12 @@ pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// A word of a body that was found to be long enough; 0 past its end.
+pub(super) fn word(body: &[u8], at: usize) -> u32 {
+    let bytes = body.get(at..).and_then(|rest| rest.first_chunk());
+    bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
 /// Appends an attribute.
 pub(super) fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.extend(((value.len() + 4) as u16).to_ne_bytes());

@@ -1,7 +1,7 @@
 //! Links, addresses, routes and neighbours, as getifaddrs(3) and `ip` read them (rtnetlink(7)).
 //! Requests that would change something are refused.
 
-use super::message::{Reply, attribute, each, find};
+use super::message::{Reply, attribute, each, find, word};
 use crate::errno::{Errno, Result};
 use crate::net::addr::IpAddr;
 use crate::net::socket::ifreq::{self, CHANGEABLE, Interface};
@@ -63,7 +63,7 @@ fn wanted(family: u8, addr: &IpAddr) -> bool {
 
 fn links(reply: &mut Reply<'_>, interfaces: &[Interface], dump: bool) -> Result<()> {
     let body = reply.request.body;
-    let index = body.get(4..8).map_or(0, |at| u32::from_ne_bytes([at[0], at[1], at[2], at[3]]));
+    let index = word(body, 4);
     let chosen: Vec<_> = interfaces
         .iter()
         .filter(|interface| {
@@ -120,8 +120,7 @@ fn set_link(body: &[u8], interfaces: &[Interface]) -> Result<()> {
         return Err(Errno::EINVAL);
     };
     // struct ifinfomsg: family, type (2 bytes each), index, flags, and which of them are meant.
-    let [_, index, flags, change] = [0, 4, 8, 12]
-        .map(|at| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+    let [index, flags, change] = [4, 8, 12].map(|at| word(head, at));
     let meant = |interface: &&Interface| {
         if index == 0 { named(body, interface) } else { interface.index == index }
     };
@@ -134,7 +133,7 @@ fn set_link(body: &[u8], interfaces: &[Interface]) -> Result<()> {
     }
     let mtu = interface.mtu.to_ne_bytes();
     let same = |kind: u16, value: &[u8]| match kind {
-        IFLA_IFNAME => value.split(|&byte| byte == 0).next() == Some(interface.name.as_bytes()),
+        IFLA_IFNAME => is_name(value, interface),
         IFLA_MTU => value == mtu,
         // A mask of what is to be told, of which there is nothing.
         IFLA_EXT_MASK => true,
@@ -146,6 +145,10 @@ fn set_link(body: &[u8], interfaces: &[Interface]) -> Result<()> {
 /// Whether an `IFLA_IFNAME` attribute of the request names this interface.
 fn named(body: &[u8], interface: &Interface) -> bool {
     let value = find(body.get(16..).unwrap_or_default(), IFLA_IFNAME).unwrap_or_default();
+    is_name(value, interface)
+}
+
+fn is_name(value: &[u8], interface: &Interface) -> bool {
     value.split(|&byte| byte == 0).next() == Some(interface.name.as_bytes())
 }
 
